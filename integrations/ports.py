@@ -1,0 +1,217 @@
+"""What the product asks of the outside world, and the three ways in which the world may fail it.
+
+Adapters know words, never rows: they take and return the frozen values below, get credentials
+and a client in their constructor, and read no settings. An adapter never retries: the row that
+asked for the call decides what happens next, by which of three errors came back.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+
+class NotSent(Exception):  # noqa: N818 - the three names are the house's words, see STYLE
+    """It certainly did not happen. Safe to try again later. `retry_after_seconds` may be None."""
+
+    def __init__(self, code: str, retry_after_seconds: float | None = None, *, alarm: bool = False) -> None:
+        super().__init__(code)
+        self.code = code
+        self.retry_after_seconds = retry_after_seconds
+        self.alarm = alarm
+
+
+class Refused(Exception):  # noqa: N818
+    """It did not happen and never will with this input. `kind` says whose fault it is."""
+
+    def __init__(self, code: str, kind: "RefusalKind") -> None:
+        super().__init__(code)
+        self.code = code
+        self.kind = kind
+
+
+class Unsure(Exception):  # noqa: N818
+    """It may have happened. Ask before doing it again; never repeat it blindly."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class RefusalKind(StrEnum):
+    """Why a provider will never take this text."""
+
+    BAD_NUMBER = "bad_number"
+    LANDLINE = "landline"
+    OPTED_OUT = "opted_out"
+    CONFIGURATION = "configuration"
+    CONTENT = "content"
+    UNKNOWN_CODE = "unknown_code"
+
+
+# ── Texts ────────────────────────────────────────────────────────────────────────────────────
+
+
+class DeliveryStatus(StrEnum):
+    """How far a text got, in the order of `RANK`. DELIVERED beats FAILED; both are final."""
+
+    IN_FLIGHT = "in_flight"
+    WITH_CARRIER = "with_carrier"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    DELIVERED = "delivered"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingText:
+    """One attempt at one text. `attempt_ref` is opaque and rides in the status-callback URL."""
+
+    attempt_ref: str
+    to_e164: str
+    body: str
+
+    def __repr__(self) -> str:
+        return f"OutgoingText(attempt_ref={self.attempt_ref!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The provider took the text and gave it an id."""
+
+    provider_id: str
+    status: DeliveryStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the provider says of one text. `status_raw` and `error_code` are its own words."""
+
+    provider_id: str
+    status: DeliveryStatus
+    status_raw: str
+    error_code: str | None
+    created_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class StatusEvent:
+    """One status callback, with its signature checked."""
+
+    attempt_ref: str
+    provider_id: str
+    status: DeliveryStatus
+    status_raw: str
+    error_code: str | None
+
+
+class TextSender(Protocol):
+    """Hands texts to a provider. Never retries, never touches the database."""
+
+    name: str
+
+    def send(self, text: OutgoingText) -> Accepted:
+        """Raises NotSent (try later), Refused (never will), Unsure (may have gone: look before resending)."""
+        ...
+
+    def find(self, text: OutgoingText) -> Sequence[Seen]:
+        """What the provider already holds of this very attempt (same number and body). Raises NotSent."""
+        ...
+
+    def status(self, provider_id: str) -> Seen:
+        """The provider's present word on one text. Raises NotSent or Refused (no such text)."""
+        ...
+
+    def redact(self, provider_id: str) -> None:
+        """Blanks the body at the provider. Safe to repeat. Raises NotSent."""
+        ...
+
+    def parse_status(self, url: str, signature: str, form: Mapping[str, str]) -> StatusEvent:
+        """Reads one callback. `url` is the configured public URL with raw path and query.
+
+        Raises ServiceError(BAD_SIGNATURE) for a forged one, ServiceError(BAD_INPUT) for an unreadable one.
+        """
+        ...
+
+
+# ── Post ─────────────────────────────────────────────────────────────────────────────────────
+
+
+class ScanKind(StrEnum):
+    """What a courier event means to us (sms-and-post.md B1)."""
+
+    LABELLED = "labelled"
+    IN_NETWORK = "in_network"
+    OUT_FOR_DELIVERY = "out_for_delivery"
+    ATTEMPTED = "attempted"
+    DELIVERED = "delivered"
+    RETURNING = "returning"
+    RETURNED_TO_SENDER = "returned_to_sender"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """One courier event of one parcel. `raw_code` is the courier's own; `occurred_at` is aware UTC."""
+
+    tracking_number: str
+    kind: ScanKind
+    raw_code: str
+    occurred_at: datetime
+
+
+class ParcelTracker(Protocol):
+    """Asks a courier where parcels are."""
+
+    def scans(self, tracking_numbers: Sequence[str]) -> Sequence[Scan]:
+        """All events known for up to 30 numbers. Raises NotSent when the courier can't be asked now."""
+        ...
+
+
+# ── Files ────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object in the store, pinned to its version."""
+
+    key: str
+    version_id: str
+    size_bytes: int
+
+
+class FileStore(Protocol):
+    """Files in a bucket. All keys are relative to the bucket; nothing personal stands in a key."""
+
+    def put(self, key: str, body: bytes, content_type: str) -> str:
+        """Stores one object and returns its version id. Raises ServiceError(STORE_DOWN | BUCKET_MISSING)."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """Every object under a prefix, in key order."""
+        ...
+
+    def read(self, key: str, version_id: str = "") -> bytes:
+        """The whole object. Raises ServiceError(NOT_FOUND)."""
+        ...
+
+    def stream(self, key: str, version_id: str = "") -> Iterator[bytes]:
+        """The object in pieces, for a file of any size."""
+        ...
+
+    def move(self, key: str, to: str) -> None:
+        """Copies, then deletes; repeating it changes nothing."""
+        ...
+
+
+class ArrivalQueue(Protocol):
+    """Tells of files that landed. A hint only: a sweep finds what it misses."""
+
+    def receive(self, wait_seconds: int) -> Sequence[tuple[str, str]]:
+        """(receipt, object key) of up to ten arrivals, waiting up to `wait_seconds`."""
+        ...
+
+    def done(self, receipt: str) -> None:
+        """Takes one arrival off the queue."""
+        ...

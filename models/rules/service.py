@@ -1,0 +1,166 @@
+"""A council's choices, as values. Read from TOML by app/service, stored as a version, cited by every decision.
+
+A *service* is one council's sexual health service. Facts that differ between councils, or that
+clinical.md tags [U] or [2], are fields here; facts of law and medicine are constants in the rule
+that uses them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import time
+
+from models.rules.vocabulary import Test
+
+
+@dataclass(frozen=True, slots=True)
+class OrderPolicy:
+    """Who may order, and how often. Ages in whole years, by date of birth in London."""
+
+    minimum_age_years: int = 16
+    safeguarding_below_age_years: int = 18
+    local_authorities: frozenset[str] = frozenset()
+    """GSS codes of the commissioned area, decided by residence (clinical.md 2.1)."""
+    held_from_kits_in_window: int = 3
+    """The nth order in the window is held for a clinical call, not refused (FEATURES 8; R26)."""
+    frequency_window_days: int = 183
+    pep_within_hours: int = 72
+    emergency_contraception_within_days: int = 5
+    symptoms_divert: bool = True
+    safeguarding_flag_holds_dispatch: bool = True
+    crown_dependency_mobiles: bool = True
+    irish_mobiles: bool = False
+    pharyngeal_for_all: bool = False
+    """False: a throat swab only for men who have sex with men (clinical.md 3.1)."""
+    hepatitis_b: bool = False
+    hepatitis_c_for_higher_risk: bool = True
+    mobile_proof_max_age_days: int = 180
+
+
+@dataclass(frozen=True, slots=True)
+class PackPolicy:
+    """What leaves the packing room, and when."""
+
+    batch_size: int = 50
+    kit_valid_days: int = 365
+    """From packing to the day after which the kit should not be used (clinical.md 6)."""
+    return_within_days: int = 60
+    """Days from dispatch after which an unreturned kit lapses; told in the last reminder."""
+    return_address: tuple[str, ...] = ()
+    """Printed on the outer label: a box number, nothing that names the service's purpose."""
+    responsible_person: str = ""
+    responsible_phone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnPolicy:
+    """Reminders and lapses. Days count from probable delivery unless said otherwise."""
+
+    probable_delivery_working_days: int = 2
+    reminder_days: tuple[int, ...] = (7, 15, 30)
+    """HomeTest's 7, 15, 30 (clinical.md 6), counted here from probable delivery (FEATURES 28)."""
+    no_movement_days: int = 30
+    """Return parcel scanned once and then silent for this long: a person looks."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasePolicy:
+    """When a result may be told, and how long a partial one may wait."""
+
+    partial_hold_working_days: int = 3
+    """A kit with some results and some pending: after this a person is told (FEATURES 47)."""
+    number_proof_max_age_days: int = 180
+    """Older proof of the mobile: a neutral text and a case, no content (H5; ruling 14)."""
+    window_days: Mapping[Test, int] | None = None
+    """Days after a risk within which a negative does not count (clinical.md 3.2: sources differ)."""
+    failed_sample_cap: int = 2
+    """Failed samples of one person after which a clinic slot is offered first (FEATURES idea 7)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextWindow:
+    """When texts of a class may leave: London wall time, start included, end excluded."""
+
+    opens: time
+    closes: time
+    working_days_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TextPolicy:
+    """How texts leave (sms-and-post.md A3)."""
+
+    result_window: TextWindow = TextWindow(time(9), time(16, 30), True)
+    """Every outcome's first contact, so that time of day tells nothing (FEATURES 50; H22)."""
+    routine_window: TextWindow = TextWindow(time(8), time(20), False)
+    reminder_window: TextWindow = TextWindow(time(10), time(19), False)
+    max_per_run: int = 500
+    """More than this due at once waits for a person's release (H11; FEATURES 79)."""
+    unsure_grace_minutes: int = 15
+    """Machine time before an unsure text is looked up: must exceed the provider's listing lag."""
+    unsure_person_after_hours: int = 10
+    """Machine time after which a still unsure text goes to a person: the provider's validity period."""
+    silent_person_after_hours: int = 72
+    """Service time without a final status after which a person takes over (H23)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EscalationStep:
+    """Who is told next when a case passes its due time by so many working hours."""
+
+    after_working_hours: int
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClinicPolicy:
+    """Due times in working hours (09:00-17:00 London, Monday to Friday, no bank holidays)."""
+
+    opens: time = time(9)
+    closes: time = time(17)
+    due_working_hours: Mapping[str, int] | None = None
+    """By CaseKind value. Missing kinds are refused at start."""
+    escalation: tuple[EscalationStep, ...] = (
+        EscalationStep(0, "health_adviser"),
+        EscalationStep(4, "senior_health_adviser"),
+        EscalationStep(12, "service_manager"),
+    )
+    retry_working_hours: int = 8
+    """After an attempt that reached nobody, the next one is due this much later."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabContract:
+    """One laboratory's contract with one service (ruling 16)."""
+
+    lab: str
+    carries_tube: bool
+    """False only by a signed setting: then kit id, date of birth and requested site must do (ruling 9)."""
+    tubeless_signed_by: str = ""
+    tests: frozenset[Test] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """All that one council chose."""
+
+    id: str
+    name: str
+    text_name: str
+    """How texts sign off: neutral, no clinic, no health word."""
+    phone: str
+    phone_hours: str
+    web: str
+    orders: OrderPolicy
+    packing: PackPolicy
+    returns: ReturnPolicy
+    release: ReleasePolicy
+    texts: TextPolicy
+    clinic: ClinicPolicy
+    labs: tuple[LabContract, ...]
+    """The first lab takes new kits."""
+    channels: tuple[str, ...] = ("web",)
+    """Ordering channels that hold an API key for this service."""
+
+    def contract(self, lab: str) -> LabContract | None:
+        """The contract with a lab, or None: then none of its results is ours."""
+        return next((c for c in self.labs if c.lab == lab), None)
