@@ -11,6 +11,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from models.rules.vocabulary import DeliveryStatus as DeliveryStatus
+from models.rules.vocabulary import ScanKind as ScanKind
+
 
 class NotSent(Exception):  # noqa: N818 - the three names are the house's words, see STYLE
     """It certainly did not happen. Safe to try again later. `retry_after_seconds` may be None."""
@@ -51,17 +54,6 @@ class RefusalKind(StrEnum):
 
 
 # ── Texts ────────────────────────────────────────────────────────────────────────────────────
-
-
-class DeliveryStatus(StrEnum):
-    """How far a text got, in the order of `RANK`. DELIVERED beats FAILED; both are final."""
-
-    IN_FLIGHT = "in_flight"
-    WITH_CARRIER = "with_carrier"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    DELIVERED = "delivered"
-    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,19 +128,6 @@ class TextSender(Protocol):
 
 
 # ── Post ─────────────────────────────────────────────────────────────────────────────────────
-
-
-class ScanKind(StrEnum):
-    """What a courier event means to us (sms-and-post.md B1)."""
-
-    LABELLED = "labelled"
-    IN_NETWORK = "in_network"
-    OUT_FOR_DELIVERY = "out_for_delivery"
-    ATTEMPTED = "attempted"
-    DELIVERED = "delivered"
-    RETURNING = "returning"
-    RETURNED_TO_SENDER = "returned_to_sender"
-    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)

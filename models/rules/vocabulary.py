@@ -176,3 +176,27 @@ class Wording(StrEnum):
 
     NAMED = "named"
     DISCREET = "discreet"
+
+
+class ScanKind(StrEnum):
+    """What a courier event means to us (sms-and-post.md B1)."""
+
+    LABELLED = "labelled"
+    IN_NETWORK = "in_network"
+    OUT_FOR_DELIVERY = "out_for_delivery"
+    ATTEMPTED = "attempted"
+    DELIVERED = "delivered"
+    RETURNING = "returning"
+    RETURNED_TO_SENDER = "returned_to_sender"
+    UNKNOWN = "unknown"
+
+
+class DeliveryStatus(StrEnum):
+    """How far a text got at its provider. DELIVERED beats FAILED; both are final (sms-and-post.md A1)."""
+
+    IN_FLIGHT = "in_flight"
+    WITH_CARRIER = "with_carrier"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    DELIVERED = "delivered"
+    UNKNOWN = "unknown"
