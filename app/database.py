@@ -1,0 +1,91 @@
+"""How the product reaches PostgreSQL: engines, transactions, and the schema's version."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Final
+
+import models.migrations
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import sessionmaker
+from sqlmodel import Session
+
+from models.rules.errors import Code, ServiceError
+
+Begin = Callable[[], AbstractContextManager[Session]]
+"""Opens one transaction: commits when its block ends well, rolls back when it does not."""
+
+APPLICATION_ROLE: Final = "kitpost_app"
+"""Whom the product connects as. The first migration makes it, without UPDATE or DELETE on what is append-only."""
+
+CONNECT_WITHIN_SECONDS: Final = 5
+
+MIGRATION_LOCK: Final = 0x6B6974706F7374  # 'kitpost'
+"""Advisory lock, so that two processes starting at once don't both migrate."""
+
+
+def make_engine(url: str, *, pool_size: int = 5) -> Engine:
+    """An engine whose errors never show a parameter, because parameters are personal."""
+    return create_engine(
+        url,
+        hide_parameters=True,
+        pool_size=pool_size,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": CONNECT_WITHIN_SECONDS, "options": "-c timezone=UTC"},
+    )
+
+
+def begin_on(engine: Engine) -> Begin:
+    """Transactions on an engine. Rows stay readable after the commit."""
+    return sessionmaker(engine, class_=Session, expire_on_commit=False).begin
+
+
+def migrate(url: str) -> None:
+    """Brings a database to the newest schema, as its owner. Safe to repeat and to run twice at once."""
+    engine = make_engine(url)
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+            config = _alembic()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except OperationalError as error:
+        raise _down() from error
+    finally:
+        engine.dispose()
+
+
+def check_ready(engine: Engine) -> None:
+    """Raises ServiceError(DATABASE_DOWN | DATABASE_NOT_READY) unless the database answers with today's schema."""
+    try:
+        with engine.connect() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+    except OperationalError as error:
+        raise _down() from error
+    if found != ScriptDirectory.from_config(_alembic()).get_current_head():
+        raise ServiceError(
+            Code.DATABASE_NOT_READY, "The database's tables are not those of this version of kitpost: run kitpost migrate."
+        )
+
+
+def as_application(owner_url: str) -> str:
+    """The same database for the product's own role: on the embedded server, where no password is asked."""
+    return owner_url.replace("://kitpost@", f"://{APPLICATION_ROLE}@", 1)
+
+
+def _alembic() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(models.migrations.__path__[0])).replace("%", "%%"))
+    return config
+
+
+def _down() -> ServiceError:
+    return ServiceError(
+        Code.DATABASE_DOWN,
+        "The database does not answer: check that PostgreSQL runs and that KITPOST_DATABASE_URL is right.",
+    )

@@ -1,0 +1,235 @@
+"""What differs between one installation and another: the only reader of the environment.
+
+A council's own choices (ages, panels, sending hours) are not here; they are TOML files under
+app/service. `app.wiring` reads these settings and hands plain values to everyone else.
+"""
+
+import base64
+import binascii
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.rules.errors import Code, ServiceError
+
+PREFIX: Final = "KITPOST_"
+
+LOCAL_FILE: Final = "local.env"
+"""In the state folder: what `kitpost up` made up for the services that it runs. Never read in production."""
+
+DATABASE_DRIVER: Final = "postgresql+psycopg://"
+
+
+def _database_url(url: str) -> str:
+    for scheme in ("postgresql://", "postgres://"):
+        if url.startswith(scheme):
+            return DATABASE_DRIVER + url.removeprefix(scheme)
+    if not url.startswith(DATABASE_DRIVER):
+        raise ValueError("must start with postgresql://")
+    return url
+
+
+def _web_address(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("must start with http:// or https://")
+    return url.rstrip("/")
+
+
+def _key(secret: SecretStr) -> SecretStr:
+    key_bytes(secret)
+    return secret
+
+
+def _long(secret: SecretStr) -> SecretStr:
+    if len(secret.get_secret_value()) < SHORTEST_SECRET:
+        raise ValueError(f"must have at least {SHORTEST_SECRET} characters")
+    return secret
+
+
+SHORTEST_SECRET: Final = 32
+KEY_BYTES: Final = 32
+
+DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+Key = Annotated[SecretStr, AfterValidator(_key)]
+LongSecret = Annotated[SecretStr, AfterValidator(_long)]
+
+
+class Settings(BaseSettings):
+    """Every setting. `description` is what docs/running.md and a refusal to start both say of it."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    environment: Literal["demo", "production"] = Field(
+        default="production", description="`production`, or `demo` for invented people on one machine"
+    )
+    state_dir: Path = Field(
+        default=Path("var"), description="folder for the embedded database, logs and the demo's own secrets"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="how much the log named `kitpost` says"
+    )
+    public_base_url: WebAddress = Field(
+        description="address under which residents and providers reach us, such as https://kits.example.gov.uk"
+    )
+    service_dir: Path | None = Field(
+        default=None, description="folder of the councils' TOML files; unset, the ones that ship with kitpost"
+    )
+
+    database_url: DatabaseUrl | None = Field(
+        default=None, description="PostgreSQL 15 or later, as the role kitpost_app; unset, the embedded server"
+    )
+    owner_database_url: DatabaseUrl | None = Field(
+        default=None, description="the same database as its owner, for `kitpost migrate` alone"
+    )
+    pg_bin: Path | None = Field(
+        default=None, description="folder with initdb, pg_ctl and postgres for the embedded server"
+    )
+
+    data_keys: dict[str, Key] = Field(
+        min_length=1, description='AES keys of personal columns, as JSON: {"2026a": "32 bytes in base64"}'
+    )
+    data_key_current: str = Field(description="name of the key in KITPOST_DATA_KEYS that new rows are written with")
+    index_keys: dict[int, Key] = Field(
+        min_length=1, description='keys of the blind indexes by version, as JSON: {"1": "32 bytes in base64"}'
+    )
+    index_key_current: int = Field(default=1, description="version in KITPOST_INDEX_KEYS that new rows are written with")
+    session_secret: LongSecret = Field(description="signs the staff's session cookie; 32 characters or more, random")
+
+    s3_bucket: str = Field(min_length=1, description="bucket for lab files, print batches and letters")
+    s3_region: str = Field(default="eu-west-2", description="region of bucket and queue")
+    s3_endpoint: WebAddress | None = Field(default=None, description="address of another S3 than AWS's")
+    s3_access_key: str | None = Field(default=None, description="unset, the machine's own AWS role is used")
+    s3_secret_key: SecretStr | None = Field(default=None, description="goes with KITPOST_S3_ACCESS_KEY")
+    sqs_queue_url: str = Field(min_length=1, description="queue that tells of files landing in the bucket")
+    sqs_endpoint: WebAddress | None = Field(default=None, description="address of another SQS than AWS's")
+
+    twilio_account_sid: str = Field(min_length=1, description="Twilio account, AC and 32 characters")
+    twilio_auth_token: SecretStr = Field(min_length=1, description="Twilio's primary auth token")
+    twilio_auth_token_secondary: SecretStr | None = Field(
+        default=None, description="the other auth token, accepted on callbacks while tokens are changed"
+    )
+    twilio_messaging_service_sid: str = Field(min_length=1, description="Twilio messaging service, MG and 32 characters")
+    twilio_base_url: WebAddress = Field(default="https://api.twilio.com", description="where Twilio's API answers")
+
+    courier_base_url: WebAddress = Field(
+        default="https://api.royalmail.net/mailpieces/v2", description="where the courier's tracking API answers"
+    )
+    courier_client_id: str = Field(min_length=1, description="client id for the courier's tracking API")
+    courier_client_secret: SecretStr = Field(min_length=1, description="client secret for the courier's tracking API")
+
+    oidc_issuer: WebAddress = Field(description="OpenID Connect issuer that staff sign in with")
+    oidc_client_id: str = Field(min_length=1, description="our client id at that issuer")
+    oidc_client_secret: SecretStr = Field(min_length=1, description="our client secret at that issuer")
+
+    api_keys: dict[str, LongSecret] = Field(
+        default_factory=dict,
+        description='keys of ordering channels, as JSON: {"service/channel": "32 characters or more, random"}',
+    )
+
+    prefect_api_url: WebAddress = Field(
+        default="http://127.0.0.1:4200/api", description="the Prefect server's API; keep it on loopback or behind a proxy"
+    )
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> "Settings":
+        if self.data_key_current not in self.data_keys:
+            raise ValueError("KITPOST_DATA_KEY_CURRENT names no key in KITPOST_DATA_KEYS")
+        if self.index_key_current not in self.index_keys:
+            raise ValueError("KITPOST_INDEX_KEY_CURRENT names no version in KITPOST_INDEX_KEYS")
+        if (self.s3_access_key is None) != (self.s3_secret_key is None):
+            raise ValueError("KITPOST_S3_ACCESS_KEY and KITPOST_S3_SECRET_KEY must be set together or not at all")
+        if self.environment == "production":
+            open_ways = [name for name in ("public_base_url", "twilio_base_url", "courier_base_url", "oidc_issuer")
+                         if not str(getattr(self, name)).startswith("https://")]  # fmt: skip
+            if open_ways:
+                raise ValueError(f"{_variable(open_ways[0])} must start with https:// in production")
+        return self
+
+
+def load_settings() -> Settings:
+    """Reads the environment, and beneath it, outside production, what `kitpost up` wrote.
+
+    Raises ServiceError(SETTINGS): one sentence for each wrong variable, never a value.
+    """
+    _refuse_unknown_variables()
+    try:
+        return Settings(_env_file=_local_file())
+    except ValidationError as error:
+        first = {item["loc"][:1]: item for item in reversed(error.errors(include_input=False, include_url=False))}
+        told = "; ".join(_told(item) for item in reversed(first.values()))
+    except ValueError as error:  # a variable that should hold JSON and does not
+        told = f"{_variable_named_in(str(error))} is not JSON: see docs/running.md for its form"
+    raise ServiceError(Code.SETTINGS, f"kitpost can't start: {told}.")
+
+
+def key_bytes(secret: SecretStr) -> bytes:
+    """The 32 bytes that a base64 key stands for. Raises ValueError that doesn't hold the key."""
+    try:
+        raw = base64.b64decode(secret.get_secret_value(), validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != KEY_BYTES:
+        raise ValueError(f"must be {KEY_BYTES} random bytes in base64")
+    return raw
+
+
+def settings_table() -> str:
+    """Every setting as a Markdown table, for docs/running.md (a test keeps that page current)."""
+    rows = ["| variable | needed | what it is |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        if field.is_required():
+            needed = "yes"
+        elif default is None or default == {}:
+            needed = "no"
+        else:
+            needed = f"no: `{default}`"
+        rows.append(f"| `{_variable(name)}` | {needed} | {field.description} |")
+    return "\n".join(rows)
+
+
+def _local_file() -> Path | None:
+    """The made-up settings of the local services, unless the environment says that this is production."""
+    if os.environ.get(PREFIX + "ENVIRONMENT") == "production":
+        return None
+    return Path(os.environ.get(PREFIX + "STATE_DIR") or Settings.model_fields["state_dir"].default) / LOCAL_FILE
+
+
+def _refuse_unknown_variables() -> None:
+    known = {_variable(name) for name in Settings.model_fields}
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        meant = f"did you mean {near[0]}?" if near else "docs/running.md lists them all."
+        raise ServiceError(Code.SETTINGS, f"kitpost can't start: there is no setting {unknown[0]}; {meant}")
+
+
+def _told(item: Any) -> str:
+    """One wrong variable in words: which, what is wrong, what it should be."""
+    words = item["msg"].removeprefix("Value error, ")
+    if not item["loc"]:
+        return str(words)
+    name = str(item["loc"][0]).lower().removeprefix(PREFIX.lower())
+    field = Settings.model_fields.get(name)
+    meant = f" ({field.description})" if field else ""
+    if item["type"] == "missing":
+        return f"{_variable(name)} is not set{meant}"
+    if item["type"] == "value_error":
+        return f"{_variable(name)} {words}{meant}"
+    return f"{_variable(name)} is wrong: {words[0].lower()}{words[1:]}{meant}"
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def _variable_named_in(message: str) -> str:
+    """pydantic-settings names the field in quotes: error parsing value for field "data_keys" from source."""
+    return next((_variable(name) for name in Settings.model_fields if f'"{name}"' in message), "A variable")

@@ -1,0 +1,1 @@
+"""What many tests share: a PostgreSQL server, and the world on loopback."""
