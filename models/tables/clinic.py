@@ -1,0 +1,111 @@
+"""The clinic's cases: what a person must take up, by when, what was tried, and how it ended."""
+
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+
+from models.rules.clinic import AttemptResult, CaseKind, CaseOutcome, Urgency
+from models.rules.vocabulary import Outcome, Site, Test
+from models.tables.columns import document, identity, link, recorded, reference, words
+
+
+class ClinicCase(SQLModel, table=True):
+    """One thing that a person must take up. `key` is what it is about, so that a rerun finds it again."""
+
+    __tablename__ = "clinic_case"
+    __table_args__ = (
+        sa.UniqueConstraint("key"),
+        sa.CheckConstraint("kit_id IS NOT NULL OR order_id IS NOT NULL OR lab <> ''", name="about_something"),
+        sa.CheckConstraint("(closed_at IS NULL) = (outcome IS NULL)", name="closed_only_with_an_outcome"),
+        sa.CheckConstraint("(closed_at IS NULL) = (closed_by = '')", name="closed_by_somebody"),
+        sa.CheckConstraint("owner_role <> ''", name="always_owned"),
+        sa.ForeignKeyConstraint(["kit_id", "service_id"], ["kit.id", "kit.service_id"]),
+        sa.ForeignKeyConstraint(["order_id", "service_id"], ["kit_order.id", "kit_order.service_id"]),
+        sa.Index("ix_clinic_case_worklist", "service_id", "due_at", postgresql_where=sa.text("closed_at IS NULL")),
+    )
+
+    id: int | None = identity()
+    ref: str = reference()
+    key: str = Field(max_length=80)
+    service_id: str = Field(max_length=40)
+    kind: CaseKind = words(CaseKind, "kind")
+    urgency: Urgency = words(Urgency, "urgency")
+    order_id: int | None = Field(default=None, sa_type=sa.BigInteger, index=True)
+    kit_id: int | None = Field(default=None, sa_type=sa.BigInteger, index=True)
+    lab: str = Field(default="", max_length=40)
+    decision_id: int | None = link("release_decision.id", nullable=True, index=False)
+    detail: dict[str, object] = document(dict)
+    owner_role: str = Field(max_length=40)
+    assignee: str = Field(default="", max_length=80)
+    due_at: datetime
+    escalation: int = 0
+    """How many steps of the ladder have been told."""
+    opened_at: datetime
+    closed_at: datetime | None = None
+    closed_by: str = Field(default="", max_length=80)
+    outcome: CaseOutcome | None = words(CaseOutcome, "outcome", nullable=True)
+    version: int = 1
+    """Counts changes: a form based on an older one is refused."""
+    recorded_at: datetime = recorded()
+
+
+class CaseItem(SQLModel, table=True):
+    """One result that is not negative, in its kit's case. Joined to the result by id both ways (ruling 6)."""
+
+    __tablename__ = "case_item"
+    __table_args__ = (sa.UniqueConstraint("case_id", "version_id"),)
+
+    id: int | None = identity()
+    case_id: int = link("clinic_case.id")
+    version_id: int = Field(sa_type=sa.BigInteger, index=True)
+    test: Test = words(Test, "test")
+    site: Site = words(Site, "site")
+    outcome: Outcome = words(Outcome, "outcome")
+    added_at: datetime
+    recorded_at: datetime = recorded()
+
+
+class CaseAttempt(SQLModel, table=True):
+    """One try at reaching the person, or a note. Insert only. The note is encrypted under (table, column, ref)."""
+
+    __tablename__ = "case_attempt"
+
+    id: int | None = identity()
+    ref: str = reference()
+    case_id: int = link("clinic_case.id")
+    result: AttemptResult = words(AttemptResult, "result")
+    note: bytes | None = None
+    actor: str = Field(max_length=80)
+    occurred_at: datetime
+    recorded_at: datetime = recorded()
+
+
+class CaseConfirmation(SQLModel, table=True):
+    """What the venous sample said of a reactive screen, or that the person declined one (FEATURES 67)."""
+
+    __tablename__ = "case_confirmation"
+    __table_args__ = (sa.UniqueConstraint("case_id", "test"),)
+
+    id: int | None = identity()
+    case_id: int = link("clinic_case.id")
+    test: Test = words(Test, "test")
+    confirmation: str = Field(max_length=40)
+    actor: str = Field(max_length=80)
+    occurred_at: datetime
+    recorded_at: datetime = recorded()
+
+
+class Escalation(SQLModel, table=True):
+    """One step of the ladder taken for one case: who was told, and when. Insert only."""
+
+    __tablename__ = "escalation"
+    __table_args__ = (sa.UniqueConstraint("case_id", "step", "due_at"),)
+
+    id: int | None = identity()
+    case_id: int = link("clinic_case.id")
+    step: int
+    role: str = Field(max_length=40)
+    due_at: datetime
+    told_at: datetime
+    recorded_at: datetime = recorded()

@@ -1,0 +1,103 @@
+"""The only tables that say who somebody is. Every such column is encrypted by the application.
+
+Equality is by keyed blind index (HMAC, per service, with a key version: two are live during a
+rotation). Nothing here is ever joined by name.
+"""
+
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+
+from models.tables.columns import identity, link, recorded, reference
+
+
+class Person(SQLModel, table=True):
+    """One resident of one service. Encrypted under (table, column, ref)."""
+
+    __tablename__ = "person"
+    __table_args__ = (sa.UniqueConstraint("id", "service_id"),)
+
+    id: int | None = identity()
+    service_id: str = Field(max_length=40)
+    ref: str = reference()
+    given_name: bytes
+    family_name: bytes
+    date_of_birth: bytes
+    residence: bytes
+    created_at: datetime = recorded()
+
+
+class PersonIndex(SQLModel, table=True):
+    """Blind indexes by which a person may be found again: mobile, e-mail, folded address, name with date of birth."""
+
+    __tablename__ = "person_index"
+    __table_args__ = (
+        sa.ForeignKeyConstraint(["person_id", "service_id"], ["person.id", "person.service_id"]),
+        sa.UniqueConstraint("person_id", "domain", "key_version", "digest"),
+        sa.Index("ix_person_index_lookup", "service_id", "domain", "key_version", "digest"),
+    )
+
+    id: int | None = identity()
+    person_id: int = Field(sa_type=sa.BigInteger)
+    service_id: str = Field(max_length=40)
+    domain: str = Field(max_length=20)
+    key_version: int
+    digest: bytes
+
+
+class MobileHolder(SQLModel, table=True):
+    """Whose a mobile is, per service: one mobile, one person (H5; FEATURES 6)."""
+
+    __tablename__ = "mobile_holder"
+    __table_args__ = (
+        sa.UniqueConstraint("service_id", "key_version", "digest"),
+        sa.ForeignKeyConstraint(["person_id", "service_id"], ["person.id", "person.service_id"]),
+    )
+
+    id: int | None = identity()
+    service_id: str = Field(max_length=40)
+    key_version: int
+    digest: bytes
+    person_id: int = Field(sa_type=sa.BigInteger, index=True)
+    frozen_at: datetime | None = None
+    """Set by a WRONG reply or a bounce: no content goes to this number until it is proved again."""
+
+
+class Contact(SQLModel, table=True):
+    """How one order's person may be reached, as they said in that order. Encrypted under (table, column, ref)."""
+
+    __tablename__ = "contact"
+    __table_args__ = (sa.ForeignKeyConstraint(["person_id", "service_id"], ["person.id", "person.service_id"]),)
+
+    id: int | None = identity()
+    service_id: str = Field(max_length=40)
+    person_id: int = Field(sa_type=sa.BigInteger, index=True)
+    ref: str = reference()
+    mobile: bytes
+    mobile_proved_at: datetime
+    mobile_proved_how: str = Field(max_length=40)
+    delivery_address: bytes
+    text_consent: bool
+    voicemail_consent: bool
+    letter_consent: bool
+    safe_times: str = Field(default="", max_length=80)
+    language: str = Field(max_length=2)
+    wording: str = Field(max_length=10)
+    created_at: datetime = recorded()
+
+
+class SafeguardingNote(SQLModel, table=True):
+    """Answers and notes that only safeguarding roles may read; the rest of a case shows that one exists."""
+
+    __tablename__ = "safeguarding_note"
+
+    id: int | None = identity()
+    service_id: str = Field(max_length=40)
+    person_id: int = link("person.id")
+    order_id: int | None = Field(default=None, sa_type=sa.BigInteger, index=True)
+    ref: str = reference()
+    flags: int
+    """How many answers raised a flag; which ones is in the encrypted note."""
+    note: bytes
+    created_at: datetime = recorded()

@@ -1,0 +1,189 @@
+"""Lab files, result series and their versions, repeats, and everything that was kept for a person.
+
+The keys that stop doubles (file, message, series) are small tables that are never partitioned;
+the versions behind them are insert-only and ready to be (ruling 4).
+"""
+
+from datetime import datetime
+from enum import StrEnum
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+
+from models.rules.vocabulary import Outcome, Quarantine, ReportStatus, Site, Test
+from models.tables.columns import identity, link, recorded, reference, words
+
+
+class FileState(StrEnum):
+    """How far a lab file got. Every file ends as DONE, HELD or DUPLICATE."""
+
+    ARRIVED = "arrived"
+    READING = "reading"
+    DONE = "done"
+    HELD = "held"
+    DUPLICATE = "duplicate"
+
+
+class LabFile(SQLModel, table=True):
+    """One file as a lab sent it. The bytes are in the store; this is their hash, place and verdict."""
+
+    __tablename__ = "lab_file"
+    __table_args__ = (
+        sa.UniqueConstraint("lab", "object_key", "object_version"),
+        sa.Index(
+            "ix_lab_file_first_of_its_bytes",
+            "lab",
+            "content_sha256",
+            unique=True,
+            postgresql_where=sa.text("state <> 'duplicate' AND content_sha256 <> ''"),
+        ),
+        sa.Index("ix_lab_file_open", "id", postgresql_where=sa.text("state IN ('arrived', 'reading')")),
+    )
+
+    id: int | None = identity()
+    ref: str = reference()
+    lab: str = Field(max_length=40)
+    object_key: str = Field(max_length=400)
+    object_version: str = Field(default="", max_length=120)
+    content_sha256: str = Field(default="", max_length=64)
+    control_id: str = Field(default="", max_length=80)
+    size_bytes: int = Field(sa_type=sa.BigInteger)
+    state: FileState = words(FileState, "state", default=FileState.ARRIVED)
+    held_because: Quarantine | None = words(Quarantine, "held_because", nullable=True)
+    detail: str = Field(default="", max_length=400)
+    complete: bool = False
+    """Whether the lab's own trailer or control file proved that nothing is missing."""
+    messages_read: int = 0
+    """The resumable position: messages whose rows are committed."""
+    rows_read: int = 0
+    rows_detail: int = 0
+    rows_replayed: int = 0
+    """Rows of messages that were already known, and of known files."""
+    duplicate_of_id: int | None = Field(default=None, sa_type=sa.BigInteger)
+    lab_map_version_id: int | None = link("lab_map_version.id", nullable=True, index=False)
+    claimed_until: datetime | None = None
+    """Machine time: a reading file whose claim ran out is taken up again where it stood."""
+    moved: bool = False
+    """Whether the object stands in processed/ or quarantine/."""
+    arrived_at: datetime
+    finished_at: datetime | None = None
+    recorded_at: datetime = recorded()
+
+
+class LabMessageKey(SQLModel, table=True):
+    """Messages already taken: the same one again has no effect (H9)."""
+
+    __tablename__ = "lab_message_key"
+    __table_args__ = (sa.PrimaryKeyConstraint("lab", "content_sha256", "message_id"),)
+
+    lab: str = Field(max_length=40)
+    content_sha256: bytes
+    message_id: str = Field(max_length=80)
+    file_id: int = Field(sa_type=sa.BigInteger)
+
+
+class ResultSeries(SQLModel, table=True):
+    """One result as a lab knows it, and which of its versions is current (ruling 1)."""
+
+    __tablename__ = "result_series"
+    __table_args__ = (
+        sa.UniqueConstraint("lab", "accession", "test", "site", "sub_id"),
+        sa.ForeignKeyConstraint(["kit_id", "service_id"], ["kit.id", "kit.service_id"]),
+        sa.Index("ix_result_series_kit", "kit_id"),
+    )
+
+    id: int | None = identity()
+    service_id: str = Field(max_length=40)
+    lab: str = Field(max_length=40)
+    accession: str = Field(max_length=80)
+    test: Test = words(Test, "test")
+    site: Site = words(Site, "site")
+    sub_id: str = Field(max_length=40)
+    kit_id: int = Field(sa_type=sa.BigInteger)
+    tube_code: str = Field(default="", max_length=11)
+    current_version_id: int = Field(sa_type=sa.BigInteger)
+    outcome: Outcome = words(Outcome, "outcome")
+    status: ReportStatus = words(ReportStatus, "status")
+    lab_time: datetime | None = None
+    note_review: bool = False
+    corrected: bool = False
+    """Whether the current version changed what an earlier final one said."""
+
+
+class Effect(StrEnum):
+    """What a version did to its series when it came."""
+
+    FIRST = "first"
+    PROGRESS = "progress"
+    CORRECTION = "correction"
+    OUT_OF_ORDER = "out_of_order"
+    FROZEN = "frozen"
+
+
+class ResultVersion(SQLModel, table=True):
+    """One version of one result, exactly as it was understood. Insert only."""
+
+    __tablename__ = "result_version"
+
+    id: int | None = identity()
+    series_id: int = Field(sa_type=sa.BigInteger, index=True)
+    kit_id: int = Field(sa_type=sa.BigInteger, index=True)
+    service_id: str = Field(max_length=40)
+    file_id: int = Field(sa_type=sa.BigInteger, index=True)
+    position: int
+    outcome: Outcome = words(Outcome, "outcome")
+    status: ReportStatus = words(ReportStatus, "status")
+    effect: Effect = words(Effect, "effect")
+    previous_id: int | None = Field(default=None, sa_type=sa.BigInteger)
+    note_review: bool
+    lab_time: datetime | None = None
+    collected_at: datetime | None = None
+    received_at: datetime | None = None
+    authorised_at: datetime | None = None
+    lab_map_version_id: int | None = Field(default=None, sa_type=sa.BigInteger)
+    recorded_at: datetime = recorded()
+
+
+class ResultRepeat(SQLModel, table=True):
+    """A row that said again what is already stored: linked, without effect. Insert only."""
+
+    __tablename__ = "result_repeat"
+
+    id: int | None = identity()
+    version_id: int = Field(sa_type=sa.BigInteger, index=True)
+    file_id: int = Field(sa_type=sa.BigInteger, index=True)
+    position: int
+    recorded_at: datetime = recorded()
+
+
+class QuarantinedRow(SQLModel, table=True):
+    """A row that was not used, why, and what became of it. Never deleted, never read as a result."""
+
+    __tablename__ = "quarantined_row"
+    __table_args__ = (
+        sa.UniqueConstraint("file_id", "position", "row_key"),
+        sa.CheckConstraint("(resolved_at IS NULL) = (resolution = '')", name="resolved_with_a_word"),
+        sa.Index("ix_quarantined_row_open", "lab", "reason", postgresql_where=sa.text("resolved_at IS NULL")),
+        sa.Index("ix_quarantined_row_kit", "kit_id", postgresql_where=sa.text("kit_id IS NOT NULL")),
+    )
+
+    id: int | None = identity()
+    ref: str = reference()
+    file_id: int = link("lab_file.id")
+    lab: str = Field(max_length=40)
+    position: int
+    row_key: str = Field(default="", max_length=40)
+    """Which part of a row that holds several results."""
+    reason: Quarantine = words(Quarantine, "reason")
+    detail: str = Field(max_length=400)
+    accession: str = Field(default="", max_length=80)
+    kit_id: int | None = link("kit.id", nullable=True, index=False)
+    service_id: str = Field(default="", max_length=40)
+    test: Test | None = words(Test, "test", nullable=True)
+    site: Site | None = words(Site, "site", nullable=True)
+    may_be_non_negative: bool
+    owner_role: str = Field(max_length=40)
+    due_at: datetime
+    resolved_at: datetime | None = None
+    resolution: str = Field(default="", max_length=60)
+    recorded_at: datetime = recorded()
