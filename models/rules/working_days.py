@@ -4,7 +4,7 @@ Bank holidays come from the `holidays` package (England). One-off holidays, such
 are announced after a package is built, so every function takes them as `also_closed`.
 """
 
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 from typing import Final
@@ -16,6 +16,7 @@ from models.rules.service import TextWindow
 
 LONDON: Final = ZoneInfo("Europe/London")
 NO_DAYS: Final[frozenset[date]] = frozenset()
+_SATURDAY: Final = 5
 _LONGEST_CLOSURE_DAYS: Final = 366
 """A window that stays shut for a year is a mistake in the configuration, not a long weekend."""
 
@@ -25,12 +26,12 @@ def _bank_holidays(year: int) -> frozenset[date]:
     return frozenset(holidays.country_holidays("GB", subdiv="ENG", years=year))
 
 
-def is_working_day(on: date, also_closed: Set[date] = NO_DAYS) -> bool:
+def is_working_day(on: date, also_closed: AbstractSet[date] = NO_DAYS) -> bool:
     """Monday to Friday, and neither a bank holiday in England nor one of the one-off days."""
-    return on.weekday() < 5 and on not in _bank_holidays(on.year) and on not in also_closed
+    return on.weekday() < _SATURDAY and on not in _bank_holidays(on.year) and on not in also_closed
 
 
-def add_working_days(on: date, days: int, also_closed: Set[date] = NO_DAYS) -> date:
+def add_working_days(on: date, days: int, also_closed: AbstractSet[date] = NO_DAYS) -> date:
     """The nth working day after a date. With 0: the date itself, or the next working day if it is not one."""
     if days < 0:
         raise ValueError("working days are counted forwards")
@@ -43,7 +44,7 @@ def add_working_days(on: date, days: int, also_closed: Set[date] = NO_DAYS) -> d
 
 
 def add_working_hours(
-    instant: datetime, hours: float, opens: time, closes: time, also_closed: Set[date] = NO_DAYS
+    instant: datetime, hours: float, opens: time, closes: time, also_closed: AbstractSet[date] = NO_DAYS
 ) -> datetime:
     """The instant that lies so many working hours later, in UTC; only open time of working days counts.
 
@@ -63,12 +64,12 @@ def add_working_hours(
         instant = next_opening(closing, window, also_closed)
 
 
-def is_open(now: datetime, window: TextWindow, also_closed: Set[date] = NO_DAYS) -> bool:
+def is_open(now: datetime, window: TextWindow, also_closed: AbstractSet[date] = NO_DAYS) -> bool:
     """True when the instant lies in the window: opening included, closing excluded."""
     return next_opening(now, window, also_closed) == now
 
 
-def next_opening(now: datetime, window: TextWindow, also_closed: Set[date] = NO_DAYS) -> datetime:
+def next_opening(now: datetime, window: TextWindow, also_closed: AbstractSet[date] = NO_DAYS) -> datetime:
     """The first instant from `now` on at which the window is open, in UTC: `now` itself when it is open.
 
     Raises ValueError for a naive instant, and for a window that never opens.
