@@ -5,7 +5,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
-import models.migrations
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -15,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import sessionmaker
 from sqlmodel import Session
 
+import models.migrations
 from models.rules.errors import Code, ServiceError
 
 Begin = Callable[[], AbstractContextManager[Session]]
@@ -69,7 +69,7 @@ def check_ready(engine: Engine) -> None:
         raise _down() from error
     if found != ScriptDirectory.from_config(_alembic()).get_current_head():
         raise ServiceError(
-            Code.DATABASE_NOT_READY, "The database's tables are not those of this version of kitpost: run kitpost migrate."
+            Code.DATABASE_NOT_READY, "The database's tables are not this version's: run kitpost migrate."
         )
 
 

@@ -231,7 +231,7 @@ def _check_version(binaries: Path, place: _Place) -> None:
         raise ServiceError(
             Code.DATABASE_DOWN,
             f"The data in {place.data} was written by PostgreSQL {have}, and the binaries are version {need}. "
-            f"Set KITPOST_PG_BIN to version {have}, dump the databases with pg_dump, and restore them into a new folder.",
+            f"Set KITPOST_PG_BIN to version {have}, or move the databases with pg_dump and pg_restore.",
         )
 
 
@@ -241,7 +241,7 @@ def _initialise(binaries: Path, place: _Place) -> None:
     if _run(place, binaries / "initdb", "-D", place.data, *how) != 0:
         raise ServiceError(
             Code.DATABASE_DOWN,
-            f"PostgreSQL could not set up its data in {place.data}: see that the disk has room and that the folder is empty.",
+            f"PostgreSQL could not set up its data in {place.data}: see that the disk has room.",
         )
 
 

@@ -95,11 +95,11 @@ class Settings(BaseSettings):
     data_keys: dict[str, Key] = Field(
         min_length=1, description='AES keys of personal columns, as JSON: {"2026a": "32 bytes in base64"}'
     )
-    data_key_current: str = Field(description="name of the key in KITPOST_DATA_KEYS that new rows are written with")
+    data_key_current: str = Field(description="name of the key in KITPOST_DATA_KEYS that writes new rows")
     index_keys: dict[int, Key] = Field(
         min_length=1, description='keys of the blind indexes by version, as JSON: {"1": "32 bytes in base64"}'
     )
-    index_key_current: int = Field(default=1, description="version in KITPOST_INDEX_KEYS that new rows are written with")
+    index_key_current: int = Field(default=1, description="version in KITPOST_INDEX_KEYS that writes new rows")
     session_secret: LongSecret = Field(description="signs the staff's session cookie; 32 characters or more, random")
 
     s3_bucket: str = Field(min_length=1, description="bucket for lab files, print batches and letters")
@@ -110,12 +110,12 @@ class Settings(BaseSettings):
     sqs_queue_url: str = Field(min_length=1, description="queue that tells of files landing in the bucket")
     sqs_endpoint: WebAddress | None = Field(default=None, description="address of another SQS than AWS's")
 
-    twilio_account_sid: str = Field(min_length=1, description="Twilio account, AC and 32 characters")
+    twilio_account_sid: str = Field(min_length=1, description="Twilio account, AC and 32 more")
     twilio_auth_token: SecretStr = Field(min_length=1, description="Twilio's primary auth token")
     twilio_auth_token_secondary: SecretStr | None = Field(
         default=None, description="the other auth token, accepted on callbacks while tokens are changed"
     )
-    twilio_messaging_service_sid: str = Field(min_length=1, description="Twilio messaging service, MG and 32 characters")
+    twilio_messaging_service_sid: str = Field(min_length=1, description="Twilio messaging service, MG and 32 more")
     twilio_base_url: WebAddress = Field(default="https://api.twilio.com", description="where Twilio's API answers")
 
     courier_base_url: WebAddress = Field(
@@ -134,7 +134,7 @@ class Settings(BaseSettings):
     )
 
     prefect_api_url: WebAddress = Field(
-        default="http://127.0.0.1:4200/api", description="the Prefect server's API; keep it on loopback or behind a proxy"
+        default="http://127.0.0.1:4200/api", description="Prefect's API; keep it on loopback or behind a proxy"
     )
 
     @model_validator(mode="after")

@@ -3,9 +3,10 @@
 import importlib
 import pkgutil
 
-import models.tables
 from alembic import context
 from sqlmodel import SQLModel
+
+import models.tables
 
 for module in pkgutil.iter_modules(models.tables.__path__):
     importlib.import_module(f"models.tables.{module.name}")
