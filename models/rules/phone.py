@@ -55,7 +55,7 @@ SENTENCES: Final[dict[MobileFault, str]] = {
 """What the person is told: one sentence that says what to do. Never quotes the number."""
 
 
-class MobileRefused(ServiceError):
+class MobileRefused(ServiceError):  # noqa: N818 - it says what happened, like the ports' Refused
     """The number can't be used; `fault` says why, the message is for the person who typed it."""
 
     def __init__(self, fault: MobileFault) -> None:
@@ -81,7 +81,7 @@ class Mobile:
 DRAMA_NUMBER: Final = re.compile(r"\+447700900\d{3}")
 """07700 900000 to 900999: never given to anyone (Ofcom, numbers for drama use)."""
 
-_DIGITS_AND_MARKS: Final = re.compile(r"\+?[0-9 ().\-/]+")
+_DIGITS_AND_MARKS: Final = re.compile(r"\(?\+?[0-9 ().\-/]+")
 _EXTENSION: Final = re.compile(r"\d\s*(?:x|ext\.?|extension|#|;ext=)\s*\d+\s*$", re.IGNORECASE)
 _FAULT_OF_TYPE: Final[dict[int, MobileFault]] = {
     PhoneNumberType.FIXED_LINE: MobileFault.LANDLINE,
@@ -102,21 +102,7 @@ def read_mobile(text: str, *, allow_test_numbers: bool, policy: OrderPolicy) -> 
 
     Raises MobileRefused with the fault and a sentence for the person.
     """
-    plain = _plain(text)
-    if not plain:
-        raise MobileRefused(MobileFault.EMPTY)
-    if _EXTENSION.search(plain):
-        raise MobileRefused(MobileFault.EXTENSION)
-    if any(c.isalpha() for c in plain):
-        looks_typed_wrong = re.fullmatch(r"\+?[0-9oOiIlL ().\-/]+", plain) and any(c.isdigit() for c in plain)
-        raise MobileRefused(MobileFault.LETTER_FOR_DIGIT if looks_typed_wrong else MobileFault.NOT_A_NUMBER)
-    if not _DIGITS_AND_MARKS.fullmatch(plain):
-        raise MobileRefused(MobileFault.NOT_A_NUMBER)
-
-    try:
-        number = phonenumbers.parse(plain, "GB")
-    except phonenumbers.NumberParseException:
-        raise MobileRefused(MobileFault.WRONG_LENGTH) from None
+    number = _parsed(_plain(text))
     e164 = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
     if DRAMA_NUMBER.fullmatch(e164):
         if allow_test_numbers:
@@ -136,6 +122,24 @@ def read_mobile(text: str, *, allow_test_numbers: bool, policy: OrderPolicy) -> 
     if region == "IE" and not policy.irish_mobiles:
         raise MobileRefused(MobileFault.IRISH)
     return Mobile(e164)
+
+
+def _parsed(plain: str) -> phonenumbers.PhoneNumber:
+    """The number as the library reads it, once everything the library would drop in silence is refused."""
+    if not plain:
+        raise MobileRefused(MobileFault.EMPTY)
+    if _EXTENSION.search(plain):
+        raise MobileRefused(MobileFault.EXTENSION)
+    if any(c.isalpha() for c in plain):
+        looks_typed_wrong = re.fullmatch(r"\+?[0-9oOiIlL ().\-/]+", plain) and any(c.isdigit() for c in plain)
+        raise MobileRefused(MobileFault.LETTER_FOR_DIGIT if looks_typed_wrong else MobileFault.NOT_A_NUMBER)
+    if not _DIGITS_AND_MARKS.fullmatch(plain):
+        raise MobileRefused(MobileFault.NOT_A_NUMBER)
+
+    try:
+        return phonenumbers.parse(plain, "GB")
+    except phonenumbers.NumberParseException:
+        raise MobileRefused(MobileFault.WRONG_LENGTH) from None
 
 
 def _plain(text: str) -> str:

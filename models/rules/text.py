@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import StrEnum
-from typing import ClassVar, Final
+from typing import ClassVar, Final, assert_never
 
 from models.rules.errors import Code, ServiceError
 from models.rules.release import Target
@@ -245,6 +245,8 @@ def write_values(values: TextValues) -> str:
             }
         case SwabPositive():
             plain = {"found": sorted(values.found), "so_far": values.so_far}
+        case _:
+            assert_never(values)
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 
