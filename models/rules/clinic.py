@@ -139,7 +139,12 @@ def kind_for(decision: ReleaseDecision, outcomes: AbstractSet[Outcome]) -> CaseK
         return CaseKind.REACTIVE
     if outcomes & {Outcome.POSITIVE, Outcome.EQUIVOCAL}:
         return CaseKind.POSITIVE
-    if reasons & {Reason.COMMENT_TO_READ, Reason.ROW_IN_QUARANTINE, Reason.IMPOSSIBLE_OUTCOME, Reason.NOT_REQUESTED_RESULT}:
+    if reasons & {
+        Reason.COMMENT_TO_READ,
+        Reason.ROW_IN_QUARANTINE,
+        Reason.IMPOSSIBLE_OUTCOME,
+        Reason.NOT_REQUESTED_RESULT,
+    }:
         return CaseKind.RESULT_REVIEW
     if outcomes & SAMPLE_FAILURES:
         return CaseKind.FAILED_SAMPLE
@@ -186,7 +191,9 @@ _CONFIRMING: Final = frozenset(
 )
 
 OUTCOMES_FOR: Final[Mapping[CaseKind, frozenset[CaseOutcome]]] = {
-    CaseKind.SAFEGUARDING: frozenset({CaseOutcome.SAFEGUARDING_REFERRED, CaseOutcome.TOLD_NO_ACTION, CaseOutcome.REFERRED}),
+    CaseKind.SAFEGUARDING: frozenset(
+        {CaseOutcome.SAFEGUARDING_REFERRED, CaseOutcome.TOLD_NO_ACTION, CaseOutcome.REFERRED}
+    ),
     CaseKind.CORRECTION: frozenset(CaseOutcome)
     - {CaseOutcome.RELEASED_AFTER_REVIEW, CaseOutcome.ORDER_ACCEPTED, CaseOutcome.ORDER_REFUSED},
     CaseKind.IDENTITY: frozenset({CaseOutcome.RESOLVED_WITH_LAB, CaseOutcome.NEW_KIT_SENT, CaseOutcome.REFERRED}),
@@ -229,7 +236,9 @@ def check_may_close(case: CaseFacts, outcome: CaseOutcome, *, seconded: bool = F
     person (FEATURES 64). A positive is not closed as if it had been negative.
     """
     if outcome not in OUTCOMES_FOR[case.kind]:
-        raise ServiceError(Code.NOT_NOW, f"A {case.kind.value} case can't end as {outcome.value}: choose another outcome.")
+        raise ServiceError(
+            Code.NOT_NOW, f"A {case.kind.value} case can't end as {outcome.value}: choose another outcome."
+        )
     if outcome is CaseOutcome.NO_FURTHER_ACTION:
         _check_floor(case, seconded=seconded)
         return

@@ -131,5 +131,3 @@ AWAITING_RETURN: Final = frozenset({KitState.DISPATCHED})
 def may_move(start: KitState, end: KitState) -> bool:
     """Whether a kit may go from one state to another."""
     return end in KIT_MOVES[start]
-
-

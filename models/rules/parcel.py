@@ -50,7 +50,9 @@ class Reminder:
     last: bool
 
 
-def reminders(dispatched_at: datetime, *, lapses_at: datetime, policy: ReturnPolicy, window: TextWindow) -> list[Reminder]:
+def reminders(
+    dispatched_at: datetime, *, lapses_at: datetime, policy: ReturnPolicy, window: TextWindow
+) -> list[Reminder]:
     """Every reminder of a kit that does not come back, none before probable delivery, none after it lapses."""
     start = probably_delivered_at(dispatched_at, policy)
     due = [next_opening(start + timedelta(days=days), window) for days in policy.reminder_days]
@@ -67,10 +69,17 @@ class ReturnVerdict(StrEnum):
 
 
 def judge_return(
-    *, now: datetime, lapses_at: datetime, posted_back_at: datetime | None, last_scan_at: datetime | None, policy: ReturnPolicy
+    *,
+    now: datetime,
+    lapses_at: datetime,
+    posted_back_at: datetime | None,
+    last_scan_at: datetime | None,
+    policy: ReturnPolicy,
 ) -> ReturnVerdict:
     """Whether a kit still may come, has lapsed unused, or is stuck in the post and needs a person."""
     if posted_back_at is not None:
         silent_since = last_scan_at or posted_back_at
-        return ReturnVerdict.STUCK if now - silent_since > timedelta(days=policy.no_movement_days) else ReturnVerdict.WAIT
+        return (
+            ReturnVerdict.STUCK if now - silent_since > timedelta(days=policy.no_movement_days) else ReturnVerdict.WAIT
+        )
     return ReturnVerdict.LAPSE if now >= lapses_at else ReturnVerdict.WAIT

@@ -24,7 +24,10 @@ class Parcel(SQLModel, table=True):
     __table_args__ = (
         sa.UniqueConstraint("kit_id", "direction"),
         sa.Index(
-            "ix_parcel_tracking_number", "tracking_number", unique=True, postgresql_where=sa.text("tracking_number <> ''")
+            "ix_parcel_tracking_number",
+            "tracking_number",
+            unique=True,
+            postgresql_where=sa.text("tracking_number <> ''"),
         ),
     )
 

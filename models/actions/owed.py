@@ -1,0 +1,230 @@
+"""What is owed because of a decision: a text, a clinic case. Rows, in the transaction that decides.
+
+These functions are the floor that every stage may import (ruling 11). They work on batches; keys are
+derived from what a row tells or is about, so that a rerun finds the row instead of doubling it.
+"""
+
+import secrets
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import Session, select
+
+from models.rules.clinic import OWNER, URGENCY, CaseKind, due_at, more_urgent
+from models.rules.secrets import Cipher
+from models.rules.service import Service
+from models.rules.text import TextPurpose, TextValues, window_of, write_values
+from models.rules.vocabulary import Outcome, Site, Test
+from models.rules.working_days import next_opening
+from models.tables.audit import Audit
+from models.tables.clinic import CaseItem, ClinicCase
+from models.tables.text import Text, TextState
+
+
+@dataclass(frozen=True, slots=True)
+class OwedText:
+    """One text to owe. `says` is all that it may say, by type; `tells` makes it unique (ruling 3)."""
+
+    order_id: int
+    kit_id: int | None
+    contact_id: int
+    says: TextValues
+    tells: str
+    """A result text: the digest of the versions it tells. A journey text: its occurrence."""
+    decision_id: int | None = None
+    not_before: datetime | None = None
+    """Service time from which it may leave; None: as soon as its window is open."""
+
+
+def owe_texts(session: Session, texts: Sequence[OwedText], *, service: Service, now: datetime, cipher: Cipher) -> int:
+    """Owes each text once, whatever was owed before, and says how many are new."""
+    if not texts:
+        return 0
+    rows = []
+    for owed in texts:
+        ref = secrets.token_hex(16)
+        rows.append(
+            {
+                "ref": ref,
+                "service_id": service.id,
+                "order_id": owed.order_id,
+                "kit_id": owed.kit_id,
+                "contact_id": owed.contact_id,
+                "purpose": owed.says.purpose,
+                "tells": owed.tells,
+                "decision_id": owed.decision_id,
+                "values": cipher.encrypt("text", "values", ref, write_values(owed.says)),
+                "template_version": "",
+                "state": TextState.OWED,
+                "error_code": "",
+                "attempts": 0,
+                "cancelled_because": "",
+                "not_before": next_opening(owed.not_before or now, window_of(owed.says.purpose, service.texts)),
+                "owed_at": now,
+            }
+        )
+    statement = insert(Text).on_conflict_do_nothing(index_elements=["order_id", "purpose", "tells"])
+    return len(session.execute(statement.returning(sa.literal_column("text.id")), rows).all())
+
+
+def cancel_texts(
+    session: Session,
+    kit_ids: Collection[int],
+    *,
+    because: str,
+    now: datetime,
+    purposes: Iterable[TextPurpose] = tuple(TextPurpose),
+) -> int:
+    """Stops unsent texts of these kits, and says how many. A text already handed to the provider is not unsent."""
+    if not kit_ids:
+        return 0
+    statement = (
+        sa.update(Text)
+        .where(
+            sa.column("kit_id").in_(list(kit_ids)),
+            sa.column("state") == TextState.OWED.value,
+            sa.column("purpose").in_([purpose.value for purpose in purposes]),
+        )
+        .values(state=TextState.CANCELLED, cancelled_because=because, settled_at=now)
+        .returning(sa.literal_column("text.id"))
+    )
+    return len(session.execute(statement).all())
+
+
+@dataclass(frozen=True, slots=True)
+class CaseItemDue:
+    """One result that is not negative, to be joined to its kit's case."""
+
+    version_id: int
+    test: Test
+    site: Site
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class OwedCase:
+    """One case to open, or to find open again. `key` says what it is about."""
+
+    key: str
+    kind: CaseKind
+    order_id: int | None = None
+    kit_id: int | None = None
+    lab: str = ""
+    decision_id: int | None = None
+    items: tuple[CaseItemDue, ...] = ()
+    detail: Mapping[str, object] = field(default_factory=dict)
+    owner_role: str = ""
+    """Empty: the kind's own queue."""
+    reopen: bool = True
+    """Whether news about a closed case opens it again."""
+
+
+def result_case_key(kit_id: int) -> str:
+    """The key of a kit's one results case (ruling 6)."""
+    return f"kit:{kit_id}:results"
+
+
+def owe_cases(
+    session: Session, cases: Sequence[OwedCase], *, service: Service, now: datetime, actor: str
+) -> dict[str, int]:
+    """Opens each case once and returns the id of each by key.
+
+    A case that exists takes the more urgent kind and the earlier due time; news reopens a closed one.
+    Every opening and reopening leaves an audit entry. No case is ever without an owner and a due time.
+    """
+    if not cases:
+        return {}
+    known = {
+        case.key: case
+        for case in session.exec(
+            select(ClinicCase)
+            .where(sa.column("key").in_([case.key for case in cases]))
+            .order_by(sa.column("id"))
+            .with_for_update()
+            .execution_options(populate_existing=True)
+        )
+    }
+    ids: dict[str, int] = {}
+    for owed in cases:
+        found = known.get(owed.key)
+        if found is None:
+            found = known[owed.key] = _open(owed, service=service, now=now)
+            session.add(found)
+            session.flush()
+            _audit(session, found, "case.opened", actor, now)
+        else:
+            _add_to(session, found, owed, service=service, now=now, actor=actor)
+        assert found.id is not None  # flushed above
+        ids[owed.key] = found.id
+    items = [
+        {
+            "case_id": ids[owed.key],
+            "version_id": item.version_id,
+            "test": item.test,
+            "site": item.site,
+            "outcome": item.outcome,
+            "added_at": now,
+        }
+        for owed in cases
+        for item in owed.items
+    ]
+    if items:
+        session.execute(insert(CaseItem).on_conflict_do_nothing(index_elements=["case_id", "version_id"]), items)
+    return ids
+
+
+def _open(owed: OwedCase, *, service: Service, now: datetime) -> ClinicCase:
+    return ClinicCase(
+        ref=secrets.token_hex(16),
+        key=owed.key,
+        service_id=service.id,
+        kind=owed.kind,
+        urgency=URGENCY[owed.kind],
+        order_id=owed.order_id,
+        kit_id=owed.kit_id,
+        lab=owed.lab,
+        decision_id=owed.decision_id,
+        detail=dict(owed.detail),
+        owner_role=owed.owner_role or OWNER[owed.kind],
+        due_at=due_at(owed.kind, now, service.clinic),
+        opened_at=now,
+    )
+
+
+def _add_to(session: Session, case: ClinicCase, owed: OwedCase, *, service: Service, now: datetime, actor: str) -> None:
+    was_closed = case.closed_at is not None
+    if was_closed and not owed.reopen:
+        return
+    kind = owed.kind if was_closed else more_urgent(case.kind, owed.kind)
+    due = due_at(owed.kind, now, service.clinic)
+    changed = was_closed or kind is not case.kind or case.decision_id != owed.decision_id
+    if not changed:
+        return
+    case.due_at = due if was_closed else min(case.due_at, due)
+    if was_closed or kind is not case.kind:
+        case.kind, case.urgency, case.owner_role = kind, URGENCY[kind], owed.owner_role or OWNER[kind]
+        case.escalation = 0
+    case.decision_id = owed.decision_id or case.decision_id
+    case.detail = {**case.detail, **owed.detail}
+    case.closed_at, case.closed_by, case.outcome = None, "", None
+    case.version += 1
+    session.add(case)
+    _audit(session, case, "case.reopened" if was_closed else "case.added_to", actor, now)
+
+
+def _audit(session: Session, case: ClinicCase, action: str, actor: str, now: datetime) -> None:
+    assert case.id is not None  # flushed by the caller
+    session.add(
+        Audit(
+            service_id=case.service_id,
+            actor=actor,
+            action=action,
+            subject="clinic_case",
+            subject_id=case.id,
+            detail={"kind": case.kind.value, "due_at": case.due_at.isoformat()},
+            occurred_at=now,
+        )
+    )
