@@ -18,11 +18,21 @@ class Cipher(Protocol):
 class BlindIndex(Protocol):
     """Keyed equality: the same text of the same service and domain gives the same 16 bytes, and nothing else does."""
 
-    key_versions: tuple[int, ...]
-    """Live versions, newest first: write all, look up any."""
+    @property
+    def current_version(self) -> int:
+        """The key version that `index` writes with; stored beside the digest, for rotation."""
+        ...
 
-    def index(self, domain: str, service_id: str, text: str, key_version: int) -> bytes:
-        """The digest of a normalised text."""
+    def index(self, domain: str, service_id: str, normalised: str) -> bytes:
+        """The digest to store for a normalised text."""
+        ...
+
+    def live(self, domain: str, service_id: str, normalised: str) -> list[bytes]:
+        """The digests to look for: one for each live key version, the current one first."""
+        ...
+
+    def content_hmac(self, content: bytes) -> bytes:
+        """Recognises a payload without being guessable from its content."""
         ...
 
 
