@@ -79,6 +79,16 @@ class BlindIndex:
         self._current = current
         self._derived: dict[tuple[int, str, str], bytes] = {}
 
+    @property
+    def current_version(self) -> int:
+        """The key version that `index` writes with."""
+        return self._current
+
+    @property
+    def current_version(self) -> int:
+        """The key version that `index` writes with; stored beside the digest, for rotation."""
+        return self._current
+
     def index(self, domain: str, service_id: str, normalised: str) -> bytes:
         """The 16 bytes to store for a value. `domain` names its use ('mobile', 'kit+dob')."""
         return hmac.digest(self._key(self._current, domain, service_id), normalised.encode(), "sha256")[:INDEX_BYTES]
