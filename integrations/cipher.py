@@ -39,36 +39,36 @@ class Cipher:
         self._current = self._keys[current]
         self._header = _header(current)
 
-    def encrypt(self, table: str, column: str, owner_ref: str, plaintext: str) -> bytes:
+    def encrypt(self, table: str, column: str, ref: str, plain: str) -> bytes:
         """Locks a text to its table, column and the random id of the row's owner."""
         nonce = os.urandom(NONCE_BYTES)
-        place = _place(self._header, table, column, owner_ref)
-        return self._header + nonce + self._current.encrypt(nonce, plaintext.encode(), place)
+        place = _place(self._header, table, column, ref)
+        return self._header + nonce + self._current.encrypt(nonce, plain.encode(), place)
 
-    def decrypt(self, table: str, column: str, owner_ref: str, blob: bytes) -> str:
+    def decrypt(self, table: str, column: str, ref: str, sealed: bytes) -> str:
         """The text that was locked to this place.
 
         Raises ServiceError(SETTINGS) when its key is not loaded, ServiceError(UNEXPECTED) when the
         bytes were changed or belong to another place.
         """
-        key_id = key_id_of(blob)
+        key_id = key_id_of(sealed)
         key = self._keys.get(key_id)
         if key is None:
             raise ServiceError(Code.SETTINGS, f"KITPOST_DATA_KEYS lacks the key {key_id!r}, which wrote some rows.")
         header = _header(key_id)
-        nonce, locked = blob[len(header) :][:NONCE_BYTES], blob[len(header) + NONCE_BYTES :]
+        nonce, locked = sealed[len(header) :][:NONCE_BYTES], sealed[len(header) + NONCE_BYTES :]
         try:
-            return key.decrypt(nonce, locked, _place(header, table, column, owner_ref)).decode()
+            return key.decrypt(nonce, locked, _place(header, table, column, ref)).decode()
         except (InvalidTag, ValueError):
             raise _foreign(table, column) from None
 
-    def is_current(self, blob: bytes) -> bool:
+    def is_current(self, sealed: bytes) -> bool:
         """Whether a ciphertext was written with the current key; if not, rotation re-encrypts it."""
-        return blob.startswith(self._header)
+        return sealed.startswith(self._header)
 
-    def renew(self, table: str, column: str, owner_ref: str, blob: bytes) -> bytes:
+    def renew(self, table: str, column: str, ref: str, sealed: bytes) -> bytes:
         """The same text under the current key."""
-        return self.encrypt(table, column, owner_ref, self.decrypt(table, column, owner_ref, blob))
+        return self.encrypt(table, column, ref, self.decrypt(table, column, ref, sealed))
 
 
 class BlindIndex:
@@ -78,11 +78,6 @@ class BlindIndex:
         self._versions = {current: keys[current], **keys}  # the current one first
         self._current = current
         self._derived: dict[tuple[int, str, str], bytes] = {}
-
-    @property
-    def current_version(self) -> int:
-        """The key version that `index` writes with."""
-        return self._current
 
     @property
     def current_version(self) -> int:
@@ -123,11 +118,11 @@ class BlindIndex:
         return found
 
 
-def key_id_of(blob: bytes) -> str:
+def key_id_of(sealed: bytes) -> str:
     """Which key a ciphertext was written with. Raises ServiceError(UNEXPECTED) for bytes that are none."""
-    if blob[:1] != FORM or len(blob) < 2 + blob[1] + NONCE_BYTES:
+    if sealed[:1] != FORM or len(sealed) < 2 + sealed[1] + NONCE_BYTES:
         raise ServiceError(Code.UNEXPECTED, "A column that should be encrypted holds something else; restore it.")
-    return blob[2 : 2 + blob[1]].decode("ascii", errors="replace")
+    return sealed[2 : 2 + sealed[1]].decode("ascii", errors="replace")
 
 
 def _header(key_id: str) -> bytes:
@@ -135,8 +130,8 @@ def _header(key_id: str) -> bytes:
     return FORM + bytes([len(name)]) + name
 
 
-def _place(header: bytes, table: str, column: str, owner_ref: str) -> bytes:
-    return header + f"{table}|{column}|{owner_ref}".encode()
+def _place(header: bytes, table: str, column: str, ref: str) -> bytes:
+    return header + f"{table}|{column}|{ref}".encode()
 
 
 def _foreign(table: str, column: str) -> ServiceError:
