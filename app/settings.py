@@ -8,6 +8,7 @@ import base64
 import binascii
 import difflib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -153,6 +154,26 @@ class Settings(BaseSettings):
         return self
 
 
+@dataclass(frozen=True, slots=True)
+class LocalPlace:
+    """Where the services of one machine keep their state: all that is known before there are settings."""
+
+    state_dir: Path
+    pg_bin: Path | None
+
+    @property
+    def settings_file(self) -> Path:
+        """What `kitpost up` made up; each `kitpost` command on this machine reads it outside production."""
+        return self.state_dir / LOCAL_FILE
+
+
+def local_place() -> LocalPlace:
+    """KITPOST_STATE_DIR and KITPOST_PG_BIN, before the rest is read."""
+    state_dir = os.environ.get(_variable("state_dir")) or Settings.model_fields["state_dir"].default
+    pg_bin = os.environ.get(_variable("pg_bin"))
+    return LocalPlace(Path(state_dir).resolve(), Path(pg_bin) if pg_bin else None)
+
+
 def load_settings() -> Settings:
     """Reads the environment, and beneath it, outside production, what `kitpost up` wrote.
 
@@ -197,9 +218,7 @@ def settings_table() -> str:
 
 def _local_file() -> Path | None:
     """The made-up settings of the local services, unless the environment says that this is production."""
-    if os.environ.get(PREFIX + "ENVIRONMENT") == "production":
-        return None
-    return Path(os.environ.get(PREFIX + "STATE_DIR") or Settings.model_fields["state_dir"].default) / LOCAL_FILE
+    return None if os.environ.get(_variable("environment")) == "production" else local_place().settings_file
 
 
 def _refuse_unknown_variables() -> None:
