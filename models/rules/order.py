@@ -64,6 +64,17 @@ class Address:
         return "Address(…)"
 
 
+def write_address(address: Address) -> str:
+    """An address as one text for an encrypted column: its lines, then the postcode."""
+    return "\n".join((*address.lines, address.postcode))
+
+
+def read_address(written: str) -> Address:
+    """The address that `write_address` wrote."""
+    *lines, postcode = written.split("\n")
+    return Address(tuple(lines), Postcode(postcode))
+
+
 @dataclass(frozen=True, slots=True)
 class Safeguarding:
     """The questions for under-18s; None is a question without an answer. Source: clinical.md 2 (R9b).

@@ -1,0 +1,201 @@
+"""Makes kits, moves them from state to state, and ends them with a reason.
+
+`move_kit` is the one function that changes a kit's state. It asks the rules, writes the moment and
+the event, and loses no race: the row must still be in the state that the caller saw.
+"""
+
+import secrets
+from datetime import date, datetime
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import Session, col
+
+from models.actions import event, owed
+from models.rules.errors import Code, ServiceError
+from models.rules.kit import KitCode, KitState, TubeCode, may_move, new_kit_code, new_parcel_code, show_kit_code
+from models.rules.panel import Panel
+from models.rules.secrets import KIT_BORN, KIT_FAMILY, BlindIndex, kit_born, kit_family
+from models.rules.text import TextPurpose
+from models.tables.kit import Kit, KitIdentity, KitSample, KitTest
+from models.tables.parcel import Direction, Parcel
+
+_ATTEMPTS: Final = 20
+"""Of 1.8e12 kit codes a new one is taken about once in ten million tries; twenty in a row is a broken source."""
+
+_MOMENT: Final = {
+    KitState.DISPATCHED: "dispatched_at",
+    KitState.COMING_BACK: "posted_back_at",
+    KitState.AT_LAB: "received_at",
+    KitState.REPORTED: "reported_at",
+}
+"""The column that keeps when a kit first reached a state."""
+
+ENDS: Final = frozenset(
+    {KitState.CLOSED, KitState.CANCELLED, KitState.LAPSED, KitState.RETURNED_TO_SENDER, KitState.REPLACED}
+)
+"""States that need a reason: no kit ends silently."""
+
+JOURNEY_TEXTS: Final = (
+    TextPurpose.ORDER_RECEIVED,
+    TextPurpose.KIT_POSTED,
+    TextPurpose.RETURN_REMINDER,
+    TextPurpose.RECEIVED_AT_LAB,
+)
+"""What a kit that was cancelled need not say any more. Result texts have their own law."""
+
+
+def create_kit(  # noqa: PLR0913 - everything that is printed or matched, once, by name
+    session: Session,
+    *,
+    order_id: int,
+    service_id: str,
+    person_id: int,
+    contact_id: int,
+    date_of_birth: date,
+    family_name_folded: str,
+    panel: Panel,
+    lab: str,
+    now: datetime,
+    actor: str,
+    indexes: BlindIndex,
+) -> Kit:
+    """One kit for an accepted order, ready to pack: its codes, tubes, requested tests, identity and two parcels.
+
+    Raises ServiceError(BAD_INPUT) for a panel without samples: there would be nothing to post.
+    """
+    if not panel.samples:
+        raise ServiceError(Code.BAD_INPUT, "A kit needs at least one sample: this panel has none.")
+    kit = _insert_kit(
+        session, order_id=order_id, service_id=service_id, person_id=person_id, contact_id=contact_id, lab=lab, now=now
+    )
+    kit_id = kit.id
+    assert kit_id is not None  # RETURNING gave it
+    for digit, sample in enumerate(panel.samples, start=1):
+        tube = TubeCode(f"{kit.code}{digit}")
+        session.add(KitSample(kit_id=kit_id, tube_code=tube, specimen=sample.specimen))
+        session.add_all(KitTest(kit_id=kit_id, test=test, site=sample.site, tube_code=tube) for test in sample.tests)
+    session.add(
+        KitIdentity(
+            kit_id=kit_id,
+            key_version=indexes.current_version,
+            date_of_birth=indexes.index(KIT_BORN, service_id, kit_born(kit.code, date_of_birth.isoformat())),
+            family_name=indexes.index(KIT_FAMILY, service_id, kit_family(kit.code, family_name_folded)),
+        )
+    )
+    for direction in Direction:
+        _insert_parcel(session, kit_id=kit_id, service_id=service_id, direction=direction, now=now)
+    event.record(
+        session,
+        kit_id=kit_id,
+        service_id=service_id,
+        kind="kit.created",
+        actor=actor,
+        at=now,
+        samples=len(panel.samples),
+        lab=lab,
+    )
+    session.flush()
+    return kit
+
+
+def move_kit(session: Session, kit: Kit, to: KitState, *, at: datetime, actor: str, reason: str = "") -> None:
+    """Moves a kit to a state, in the world's time, with its event. `kit` shows the new row afterwards.
+
+    `reason` is a short code without personal words; a state that ends a kit needs one.
+    Raises ServiceError(CONFLICT) where the rules forbid the move, or someone else moved the kit first.
+    """
+    start = kit.state
+    if not may_move(start, to):
+        raise ServiceError(
+            Code.CONFLICT, f"Kit {show_kit_code(kit.code)} is {start.value} and can't become {to.value}.", ref=kit.code
+        )
+    ends = to in ENDS
+    if ends and not reason:
+        raise ServiceError(Code.BAD_INPUT, f"Kit {show_kit_code(kit.code)} can't end without a reason.", ref=kit.code)
+    changes: dict[str, object] = {
+        "state": to,
+        "closed_at": at if ends else None,
+        "closed_reason": reason if ends else "",
+    }
+    moment = _MOMENT.get(to)
+    if moment:
+        changes[moment] = getattr(kit, moment) or at
+    moved = session.scalars(
+        sa.update(Kit).where(col(Kit.id) == kit.id, col(Kit.state) == start).values(**changes).returning(Kit),
+        execution_options={"populate_existing": True},
+    ).one_or_none()
+    if moved is None:
+        raise ServiceError(
+            Code.CONFLICT, f"Kit {show_kit_code(kit.code)} was changed by someone else: look again.", ref=kit.code
+        )
+    assert kit.id is not None  # a stored row
+    because = {"reason": reason} if reason else {}
+    event.record(
+        session,
+        kit_id=kit.id,
+        service_id=kit.service_id,
+        kind=f"kit.{to.value}",
+        actor=actor,
+        at=at,
+        before=start.value,
+        **because,
+    )
+
+
+def cancel_kit(session: Session, kit: Kit, *, now: datetime, actor: str, reason: str) -> None:
+    """Cancels a kit that has not come back. Before dispatch it stops the parcel; after, only our texts.
+
+    Whatever the lab still reports for it is stored and seen by a person (ruling 10).
+    Raises ServiceError(CONFLICT) once its sample is on the way back.
+    """
+    move_kit(session, kit, KitState.CANCELLED, at=now, actor=actor, reason=reason)
+    assert kit.id is not None  # a stored row
+    owed.cancel_texts(session, [kit.id], because="kit_cancelled", now=now, purposes=JOURNEY_TEXTS)
+
+
+def _insert_kit(
+    session: Session, *, order_id: int, service_id: str, person_id: int, contact_id: int, lab: str, now: datetime
+) -> Kit:
+    """A kit row under a code that no other kit has. A taken code is passed over, not an error."""
+    for _ in range(_ATTEMPTS):
+        code: KitCode = new_kit_code(secrets.choice)
+        made = session.scalars(
+            insert(Kit)
+            .values(
+                service_id=service_id,
+                code=code,
+                order_id=order_id,
+                person_id=person_id,
+                contact_id=contact_id,
+                lab=lab,
+                state=KitState.TO_PACK,
+                closed_reason="",
+                created_at=now,
+            )
+            .on_conflict_do_nothing(index_elements=["code"])
+            .returning(Kit)
+        ).one_or_none()
+        if made is not None:
+            return made
+    raise ServiceError(Code.UNEXPECTED, "No free kit code was found: check the machine's source of randomness.")
+
+
+def _insert_parcel(session: Session, *, kit_id: int, service_id: str, direction: Direction, now: datetime) -> None:
+    for _ in range(_ATTEMPTS):
+        made = session.scalars(
+            insert(Parcel)
+            .values(
+                kit_id=kit_id,
+                service_id=service_id,
+                direction=direction,
+                code=new_parcel_code(secrets.choice),
+                created_at=now,
+            )
+            .on_conflict_do_nothing(index_elements=["code"])
+            .returning(Parcel)
+        ).one_or_none()
+        if made is not None:
+            return
+    raise ServiceError(Code.UNEXPECTED, "No free parcel code was found: check the machine's source of randomness.")

@@ -1,0 +1,203 @@
+"""Rows and values that many tests need: each with obvious fakes, each overridable by keyword."""
+
+import itertools
+import secrets
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from sqlmodel import Session
+
+from integrations.cipher import BlindIndex, Cipher
+from models.actions.kit import create_kit, move_kit
+from models.rules.kit import KitState
+from models.rules.order import Address, write_address
+from models.rules.panel import Panel, Sample
+from models.rules.person import Postcode, fold_name
+from models.rules.service import (
+    ClinicPolicy,
+    LabContract,
+    OrderPolicy,
+    PackPolicy,
+    ReleasePolicy,
+    ReturnPolicy,
+    Service,
+    TextPolicy,
+)
+from models.rules.vocabulary import Specimen, Test
+from models.tables.inbox import Inbox, InboxKind
+from models.tables.kit import Kit, PrintBatch
+from models.tables.order import Order
+from models.tables.person import Contact, Person
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+"""A Tuesday, noon in London."""
+
+ACTOR = "test:builder"
+
+NAATS = (Test.CHLAMYDIA, Test.GONORRHOEA)
+SWAB_AND_BLOOD = Panel(
+    (
+        Sample(Specimen.VULVOVAGINAL_SWAB, NAATS),
+        Sample(Specimen.CAPILLARY_BLOOD, (Test.HIV, Test.SYPHILIS)),
+    )
+)
+HOME = Address(("1 Invented Row", "Larkfield"), Postcode("LS1 4AP"))
+
+_count = itertools.count(1)
+
+
+def cipher() -> Cipher:
+    """The real cipher under a fixed key."""
+    return Cipher({"test": bytes(range(32))}, "test")
+
+
+def indexes() -> BlindIndex:
+    """The real blind indexes under a fixed key."""
+    return BlindIndex({1: bytes(reversed(range(32)))}, 1)
+
+
+def service(**changes: Any) -> Service:
+    """The fictional council of Larkfield."""
+    return Service(
+        **{
+            "id": "larkfield",
+            "name": "Larkfield Sexual Health",
+            "text_name": "Larkfield",
+            "phone": "0113 496 0000",
+            "phone_hours": "Monday to Friday, 9am to 5pm",
+            "web": "https://larkfield.example",
+            "orders": OrderPolicy(local_authorities=frozenset({"E08000035"})),
+            "packing": PackPolicy(
+                return_address=("PO Box 100", "Larkfield", "LS1 1AA"),
+                responsible_person="Duty Packer",
+                responsible_phone="0113 496 0001",
+            ),
+            "returns": ReturnPolicy(),
+            "release": ReleasePolicy(),
+            "texts": TextPolicy(),
+            "clinic": ClinicPolicy(),
+            "labs": (LabContract("northlab", carries_tube=True, tests=frozenset(Test)),),
+            **changes,
+        }
+    )
+
+
+def person(session: Session, **changes: Any) -> Person:
+    """Testina Kit, born on Valentine's day; a new row each time."""
+    ref, lock = secrets.token_hex(16), cipher()
+    plain = {
+        "given_name": "Testina",
+        "family_name": "Kit",
+        "date_of_birth": "1999-02-14",
+        "residence": write_address(HOME),
+    } | {name: changes.pop(name) for name in list(changes) if name in Person.model_fields and name != "service_id"}
+    row = Person(
+        service_id=changes.pop("service_id", "larkfield"),
+        ref=ref,
+        **{name: lock.encrypt("person", name, ref, value) for name, value in plain.items()},
+        **changes,
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def contact(session: Session, of: Person, **changes: Any) -> Contact:
+    """How a person may be reached: an invented mobile, everything consented to."""
+    ref, lock = secrets.token_hex(16), cipher()
+    mobile = changes.pop("mobile", f"+447700900{next(_count) % 1000:03d}")
+    delivery = changes.pop("delivery_address", write_address(HOME))
+    row = Contact(
+        **{
+            "service_id": of.service_id,
+            "person_id": of.id,
+            "ref": ref,
+            "mobile": lock.encrypt("contact", "mobile", ref, mobile),
+            "mobile_proved_at": NOW,
+            "mobile_proved_how": "one_time_code",
+            "delivery_address": lock.encrypt("contact", "delivery_address", ref, delivery),
+            "text_consent": True,
+            "voicemail_consent": True,
+            "letter_consent": True,
+            "language": "en",
+            "wording": "named",
+            **changes,
+        }
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def order(session: Session, *, of: Person | None = None, to: Contact | None = None, **changes: Any) -> Order:
+    """One order as it came, without a decision. Makes its person and contact where none is given."""
+    of = of or person(session)
+    to = to or contact(session, of)
+    ref = secrets.token_hex(16)
+    letter = Inbox(
+        ref=ref,
+        kind=InboxKind.ORDER,
+        service_id=of.service_id,
+        key=f"web|web-{ref}",
+        content_hmac=secrets.token_bytes(32),
+        body=cipher().encrypt("inbox", "body", ref, "{}"),
+        received_at=NOW,
+    )
+    session.add(letter)
+    session.flush()
+    row = Order(
+        **{
+            "service_id": of.service_id,
+            "ref": ref,
+            "channel": "web",
+            "channel_ref": f"web-{ref}",
+            "inbox_id": letter.id,
+            "person_id": of.id,
+            "contact_id": to.id,
+            "authority": "E08000035",
+            "answers": {},
+            "received_at": NOW,
+            **changes,
+        }
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def kit(session: Session, *, of: Person | None = None, to: Contact | None = None, **changes: Any) -> Kit:
+    """One kit to pack. Given name and date of birth as in `person`; pass `of` and `to` for another person."""
+    of = of or person(session)
+    to = to or contact(session, of)
+    placed = order(session, of=of, to=to)
+    lock = cipher()
+    born = date.fromisoformat(lock.decrypt("person", "date_of_birth", of.ref, of.date_of_birth))
+    return create_kit(
+        session,
+        **{
+            "order_id": placed.id,
+            "service_id": of.service_id,
+            "person_id": of.id,
+            "contact_id": to.id,
+            "date_of_birth": born,
+            "family_name_folded": fold_name(lock.decrypt("person", "family_name", of.ref, of.family_name)),
+            "panel": SWAB_AND_BLOOD,
+            "lab": "northlab",
+            "now": NOW - timedelta(hours=1),
+            "actor": ACTOR,
+            "indexes": indexes(),
+            **changes,
+        },
+    )
+
+
+def dispatched_kit(session: Session, *, at: datetime = NOW, **changes: Any) -> Kit:
+    """A kit that was printed and dispatched, by the moves alone: no texts are owed for it."""
+    made = kit(session, **changes)
+    batch = PrintBatch(ref=secrets.token_hex(16), service_id=made.service_id, kits=1, claimed_until=at, created_at=at)
+    session.add(batch)
+    session.flush()
+    made.batch_id = batch.id
+    move_kit(session, made, KitState.PRINTED, at=at, actor=ACTOR)
+    move_kit(session, made, KitState.DISPATCHED, at=at, actor=ACTOR)
+    return made
