@@ -4,6 +4,7 @@ Everyone above asks here for what they need and gets values; each is built when 
 so that a command that only prints something opens nothing.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -109,7 +110,9 @@ class Wiring:
 @cache
 def wiring() -> Wiring:
     """The installation of this process. Raises ServiceError(SETTINGS) with what to put right."""
-    return Wiring(load_settings())
+    settings = load_settings()
+    logging.getLogger("kitpost").setLevel(settings.log_level)
+    return Wiring(settings)
 
 
 def connect() -> Wiring:
