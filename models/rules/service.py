@@ -137,6 +137,9 @@ class LabContract:
     """False only by a signed setting: then kit id, date of birth and requested site must do (ruling 9)."""
     tubeless_signed_by: str = ""
     tests: frozenset[Test] = frozenset()
+    name: str = ""
+    """Printed on the return label and the request form, above its address."""
+    address: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,3 +167,15 @@ class Service:
     def contract(self, lab: str) -> LabContract | None:
         """The contract with a lab, or None: then none of its results is ours."""
         return next((c for c in self.labs if c.lab == lab), None)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceInForce:
+    """A council's choices and the id of the stored version that a decision cites."""
+
+    service: Service
+    version_id: int
+
+
+Services = Mapping[str, ServiceInForce]
+"""Every service of this installation, by id."""

@@ -17,6 +17,8 @@ class BatchState(StrEnum):
     DRAWING = "drawing"
     RELEASED = "released"
     HELD = "held"
+    VOIDED = "voided"
+    """Its paper is void: a person sent its kits back to be packed again."""
 
 
 class PrintBatch(SQLModel, table=True):
@@ -53,12 +55,14 @@ class Kit(SQLModel, table=True):
         ),
         sa.CheckConstraint("state <> 'printed' OR batch_id IS NOT NULL", name="printed_in_a_batch"),
         sa.CheckConstraint("(closed_reason = '') = (closed_at IS NULL)", name="closed_with_a_reason"),
+        sa.CheckConstraint("dispatched_at IS NULL OR due_back_on IS NOT NULL", name="dispatched_with_a_day_to_be_back"),
         sa.CheckConstraint(
             "state NOT IN ('closed', 'cancelled', 'lapsed', 'returned_to_sender', 'replaced') OR closed_at IS NOT NULL",
             name="never_ends_silently",
         ),
         sa.Index("ix_kit_state", "service_id", "state"),
         sa.Index("ix_kit_to_pack", "id", postgresql_where=sa.text("state = 'to_pack'")),
+        sa.Index("ix_kit_unreturned", "due_back_on", postgresql_where=sa.text("state = 'dispatched'")),
     )
 
     id: int | None = identity()
@@ -71,6 +75,9 @@ class Kit(SQLModel, table=True):
     state: KitState = words(KitState, "state", default=KitState.TO_PACK)
     batch_id: int | None = link("print_batch.id", nullable=True)
     expires_on: date | None = None
+    """Printed on the request form; not to be used after this London date."""
+    due_back_on: date | None = None
+    """Last London date by which to post it back, as the person was told; after it the kit lapses."""
     dispatched_at: datetime | None = None
     posted_back_at: datetime | None = None
     received_at: datetime | None = None

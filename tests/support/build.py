@@ -9,6 +9,7 @@ from sqlmodel import Session
 
 from integrations.cipher import BlindIndex, Cipher
 from models.actions.kit import create_kit, move_kit
+from models.rules.clinic import CaseKind
 from models.rules.kit import KitState
 from models.rules.order import Address, write_address
 from models.rules.panel import Panel, Sample
@@ -42,6 +43,13 @@ SWAB_AND_BLOOD = Panel(
     )
 )
 HOME = Address(("1 Invented Row", "Larkfield"), Postcode("LS1 4AP"))
+NORTHLAB = LabContract(
+    "northlab",
+    carries_tube=True,
+    tests=frozenset(Test),
+    name="Northlab",
+    address=("Specimen Reception", "9 Invented Way", "LS1 9ZZ"),
+)
 
 _count = itertools.count(1)
 
@@ -75,8 +83,8 @@ def service(**changes: Any) -> Service:
             "returns": ReturnPolicy(),
             "release": ReleasePolicy(),
             "texts": TextPolicy(),
-            "clinic": ClinicPolicy(),
-            "labs": (LabContract("northlab", carries_tube=True, tests=frozenset(Test)),),
+            "clinic": ClinicPolicy(due_working_hours=dict.fromkeys(CaseKind, 16)),
+            "labs": (NORTHLAB,),
             **changes,
         }
     )
@@ -85,18 +93,15 @@ def service(**changes: Any) -> Service:
 def person(session: Session, **changes: Any) -> Person:
     """Testina Kit, born on Valentine's day; a new row each time."""
     ref, lock = secrets.token_hex(16), cipher()
-    plain = {
+    plain: dict[str, str] = {
         "given_name": "Testina",
         "family_name": "Kit",
         "date_of_birth": "1999-02-14",
         "residence": write_address(HOME),
-    } | {name: changes.pop(name) for name in list(changes) if name in Person.model_fields and name != "service_id"}
-    row = Person(
-        service_id=changes.pop("service_id", "larkfield"),
-        ref=ref,
-        **{name: lock.encrypt("person", name, ref, value) for name, value in plain.items()},
-        **changes,
-    )
+    }
+    plain |= {name: changes.pop(name) for name in list(changes) if name in plain}
+    sealed: dict[str, Any] = {name: lock.encrypt("person", name, ref, value) for name, value in plain.items()}
+    row = Person(**{"service_id": "larkfield", "ref": ref, **sealed, **changes})
     session.add(row)
     session.flush()
     return row
@@ -197,7 +202,8 @@ def dispatched_kit(session: Session, *, at: datetime = NOW, **changes: Any) -> K
     batch = PrintBatch(ref=secrets.token_hex(16), service_id=made.service_id, kits=1, claimed_until=at, created_at=at)
     session.add(batch)
     session.flush()
-    made.batch_id = batch.id
+    made.batch_id, made.expires_on = batch.id, at.date() + timedelta(days=365)
+    made.due_back_on = at.date() + timedelta(days=60)
     move_kit(session, made, KitState.PRINTED, at=at, actor=ACTOR)
     move_kit(session, made, KitState.DISPATCHED, at=at, actor=ACTOR)
     return made

@@ -142,7 +142,16 @@ def upgrade() -> None:
         sa.Column("service_id", sqlmodel.sql.sqltypes.AutoString(length=40), nullable=False),
         sa.Column(
             "state",
-            sa.Enum("drawing", "released", "held", name="state", native_enum=False, create_constraint=True, length=40),
+            sa.Enum(
+                "drawing",
+                "released",
+                "held",
+                "voided",
+                name="state",
+                native_enum=False,
+                create_constraint=True,
+                length=40,
+            ),
             nullable=False,
         ),
         sa.Column("kits", sa.Integer(), nullable=False),
@@ -178,6 +187,40 @@ def upgrade() -> None:
         sa.Column("series_id", sa.BigInteger(), nullable=False),
         sa.Column("kit_id", sa.BigInteger(), nullable=False),
         sa.Column("service_id", sqlmodel.sql.sqltypes.AutoString(length=40), nullable=False),
+        sa.Column(
+            "test",
+            sa.Enum(
+                "chlamydia",
+                "gonorrhoea",
+                "syphilis",
+                "hiv",
+                "hepatitis_b",
+                "hepatitis_c",
+                "trichomonas",
+                "mycoplasma_genitalium",
+                name="test",
+                native_enum=False,
+                create_constraint=True,
+                length=40,
+            ),
+            nullable=False,
+        ),
+        sa.Column(
+            "site",
+            sa.Enum(
+                "genital",
+                "urine",
+                "vaginal",
+                "rectal",
+                "pharyngeal",
+                "blood",
+                name="site",
+                native_enum=False,
+                create_constraint=True,
+                length=40,
+            ),
+            nullable=False,
+        ),
         sa.Column("file_id", sa.BigInteger(), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column(
@@ -241,6 +284,8 @@ def upgrade() -> None:
         ),
         sa.Column("previous_id", sa.BigInteger(), nullable=True),
         sa.Column("note_review", sa.Boolean(), nullable=False),
+        sa.Column("comment", sa.LargeBinary(), nullable=True),
+        sa.Column("row_key", sqlmodel.sql.sqltypes.AutoString(length=120), nullable=False),
         sa.Column("lab_time", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
         sa.Column("collected_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
         sa.Column("received_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
@@ -530,6 +575,7 @@ def upgrade() -> None:
         ),
         sa.Column("batch_id", sa.BigInteger(), nullable=True),
         sa.Column("expires_on", sa.Date(), nullable=True),
+        sa.Column("due_back_on", sa.Date(), nullable=True),
         sa.Column("dispatched_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
         sa.Column("posted_back_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
         sa.Column("received_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
@@ -553,6 +599,9 @@ def upgrade() -> None:
             "state NOT IN ('closed', 'cancelled', 'lapsed', 'returned_to_sender', 'replaced') OR closed_at IS NOT NULL",
             name=op.f("ck_kit_never_ends_silently"),
         ),
+        sa.CheckConstraint(
+            "dispatched_at IS NULL OR due_back_on IS NOT NULL", name=op.f("ck_kit_dispatched_with_a_day_to_be_back")
+        ),
         sa.ForeignKeyConstraint(["batch_id"], ["print_batch.id"], name=op.f("fk_kit_batch_id")),
         sa.ForeignKeyConstraint(["contact_id"], ["contact.id"], name=op.f("fk_kit_contact_id")),
         sa.ForeignKeyConstraint(
@@ -573,6 +622,9 @@ def upgrade() -> None:
     op.create_index(op.f("ix_kit_person_id"), "kit", ["person_id"], unique=False)
     op.create_index("ix_kit_state", "kit", ["service_id", "state"], unique=False)
     op.create_index("ix_kit_to_pack", "kit", ["id"], unique=False, postgresql_where=sa.text("state = 'to_pack'"))
+    op.create_index(
+        "ix_kit_unreturned", "kit", ["due_back_on"], unique=False, postgresql_where=sa.text("state = 'dispatched'")
+    )
     op.create_table(
         "order_decision",
         sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False),
@@ -602,6 +654,18 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_order_decision")),
     )
     op.create_index(op.f("ix_order_decision_order_id"), "order_decision", ["order_id"], unique=False)
+    op.create_table(
+        "comment_review",
+        sa.Column("kit_id", sa.BigInteger(), nullable=False),
+        sa.Column("version_id", sa.BigInteger(), nullable=False),
+        sa.Column("actor", sqlmodel.sql.sqltypes.AutoString(length=80), nullable=False),
+        sa.Column("reviewed_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=False),
+        sa.Column(
+            "recorded_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
+        ),
+        sa.ForeignKeyConstraint(["kit_id"], ["kit.id"], name=op.f("fk_comment_review_kit_id")),
+        sa.PrimaryKeyConstraint("kit_id", "version_id", name=op.f("pk_comment_review")),
+    )
     op.create_table(
         "kit_identity",
         sa.Column("kit_id", sa.BigInteger(), nullable=False),
@@ -735,7 +799,7 @@ def upgrade() -> None:
         sa.Column("file_id", sa.BigInteger(), nullable=False),
         sa.Column("lab", sqlmodel.sql.sqltypes.AutoString(length=40), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
-        sa.Column("row_key", sqlmodel.sql.sqltypes.AutoString(length=40), nullable=False),
+        sa.Column("row_key", sqlmodel.sql.sqltypes.AutoString(length=120), nullable=False),
         sa.Column(
             "reason",
             sa.Enum(
@@ -819,6 +883,7 @@ def upgrade() -> None:
             nullable=True,
         ),
         sa.Column("may_be_non_negative", sa.Boolean(), nullable=False),
+        sa.Column("raw", sa.LargeBinary(), nullable=False),
         sa.Column("owner_role", sqlmodel.sql.sqltypes.AutoString(length=40), nullable=False),
         sa.Column("due_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=False),
         sa.Column("resolved_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
@@ -981,6 +1046,7 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("lab_time", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
+        sa.Column("collected_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
         sa.Column("note_review", sa.Boolean(), nullable=False),
         sa.Column("corrected", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(
@@ -1289,7 +1355,19 @@ def upgrade() -> None:
             ),
             nullable=False,
         ),
-        sa.Column("confirmation", sqlmodel.sql.sqltypes.AutoString(length=40), nullable=False),
+        sa.Column(
+            "confirmation",
+            sa.Enum(
+                "positive",
+                "negative",
+                "declined",
+                name="confirmation",
+                native_enum=False,
+                create_constraint=True,
+                length=40,
+            ),
+            nullable=False,
+        ),
         sa.Column("actor", sqlmodel.sql.sqltypes.AutoString(length=80), nullable=False),
         sa.Column("occurred_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=False),
         sa.Column(
@@ -1379,6 +1457,22 @@ def upgrade() -> None:
     op.create_index(op.f("ix_case_item_case_id"), "case_item", ["case_id"], unique=False)
     op.create_index(op.f("ix_case_item_version_id"), "case_item", ["version_id"], unique=False)
     op.create_table(
+        "case_proposal",
+        sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False),
+        sa.Column("case_id", sa.BigInteger(), nullable=False),
+        sa.Column("case_version", sa.Integer(), nullable=False),
+        sa.Column("actor", sqlmodel.sql.sqltypes.AutoString(length=80), nullable=False),
+        sa.Column("because", sqlmodel.sql.sqltypes.AutoString(length=400), nullable=False),
+        sa.Column("occurred_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=False),
+        sa.Column(
+            "recorded_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
+        ),
+        sa.ForeignKeyConstraint(["case_id"], ["clinic_case.id"], name=op.f("fk_case_proposal_case_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_case_proposal")),
+        sa.UniqueConstraint("case_id", "case_version", name=op.f("uq_case_proposal_case_id_case_version")),
+    )
+    op.create_index(op.f("ix_case_proposal_case_id"), "case_proposal", ["case_id"], unique=False)
+    op.create_table(
         "escalation",
         sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False),
         sa.Column("case_id", sa.BigInteger(), nullable=False),
@@ -1443,6 +1537,8 @@ def downgrade() -> None:
     op.drop_table("text_attempt")
     op.drop_index(op.f("ix_escalation_case_id"), table_name="escalation")
     op.drop_table("escalation")
+    op.drop_index(op.f("ix_case_proposal_case_id"), table_name="case_proposal")
+    op.drop_table("case_proposal")
     op.drop_index(op.f("ix_case_item_version_id"), table_name="case_item")
     op.drop_index(op.f("ix_case_item_case_id"), table_name="case_item")
     op.drop_table("case_item")
@@ -1482,8 +1578,10 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_kit_sample_kit_id"), table_name="kit_sample")
     op.drop_table("kit_sample")
     op.drop_table("kit_identity")
+    op.drop_table("comment_review")
     op.drop_index(op.f("ix_order_decision_order_id"), table_name="order_decision")
     op.drop_table("order_decision")
+    op.drop_index("ix_kit_unreturned", table_name="kit", postgresql_where=sa.text("state = 'dispatched'"))
     op.drop_index("ix_kit_to_pack", table_name="kit", postgresql_where=sa.text("state = 'to_pack'"))
     op.drop_index("ix_kit_state", table_name="kit")
     op.drop_index(op.f("ix_kit_person_id"), table_name="kit")
