@@ -29,6 +29,12 @@ MIGRATION_LOCK: Final = 0x6B6974706F7374  # 'kitpost'
 """Advisory lock, so that two processes starting at once don't both migrate."""
 
 
+ONE_INSTALLATION: Final = """
+    INSERT INTO installation (id, demo, service_time_offset_seconds, sending_stopped, created_at)
+    VALUES (1, :demo, 0, false, clock_timestamp()) ON CONFLICT (id) DO NOTHING
+"""
+
+
 def make_engine(url: str, *, pool_size: int = 5) -> Engine:
     """An engine whose errors never show a parameter, because parameters are personal."""
     return create_engine(
@@ -45,8 +51,12 @@ def begin_on(engine: Engine) -> Begin:
     return sessionmaker(engine, class_=Session, expire_on_commit=False).begin
 
 
-def migrate(url: str) -> None:
-    """Brings a database to the newest schema, as its owner. Safe to repeat and to run twice at once."""
+def migrate(url: str, *, demo: bool = False) -> None:
+    """Brings a database to the newest schema, as its owner. Safe to repeat and to run twice at once.
+
+    `demo` marks a new database as one of invented people, whose service time may be shifted
+    (ruling 12); a database that is there already keeps the mark it has.
+    """
     engine = make_engine(url)
     try:
         with engine.begin() as connection:
@@ -54,6 +64,7 @@ def migrate(url: str) -> None:
             config = _alembic()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            connection.execute(text(ONE_INSTALLATION), {"demo": demo})
     except OperationalError as error:
         raise _down() from error
     finally:
@@ -71,6 +82,16 @@ def check_ready(engine: Engine) -> None:
         raise ServiceError(
             Code.DATABASE_NOT_READY, "The database's tables are not this version's: run kitpost migrate."
         )
+
+
+def is_demo(url: str) -> bool:
+    """Whether a migrated database was made for invented people."""
+    engine = make_engine(url)
+    try:
+        with engine.connect() as connection:
+            return bool(connection.execute(text("SELECT demo FROM installation")).scalar_one())
+    finally:
+        engine.dispose()
 
 
 def as_application(owner_url: str) -> str:
