@@ -66,8 +66,12 @@ def owe_texts(session: Session, texts: Sequence[OwedText], *, service: Service, 
                 "owed_at": now,
             }
         )
-    statement = insert(Text).on_conflict_do_nothing(index_elements=["order_id", "purpose", "tells"])
-    return len(session.execute(statement.returning(sa.literal_column("text.id")), rows).all())
+    statement = (
+        insert(Text)
+        .on_conflict_do_nothing(index_elements=["order_id", "purpose", "tells"])
+        .returning(sa.literal_column("text.id"))
+    )
+    return len(session.execute(statement, rows).all())
 
 
 def cancel_texts(
@@ -81,7 +85,7 @@ def cancel_texts(
     """Stops unsent texts of these kits, and says how many. A text already handed to the provider is not unsent."""
     if not kit_ids:
         return 0
-    statement = (
+    statement: sa.UpdateBase = (
         sa.update(Text)
         .where(
             sa.column("kit_id").in_(list(kit_ids)),

@@ -208,11 +208,12 @@ def _told_by_text(kit: KitResults, decision: ReleaseDecision) -> ReleaseDecision
     """A result text only to a person who consented, on a freshly proved number, who has no case yet."""
     if not kit.text_consent:
         return ReleaseDecision(ReleaseKind.PERSON, (*decision.reasons, Reason.NO_TEXT_CONSENT), case=True)
-    if kit.in_touch:
+    if kit.in_touch or kit.told:
+        # One contact about results goes out by itself; whatever comes after it, a person tells.
         return ReleaseDecision(ReleaseKind.PERSON, (*decision.reasons, Reason.ALREADY_IN_TOUCH), case=True)
     if not kit.number_fresh:
         return ReleaseDecision(
-            ReleaseKind.CALL, (*decision.reasons, Reason.NUMBER_NOT_FRESH), neutral_text=not kit.told, case=True
+            ReleaseKind.CALL, (*decision.reasons, Reason.NUMBER_NOT_FRESH), neutral_text=True, case=True
         )
     return decision
 
@@ -234,10 +235,13 @@ def _failed(kit: KitResults) -> ReleaseDecision:
 
 
 def _wait(kit: KitResults) -> ReleaseDecision:
-    """Some results are not final: wait, and when the wait is over tell a person (FEATURES 47; H2)."""
+    """Some results are not final: wait, and when the wait is over tell a person (FEATURES 47; H2).
+
+    A failed sample among them has its case from the first moment (law 4; ruling 6).
+    """
     if kit.hold_expired:
         return ReleaseDecision(ReleaseKind.PERSON, (Reason.PENDING, Reason.HOLD_EXPIRED), case=True)
-    return ReleaseDecision(ReleaseKind.WAIT, (Reason.PENDING,))
+    return ReleaseDecision(ReleaseKind.WAIT, (Reason.PENDING,), case=bool(kit.outcomes() & SAMPLE_FAILURES))
 
 
 def _all_clear(kit: KitResults) -> ReleaseDecision:

@@ -5,7 +5,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from models.rules.clinic import AttemptResult, CaseKind, CaseOutcome, Urgency
+from models.rules.clinic import AttemptResult, CaseKind, CaseOutcome, Confirmation, Urgency
 from models.rules.vocabulary import Outcome, Site, Test
 from models.tables.columns import document, identity, link, recorded, reference, words
 
@@ -90,8 +90,26 @@ class CaseConfirmation(SQLModel, table=True):
     id: int | None = identity()
     case_id: int = link("clinic_case.id")
     test: Test = words(Test, "test")
-    confirmation: str = Field(max_length=40)
+    confirmation: Confirmation = words(Confirmation, "confirmation")
     actor: str = Field(max_length=80)
+    occurred_at: datetime
+    recorded_at: datetime = recorded()
+
+
+class CaseProposal(SQLModel, table=True):
+    """One person's wish to end a case without further action. Insert only (FEATURES 64).
+
+    It stands while the case's version is still `case_version`: any news or attempt in between makes it void.
+    """
+
+    __tablename__ = "case_proposal"
+    __table_args__ = (sa.UniqueConstraint("case_id", "case_version"),)
+
+    id: int | None = identity()
+    case_id: int = link("clinic_case.id")
+    case_version: int
+    actor: str = Field(max_length=80)
+    because: str = Field(max_length=400)
     occurred_at: datetime
     recorded_at: datetime = recorded()
 

@@ -105,6 +105,7 @@ class ResultSeries(SQLModel, table=True):
     outcome: Outcome = words(Outcome, "outcome")
     status: ReportStatus = words(ReportStatus, "status")
     lab_time: datetime | None = None
+    collected_at: datetime | None = None
     note_review: bool = False
     corrected: bool = False
     """Whether the current version changed what an earlier final one said."""
@@ -129,6 +130,8 @@ class ResultVersion(SQLModel, table=True):
     series_id: int = Field(sa_type=sa.BigInteger, index=True)
     kit_id: int = Field(sa_type=sa.BigInteger, index=True)
     service_id: str = Field(max_length=40)
+    test: Test = words(Test, "test")
+    site: Site = words(Site, "site")
     file_id: int = Field(sa_type=sa.BigInteger, index=True)
     position: int
     outcome: Outcome = words(Outcome, "outcome")
@@ -136,6 +139,9 @@ class ResultVersion(SQLModel, table=True):
     effect: Effect = words(Effect, "effect")
     previous_id: int | None = Field(default=None, sa_type=sa.BigInteger)
     note_review: bool
+    comment: bytes | None = None
+    """The lab's comment where a person must read it; encrypted under (table, column, the file's ref:position:row)."""
+    row_key: str = Field(default="", max_length=120)
     lab_time: datetime | None = None
     collected_at: datetime | None = None
     received_at: datetime | None = None
@@ -172,7 +178,7 @@ class QuarantinedRow(SQLModel, table=True):
     file_id: int = link("lab_file.id")
     lab: str = Field(max_length=40)
     position: int
-    row_key: str = Field(default="", max_length=40)
+    row_key: str = Field(default="", max_length=120)
     """Which part of a row that holds several results."""
     reason: Quarantine = words(Quarantine, "reason")
     detail: str = Field(max_length=400)
@@ -182,8 +188,23 @@ class QuarantinedRow(SQLModel, table=True):
     test: Test | None = words(Test, "test", nullable=True)
     site: Site | None = words(Site, "site", nullable=True)
     may_be_non_negative: bool
+    raw: bytes
+    """The row as it was read, encrypted under (table, column, ref); shown one at a time and audited."""
     owner_role: str = Field(max_length=40)
     due_at: datetime
     resolved_at: datetime | None = None
     resolution: str = Field(default="", max_length=60)
+    recorded_at: datetime = recorded()
+
+
+class CommentReview(SQLModel, table=True):
+    """A named person read the comment of one version and found that it changes nothing (ruling 8). Insert only."""
+
+    __tablename__ = "comment_review"
+    __table_args__ = (sa.PrimaryKeyConstraint("kit_id", "version_id"),)
+
+    kit_id: int = Field(sa_type=sa.BigInteger, foreign_key="kit.id")
+    version_id: int = Field(sa_type=sa.BigInteger)
+    actor: str = Field(max_length=80)
+    reviewed_at: datetime
     recorded_at: datetime = recorded()

@@ -1,0 +1,514 @@
+"""Decides about kits and owes what follows: one transaction, the decision with its text or case (laws 3-6).
+
+The caller holds the kits' row locks (ruling 2) and commits. The same inputs never decide twice for
+the same trigger: the unique key on the decision stops a rerun before it owes anything (ruling 3).
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any, Final
+
+from sqlmodel import Session
+
+from models.actions.owed import CaseItemDue, OwedCase, OwedText, cancel_texts, owe_cases, owe_texts, result_case_key
+from models.rules.clinic import kind_for
+from models.rules.errors import Code, ServiceError
+from models.rules.kit import CLOSED_TO_TEXTS, KitState
+from models.rules.person import age_on
+from models.rules.release import (
+    RULE_VERSION,
+    Current,
+    KitResults,
+    Reason,
+    ReleaseDecision,
+    ReleaseKind,
+    Target,
+    decide_release,
+    digest,
+)
+from models.rules.secrets import Cipher
+from models.rules.service import Service, ServiceInForce, Services
+from models.rules.text import (
+    AllClear,
+    ExpectCall,
+    FailedSample,
+    FailedTest,
+    SwabInfection,
+    SwabPositive,
+    TellableFailure,
+    TextPurpose,
+    TextValues,
+    retest_from,
+)
+from models.rules.vocabulary import NON_NEGATIVE, SAMPLE_FAILURES, Outcome, Site, Test
+from models.rules.working_days import LONDON, add_working_hours
+from models.tables.bulk import as_json, copy, cursor, next_ids
+from models.tables.text import TextState
+
+RESULT_TEXTS: Final = (TextPurpose.ALL_CLEAR, TextPurpose.SWAB_POSITIVE, TextPurpose.FAILED_SAMPLE)
+CONTACT_TEXTS: Final = (*RESULT_TEXTS, TextPurpose.PLEASE_EXPECT_OUR_CALL)
+_WAITING: Final = frozenset({TextState.OWED, TextState.CANCELLED})
+
+
+@dataclass(slots=True)
+class _Case:
+    """All that is known of one kit at the moment of its decision."""
+
+    kit_id: int
+    service_id: str
+    order_id: int
+    contact_id: int
+    state: KitState
+    hold_until: datetime | None
+    dispatched_at: datetime | None
+    last_risk_on: date | None
+    born_on: date
+    results: KitResults
+    collected_at: dict[Target, datetime | None] = field(default_factory=dict)
+    kept_aside: tuple[CaseItemDue, ...] = ()
+    """Versions that froze the kit: not current, and not to be lost (ruling 1)."""
+
+
+def decide_kits(
+    session: Session,
+    triggers: Mapping[int, str],
+    *,
+    now: datetime,
+    actor: str,
+    services: Services,
+    cipher: Cipher,
+    hold_expired: bool = False,
+) -> dict[int, ReleaseDecision]:
+    """Decides about each kit whose trigger has not decided on the same results before, and owes what follows.
+
+    `triggers` says for each kit id why it is looked at. Returns the new decisions by kit id. Kit rows
+    must be locked by the caller, in ascending id.
+    """
+    cases = _gather(session, sorted(triggers), now=now, services=services, cipher=cipher, hold_expired=hold_expired)
+    decided = [(case, decide_release(case.results)) for case in cases]
+    fresh = _record(session, decided, triggers=triggers, now=now, actor=actor, services=services)
+    by_service: dict[str, list[tuple[_Case, ReleaseDecision, int]]] = defaultdict(list)
+    for case, decision in decided:
+        if case.kit_id in fresh:
+            by_service[case.service_id].append((case, decision, fresh[case.kit_id]))
+    for service_id, made in by_service.items():
+        _follow(session, made, service=services[service_id].service, now=now, actor=actor, cipher=cipher)
+    return {case.kit_id: decision for made in by_service.values() for case, decision, _ in made}
+
+
+def review(
+    session: Session,
+    *,
+    kit_id: int,
+    actor: str,
+    now: datetime,
+    service: Service,
+    service_version_id: int,
+    cipher: Cipher,
+) -> ReleaseDecision:
+    """A named person read every comment on this kit's current results: decide again with that known (ruling 8).
+
+    Raises ServiceError(NOT_NOW) when no comment waits, or when these results were reviewed already.
+    """
+    on = cursor(session)
+    on.execute("SELECT id FROM kit WHERE id = %s AND service_id = %s FOR UPDATE", (kit_id, service.id))
+    if on.fetchone() is None:
+        raise ServiceError(Code.NOT_FOUND, "There is no such kit in this service.")
+    on.execute(
+        """
+        INSERT INTO comment_review (kit_id, version_id, actor, reviewed_at)
+        SELECT s.kit_id, s.current_version_id, %s, %s FROM result_series s WHERE s.kit_id = %s AND s.note_review
+        ON CONFLICT DO NOTHING RETURNING version_id
+        """,
+        (actor, now, kit_id),
+    )
+    if not on.fetchall():
+        raise ServiceError(Code.NOT_NOW, "No comment on this kit waits to be read.")
+    decisions = decide_kits(
+        session,
+        {kit_id: "person"},
+        now=now,
+        actor=actor,
+        services={service.id: ServiceInForce(service, service_version_id)},
+        cipher=cipher,
+    )
+    if kit_id not in decisions:
+        raise ServiceError(Code.NOT_NOW, "These results were decided after review already.")
+    return decisions[kit_id]
+
+
+def expire_holds(session: Session, *, limit: int, now: datetime, actor: str, services: Services, cipher: Cipher) -> int:
+    """Hands kits whose wait for pending results is over to a person, and says how many (FEATURES 47; H2)."""
+    on = cursor(session)
+    on.execute(
+        """
+        SELECT id, hold_until FROM kit WHERE hold_until <= %s AND service_id = ANY(%s)
+        ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
+        """,
+        (now, list(services), limit),
+    )
+    due = on.fetchall()
+    for kit_id, until in due:
+        # One at a time: the trigger names the wait that ended, so that a rerun finds its own decision.
+        decide_kits(
+            session,
+            {kit_id: f"hold:{until.isoformat()}"},
+            now=now,
+            actor=actor,
+            services=services,
+            cipher=cipher,
+            hold_expired=True,
+        )
+    on.execute("UPDATE kit SET hold_until = NULL WHERE id = ANY(%s)", ([kit_id for kit_id, _ in due],))
+    return len(due)
+
+
+def close_finished_kits(session: Session, *, limit: int, now: datetime, actor: str) -> int:
+    """Closes reported kits about which nothing is left to do: every text settled, no case open (FEATURES 34)."""
+    on = cursor(session)
+    on.execute(
+        """
+        SELECT k.id, k.service_id FROM kit k
+        WHERE k.state = 'reported' AND k.frozen_at IS NULL
+          AND NOT EXISTS (SELECT FROM clinic_case c WHERE c.kit_id = k.id AND c.closed_at IS NULL)
+          AND NOT EXISTS (SELECT FROM quarantined_row q WHERE q.kit_id = k.id AND q.resolved_at IS NULL)
+          AND NOT EXISTS (SELECT FROM text t WHERE t.kit_id = k.id AND t.state IN ('owed', 'sending', 'unsure', 'accepted'))
+          AND (EXISTS (SELECT FROM text t WHERE t.kit_id = k.id AND t.state = 'delivered' AND t.purpose = ANY(%s))
+               OR EXISTS (SELECT FROM clinic_case c WHERE c.kit_id = k.id AND c.closed_at IS NOT NULL))
+        ORDER BY k.id LIMIT %s FOR UPDATE OF k SKIP LOCKED
+        """,
+        ([purpose.value for purpose in CONTACT_TEXTS], limit),
+    )
+    done = on.fetchall()
+    on.execute(
+        "UPDATE kit SET state = 'closed', closed_at = %s, closed_reason = 'told' WHERE id = ANY(%s)",
+        (now, [kit_id for kit_id, _ in done]),
+    )
+    copy(
+        session,
+        "kit_event",
+        ("kit_id", "service_id", "kind", "detail", "actor", "occurred_at"),
+        [(kit_id, service_id, "kit.closed", as_json({"reason": "told"}), actor, now) for kit_id, service_id in done],
+    )
+    return len(done)
+
+
+# ── Reading ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _gather(
+    session: Session, kit_ids: Sequence[int], *, now: datetime, services: Services, cipher: Cipher, hold_expired: bool
+) -> list[_Case]:
+    on = cursor(session)
+    on.execute(
+        """
+        SELECT k.id, k.service_id, k.order_id, k.contact_id, k.state, k.frozen_at IS NOT NULL, k.hold_until,
+               k.dispatched_at, o.last_risk_on, p.ref, p.date_of_birth, c.text_consent, c.mobile_proved_at,
+               EXISTS (SELECT FROM mobile_holder m WHERE m.person_id = k.person_id AND m.frozen_at IS NOT NULL),
+               EXISTS (SELECT FROM quarantined_row q WHERE q.kit_id = k.id AND q.resolved_at IS NULL)
+        FROM kit k
+        JOIN kit_order o ON o.id = k.order_id
+        JOIN person p ON p.id = k.person_id
+        JOIN contact c ON c.id = k.contact_id
+        WHERE k.id = ANY(%s) ORDER BY k.id
+        """,
+        (kit_ids,),
+    )
+    kits = on.fetchall()
+    requested: dict[int, set[Target]] = defaultdict(set)
+    on.execute("SELECT kit_id, test, site FROM kit_test WHERE kit_id = ANY(%s)", (kit_ids,))
+    for kit_id, test, site in on:
+        requested[kit_id].add((Test(test), Site(site)))
+    current: dict[int, dict[Target, Current]] = defaultdict(dict)
+    collected: dict[int, dict[Target, datetime | None]] = defaultdict(dict)
+    on.execute(
+        """
+        SELECT kit_id, test, site, outcome, current_version_id, corrected, note_review, collected_at
+        FROM result_series WHERE kit_id = ANY(%s) ORDER BY id
+        """,
+        (kit_ids,),
+    )
+    for kit_id, test, site, outcome, version_id, corrected, note_review, collected_at in on:
+        target = (Test(test), Site(site))
+        current[kit_id][target] = Current(Outcome(outcome), version_id, corrected, note_review)
+        collected[kit_id][target] = collected_at
+    aside: dict[int, list[CaseItemDue]] = defaultdict(list)
+    on.execute(
+        "SELECT kit_id, id, test, site, outcome FROM result_version WHERE kit_id = ANY(%s) AND effect = 'frozen'",
+        (kit_ids,),
+    )
+    for kit_id, version_id, test, site, outcome in on:
+        aside[kit_id].append(CaseItemDue(version_id, Test(test), Site(site), Outcome(outcome)))
+    told, in_touch = _already_sent(on, kit_ids)
+    read: dict[int, set[int]] = defaultdict(set)
+    on.execute("SELECT kit_id, version_id FROM comment_review WHERE kit_id = ANY(%s)", (kit_ids,))
+    for kit_id, version_id in on:
+        read[kit_id].add(version_id)
+
+    today = now.astimezone(LONDON).date()
+    found = []
+    for row in kits:
+        (kit_id, service_id, order_id, contact_id, state, frozen, hold_until) = row[:7]
+        (dispatched_at, last_risk_on, person_ref, sealed, consent, proved_at, number_frozen, quarantine) = row[7:]
+        service = services[service_id].service
+        born_on = date.fromisoformat(cipher.decrypt("person", "date_of_birth", person_ref, sealed))
+        found.append(
+            _Case(
+                kit_id,
+                service_id,
+                order_id,
+                contact_id,
+                KitState(state),
+                hold_until,
+                dispatched_at,
+                last_risk_on,
+                born_on,
+                KitResults(
+                    requested=frozenset(requested[kit_id]),
+                    current=current[kit_id],
+                    state=KitState(state),
+                    told=kit_id in told,
+                    in_touch=kit_id in in_touch,
+                    frozen=frozen,
+                    open_quarantine=quarantine,
+                    comments_read=frozenset(read[kit_id]),
+                    text_consent=consent,
+                    number_fresh=not number_frozen
+                    and (now - proved_at).days <= service.release.number_proof_max_age_days,
+                    age_years=age_on(born_on, today),
+                    minimum_age_years=service.orders.minimum_age_years,
+                    hold_expired=hold_expired,
+                ),
+                collected[kit_id],
+                tuple(aside[kit_id]),
+            )
+        )
+    return found
+
+
+def _already_sent(on: Any, kit_ids: Sequence[int]) -> tuple[set[int], set[int]]:
+    """Kits with a result text that left or may have left, and kits whose person was asked to expect a call."""
+    told: set[int] = set()
+    in_touch: set[int] = set()
+    on.execute("SELECT kit_id, purpose, state FROM text WHERE kit_id = ANY(%s)", (kit_ids,))
+    for kit_id, purpose, state in on:
+        if TextPurpose(purpose) in RESULT_TEXTS and TextState(state) not in _WAITING:
+            told.add(kit_id)
+        if TextPurpose(purpose) is TextPurpose.PLEASE_EXPECT_OUR_CALL and TextState(state) is not TextState.CANCELLED:
+            in_touch.add(kit_id)
+    return told, in_touch
+
+
+# ── Writing ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _record(
+    session: Session,
+    decided: Sequence[tuple[_Case, ReleaseDecision]],
+    *,
+    triggers: Mapping[int, str],
+    now: datetime,
+    actor: str,
+    services: Services,
+) -> dict[int, int]:
+    """Stores the decisions that are new for their trigger, makes each its kit's current one, and audits it."""
+    if not decided:
+        return {}
+    on = cursor(session)
+    rows = []
+    for (case, decision), identity in zip(decided, next_ids(session, "release_decision", len(decided)), strict=True):
+        inputs = sorted([test.value, site.value, c.version_id] for (test, site), c in case.results.current.items())
+        rows.append(
+            (
+                identity,
+                case.kit_id,
+                case.service_id,
+                decision.kind.value,
+                json.dumps([reason.value for reason in decision.reasons]),
+                digest(case.results.current),
+                json.dumps(inputs),
+                services[case.service_id].version_id,
+                triggers[case.kit_id],
+            )
+        )
+    on.execute(
+        """
+        INSERT INTO release_decision (id, kit_id, service_id, kind, reasons, digest, inputs, trigger, rule_version,
+                                      service_version_id, actor, decided_at)
+        SELECT id, kit_id, service_id, kind, ARRAY(SELECT jsonb_array_elements_text(reasons)), digest, inputs,
+               trigger, %s, version_id, %s, %s
+        FROM unnest(%s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::jsonb[], %s::text[], %s::jsonb[],
+                    %s::bigint[], %s::text[])
+             AS made (id, kit_id, service_id, kind, reasons, digest, inputs, version_id, trigger)
+        ON CONFLICT (kit_id, digest, trigger) DO NOTHING RETURNING kit_id, id
+        """,
+        (RULE_VERSION, actor, now, *(list(column) for column in zip(*rows, strict=True))),
+    )
+    fresh: dict[int, int] = dict(on.fetchall())
+    if not fresh:
+        return fresh
+    on.execute(
+        """
+        UPDATE kit SET current_decision_id = made.id
+        FROM unnest(%s::bigint[], %s::bigint[]) AS made (kit_id, id) WHERE kit.id = made.kit_id
+        """,
+        (list(fresh), list(fresh.values())),
+    )
+    copy(
+        session,
+        "audit",
+        ("service_id", "actor", "action", "subject", "subject_id", "because", "detail", "occurred_at"),
+        [
+            (
+                case.service_id,
+                actor,
+                "release.decided",
+                "kit",
+                case.kit_id,
+                "",
+                as_json({"decision_id": fresh[case.kit_id], "kind": decision.kind.value, "rule": RULE_VERSION}),
+                now,
+            )
+            for case, decision in decided
+            if case.kit_id in fresh
+        ],
+    )
+    return fresh
+
+
+def _follow(
+    session: Session,
+    made: Sequence[tuple[_Case, ReleaseDecision, int]],
+    *,
+    service: Service,
+    now: datetime,
+    actor: str,
+    cipher: Cipher,
+) -> None:
+    """What each decision means: unsent older words are stopped, the new text or case is owed, the kit moves on."""
+    cancel_texts(
+        session, [case.kit_id for case, _, _ in made], because="decided_again", now=now, purposes=CONTACT_TEXTS
+    )
+    texts = []
+    cases = []
+    for case, decision, decision_id in made:
+        says = _says(case, decision, service)
+        if says is not None:
+            texts.append(
+                OwedText(
+                    case.order_id, case.kit_id, case.contact_id, says, _tells(case, says, decision_id), decision_id
+                )
+            )
+        if decision.case:
+            cases.append(_owed_case(case, decision, decision_id))
+    owe_texts(session, texts, service=service, now=now, cipher=cipher)
+    owe_cases(session, cases, service=service, now=now, actor=actor)
+    _move_on(session, made, service=service, now=now, actor=actor)
+
+
+def _says(case: _Case, decision: ReleaseDecision, service: Service) -> TextValues | None:
+    """The text a decision owes, or None. There is no way from a reactive to anything but ExpectCall (law 5)."""
+    if decision.kind is ReleaseKind.ALL_CLEAR:
+        return AllClear(tuple(sorted(case.results.requested)), _retest_on(case, case.results.requested, service))
+    if decision.kind is ReleaseKind.SWAB_POSITIVE:
+        return SwabPositive(frozenset(SwabInfection(test.value) for test in decision.found), decision.so_far)
+    if decision.kind is ReleaseKind.FAILED_SAMPLE:
+        failed = tuple(
+            FailedTest(test, site, TellableFailure.of(result.outcome))
+            for (test, site), result in sorted(case.results.current.items())
+            if result.outcome in SAMPLE_FAILURES
+        )
+        negative = tuple(
+            sorted(target for target, result in case.results.current.items() if result.outcome is Outcome.NEGATIVE)
+        )
+        return FailedSample(failed, negative, _retest_on(case, negative, service))
+    return ExpectCall() if decision.neutral_text else None
+
+
+def _tells(case: _Case, says: TextValues, decision_id: int) -> str:
+    """A result text is unique by the versions it tells; the neutral one tells nothing and is one for each decision."""
+    return f"decision:{decision_id}" if isinstance(says, ExpectCall) else digest(case.results.current)
+
+
+def _retest_on(case: _Case, tested: Collection[Target], service: Service) -> date | None:
+    """From the earliest sample: the day from which a negative counts for every tested infection (H18; FEATURES 61)."""
+    known = [at for target in tested if (at := case.collected_at.get(target)) is not None]
+    sampled = min(known) if known else case.dispatched_at
+    if sampled is None or not tested:
+        return None
+    return retest_from(
+        tested,
+        sampled_on=sampled.astimezone(LONDON).date(),
+        last_risk_on=case.last_risk_on,
+        window_days=service.release.window_days,
+    )
+
+
+def _owed_case(case: _Case, decision: ReleaseDecision, decision_id: int) -> OwedCase:
+    items = tuple(
+        CaseItemDue(result.version_id, test, site, result.outcome)
+        for (test, site), result in sorted(case.results.current.items())
+        if result.outcome in NON_NEGATIVE
+    )
+    return OwedCase(
+        key=result_case_key(case.kit_id),
+        kind=kind_for(decision, case.results.outcomes()),
+        order_id=case.order_id,
+        kit_id=case.kit_id,
+        decision_id=decision_id,
+        items=items + case.kept_aside,
+        detail={"reasons": [reason.value for reason in decision.reasons]},
+    )
+
+
+def _move_on(
+    session: Session,
+    made: Sequence[tuple[_Case, ReleaseDecision, int]],
+    *,
+    service: Service,
+    now: datetime,
+    actor: str,
+) -> None:
+    """Kits with an answer to every request are reported; kits that wait get the end of their wait."""
+    on = cursor(session)
+    reported = [case for case, _, _ in made if _is_reported(case)]
+    waiting = [case for case, decision, _ in made if decision.kind is ReleaseKind.WAIT and case.hold_until is None]
+    reopened = [case for case, decision, _ in made if decision.case and case.state is KitState.CLOSED]
+    moved = [case for case in reported if case.state in _BEFORE_REPORTED] + reopened
+    if moved:
+        on.execute(
+            """
+            UPDATE kit SET state = 'reported', reported_at = coalesce(reported_at, %s), hold_until = NULL,
+                           closed_at = NULL, closed_reason = ''
+            WHERE id = ANY(%s)
+            """,
+            (now, [case.kit_id for case in moved]),
+        )
+        copy(
+            session,
+            "kit_event",
+            ("kit_id", "service_id", "kind", "detail", "actor", "occurred_at"),
+            [(case.kit_id, case.service_id, "kit.reported", as_json({}), actor, now) for case in moved],
+        )
+    settled = [case.kit_id for case, decision, _ in made if decision.kind is not ReleaseKind.WAIT]
+    on.execute("UPDATE kit SET hold_until = NULL WHERE id = ANY(%s) AND hold_until IS NOT NULL", (settled,))
+    if waiting:
+        hours = 8 * service.release.partial_hold_working_days
+        until = add_working_hours(now, hours, service.clinic.opens, service.clinic.closes)
+        on.execute("UPDATE kit SET hold_until = %s WHERE id = ANY(%s)", (until, [case.kit_id for case in waiting]))
+
+
+_BEFORE_REPORTED: Final = frozenset({KitState.DISPATCHED, KitState.COMING_BACK, KitState.AT_LAB})
+"""A lapsed, cancelled or replaced kit keeps its state: its case tells the rest (ruling 10)."""
+
+
+def _is_reported(case: _Case) -> bool:
+    current = case.results.current
+    return (
+        bool(case.results.requested)
+        and current.keys() >= case.results.requested
+        and not any(result.outcome is Outcome.PENDING for result in current.values())
+    )

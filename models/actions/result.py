@@ -1,0 +1,648 @@
+"""Stores one chunk of a lab file and decides about every kit it touches: one transaction (laws 1-6, 9).
+
+Set-based: a few statements a chunk, whatever its size. Order of work: known messages are dropped,
+kits locked in ascending id (ruling 2), each row matched and compared by pure rules, everything
+written in bulk, decisions made last, the file's position moved in the same commit.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from sqlmodel import Session
+
+from models.actions import release
+from models.actions.owed import OwedCase, OwedText, cancel_texts, owe_cases, owe_texts, result_case_key
+from models.rules.clinic import CaseKind, due_at
+from models.rules.kit import KitState
+from models.rules.lab import LabMap, LabMessage, LabRow
+from models.rules.matching import KitFacts, Mismatch, Reported, Tube, check_match
+from models.rules.release import ReleaseDecision, ReleaseKind, Target
+from models.rules.result import Detail, Finding, Quarantined, Reading
+from models.rules.secrets import KIT_BORN, KIT_FAMILY, BlindIndex, Cipher, kit_born, kit_family
+from models.rules.service import Services
+from models.rules.text import ReceivedAtLab, TextPurpose
+from models.rules.versions import Change, Word, compare
+from models.rules.vocabulary import SITE_OF, Outcome, Quarantine, ReportStatus, Site, Specimen, Test
+from models.tables.bulk import as_json, copy, cursor, next_ids
+from models.tables.result import Effect
+
+IDENTITY_DOUBTS: Final = frozenset(
+    {
+        Quarantine.TUBE_MISMATCH,
+        Quarantine.IDENTITY_MISSING,
+        Quarantine.IDENTITY_MISMATCH,
+        Quarantine.IDENTITY_CONFLICT,
+        Quarantine.SECOND_ACCESSION,
+        Quarantine.SPECIMEN_CONFLICT,
+        Quarantine.NEVER_DISPATCHED,
+    }
+)
+"""Reasons that may mean somebody else's sample: the kit's case goes to a clinician as an identity problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadMessage:
+    """One message and what its rows were read as."""
+
+    message: LabMessage
+    readings: Sequence[Reading]
+
+
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    """The file a chunk is from."""
+
+    id: int
+    ref: str
+    lab: str
+    lab_map_version_id: int
+
+
+@dataclass(slots=True)
+class ChunkTally:
+    """Counts of one chunk, for the run's own report. No ids, no values."""
+
+    messages: int = 0
+    rows: int = 0
+    stored: int = 0
+    repeated: int = 0
+    quarantined: int = 0
+    details: int = 0
+    replayed: int = 0
+    decided: int = 0
+
+
+@dataclass(slots=True)
+class _Head:
+    """The current version of one (test, site) of one kit, as this chunk has it so far."""
+
+    series_id: int
+    accession: str
+    sub_id: str
+    tube_code: str
+    version_id: int
+    word: Word
+    corrected: bool
+    collected_at: datetime | None
+    is_new: bool
+    is_changed: bool = False
+
+
+@dataclass(slots=True)
+class _Kit:
+    """One kit that rows of this chunk name."""
+
+    id: int
+    code: str
+    service_id: str
+    order_id: int
+    contact_id: int
+    state: KitState
+    facts: KitFacts
+    received_at: datetime | None
+    born: frozenset[bytes] = frozenset()
+    family: frozenset[bytes] = frozenset()
+    heads: dict[Target, _Head] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """What a chunk will write."""
+
+    versions: list[tuple[object, ...]] = field(default_factory=list)
+    repeats: list[tuple[object, ...]] = field(default_factory=list)
+    quarantined: list[tuple[Quarantined, _Kit | None, LabRow | None]] = field(default_factory=list)
+    events: list[tuple[object, ...]] = field(default_factory=list)
+    triggers: dict[int, str] = field(default_factory=dict)
+    frozen: set[int] = field(default_factory=set)
+    touched: dict[int, datetime | None] = field(default_factory=dict)
+    """Kits that a matched row proves received, with the lab's own time of receipt."""
+
+
+def store_chunk(
+    session: Session,
+    messages: Sequence[ReadMessage],
+    *,
+    file: FileRef,
+    lab_map: LabMap,
+    now: datetime,
+    actor: str,
+    services: Services,
+    indexes: BlindIndex,
+    cipher: Cipher,
+) -> ChunkTally:
+    """Stores every row of these messages as a version, a repeat or a quarantined row, and decides.
+
+    Rows in = versions + repeats + quarantined + details + replays; nothing else can happen to a row.
+    Messages already known (same lab, id and content) are replays: no row, no text, no task (H9).
+    """
+    tally = ChunkTally(messages=len(messages), rows=sum(len(each.message.rows) for each in messages))
+    fresh = _drop_known(session, messages, file=file)
+    tally.replayed = tally.rows - sum(len(each.message.rows) for each in fresh)
+    kits = _lock_kits(session, fresh, lab=file.lab)
+    ids = iter(next_ids(session, "result_version", _count(fresh)))
+    series_ids = iter(next_ids(session, "result_series", _count(fresh)))
+    chunk = _Chunk()
+    for each in fresh:
+        raw = {row.row_key: row for row in each.message.rows}
+        for reading in each.readings:
+            match reading:
+                case Detail():
+                    tally.details += 1
+                case Quarantined():
+                    kit = kits.get(reading.kit_code or "")
+                    chunk.quarantined.append((reading, kit, raw.get(reading.row_key)))
+                case Finding():
+                    _take(
+                        reading,
+                        kits.get(reading.kit_code),
+                        raw.get(reading.row_key),
+                        chunk,
+                        tally,
+                        file=file,
+                        lab_map=lab_map,
+                        now=now,
+                        actor=actor,
+                        services=services,
+                        indexes=indexes,
+                        cipher=cipher,
+                        version_ids=ids,
+                        series_ids=series_ids,
+                    )
+    tally.stored, tally.repeated, tally.quarantined = len(chunk.versions), len(chunk.repeats), len(chunk.quarantined)
+    _write(session, chunk, kits, file=file, now=now, services=services, cipher=cipher)
+    _receive(session, chunk, kits, now=now, actor=actor)
+    _open_row_cases(session, chunk, file=file, now=now, actor=actor, services=services)
+    decided = release.decide_kits(session, chunk.triggers, now=now, actor=actor, services=services, cipher=cipher)
+    _tell_of_receipt(session, decided, chunk, kits, now=now, services=services, cipher=cipher)
+    tally.decided = len(decided)
+    return tally
+
+
+def move_position(
+    session: Session, file: FileRef, tally: ChunkTally, *, messages_read: int, lease_seconds: int
+) -> None:
+    """Moves the file's resumable position in the chunk's own transaction, and keeps the claim alive (law 9)."""
+    cursor(session).execute(
+        """
+        UPDATE lab_file
+        SET messages_read = %s, rows_read = rows_read + %s, rows_detail = rows_detail + %s,
+            rows_replayed = rows_replayed + %s, claimed_until = clock_timestamp() + make_interval(secs => %s)
+        WHERE id = %s
+        """,
+        (messages_read, tally.rows, tally.details, tally.replayed, lease_seconds, file.id),
+    )
+
+
+# ── Before the rows ──────────────────────────────────────────────────────────────────────────
+
+
+def _drop_known(session: Session, messages: Sequence[ReadMessage], *, file: FileRef) -> list[ReadMessage]:
+    """The messages that were never taken before, each once."""
+    on = cursor(session)
+    on.execute(
+        """
+        INSERT INTO lab_message_key (lab, content_sha256, message_id, file_id)
+        SELECT %s, content_sha256, message_id, %s FROM unnest(%s::bytea[], %s::text[]) AS m (content_sha256, message_id)
+        ON CONFLICT DO NOTHING RETURNING content_sha256, message_id
+        """,
+        (
+            file.lab,
+            file.id,
+            [each.message.content_sha256 for each in messages],
+            [each.message.message_id for each in messages],
+        ),
+    )
+    new = {(bytes(sha), message_id) for sha, message_id in on}
+    fresh = []
+    for each in messages:
+        key = (each.message.content_sha256, each.message.message_id)
+        if key in new:
+            new.discard(key)
+            fresh.append(each)
+    return fresh
+
+
+def _count(messages: Iterable[ReadMessage]) -> int:
+    return sum(isinstance(reading, Finding) for each in messages for reading in each.readings)
+
+
+def _lock_kits(session: Session, messages: Sequence[ReadMessage], *, lab: str) -> dict[str, _Kit]:
+    """The kits that these messages name, by code; their rows locked in ascending id."""
+    codes = {reading.kit_code for each in messages for reading in each.readings if not isinstance(reading, Detail)}
+    on = cursor(session)
+    on.execute(
+        """
+        SELECT id, code, service_id, order_id, contact_id, state, lab, dispatched_at, received_at
+        FROM kit WHERE code = ANY(%s) ORDER BY id FOR UPDATE
+        """,
+        ([code for code in codes if code],),
+    )
+    kits: dict[int, _Kit] = {}
+    tubes: dict[int, dict[str, Tube]] = defaultdict(dict)
+    requested: dict[int, dict[Target, str]] = defaultdict(dict)
+    for kit_id, code, service_id, order_id, contact_id, state, kit_lab, dispatched_at, received_at in on.fetchall():
+        facts = KitFacts(kit_lab, dispatched_at, tubes[kit_id], requested[kit_id])
+        kits[kit_id] = _Kit(kit_id, code, service_id, order_id, contact_id, KitState(state), facts, received_at)
+    ids = list(kits)
+    on.execute("SELECT kit_id, tube_code, specimen FROM kit_sample WHERE kit_id = ANY(%s)", (ids,))
+    for kit_id, tube_code, specimen in on:
+        tubes[kit_id][tube_code] = Tube(SITE_OF[Specimen(specimen)])
+    on.execute("SELECT kit_id, test, site, tube_code FROM kit_test WHERE kit_id = ANY(%s)", (ids,))
+    for kit_id, test, site, tube_code in on:
+        requested[kit_id][(Test(test), Site(site))] = tube_code
+    on.execute("SELECT kit_id, date_of_birth, family_name FROM kit_identity WHERE kit_id = ANY(%s)", (ids,))
+    for kit_id, born, family in on:
+        kits[kit_id].born |= {bytes(born)}
+        kits[kit_id].family |= {bytes(family)}
+    _read_heads(on, kits)
+    return {kit.code: kit for kit in kits.values()}
+
+
+def _read_heads(on: Any, kits: Mapping[int, _Kit]) -> None:
+    on.execute(
+        """
+        SELECT id, kit_id, test, site, accession, sub_id, tube_code, current_version_id, outcome, status, lab_time,
+               note_review, corrected, collected_at
+        FROM result_series WHERE kit_id = ANY(%s) ORDER BY id
+        """,
+        (list(kits),),
+    )
+    for row in on:
+        series_id, kit_id, test, site, accession, sub_id, tube_code, version_id = row[:8]
+        outcome, status, lab_time, note_review, corrected, collected_at = row[8:]
+        kits[kit_id].heads[(Test(test), Site(site))] = _Head(
+            series_id,
+            accession,
+            sub_id,
+            tube_code,
+            version_id,
+            Word(Outcome(outcome), ReportStatus(status), lab_time, note_review),
+            corrected,
+            collected_at,
+            is_new=False,
+        )
+
+
+# ── One row ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _take(
+    found: Finding,
+    kit: _Kit | None,
+    raw: LabRow | None,
+    chunk: _Chunk,
+    tally: ChunkTally,
+    *,
+    file: FileRef,
+    lab_map: LabMap,
+    now: datetime,
+    actor: str,
+    services: Services,
+    indexes: BlindIndex,
+    cipher: Cipher,
+    version_ids: Iterator[int],
+    series_ids: Iterator[int],
+) -> None:
+    """What one understood row comes to: a version, a repeat, or a quarantined row."""
+    target = (found.test, found.site)
+    if found.outcome is Outcome.NOT_REQUESTED and (kit is None or target not in kit.facts.requested):
+        tally.details += 1
+        return
+    mismatch = _whose(found, kit, file=file, lab_map=lab_map, now=now, services=services, indexes=indexes)
+    if mismatch is None and found.outcome is Outcome.NOT_REQUESTED:
+        mismatch = Mismatch(Quarantine.NOT_REQUESTED, "This test was requested, and the row says it was not.")
+    if kit is None or mismatch is not None:
+        assert mismatch is not None  # no kit is always a mismatch
+        chunk.quarantined.append((_quarantined(found, mismatch), kit, raw))
+        return
+    chunk.touched.setdefault(kit.id, found.received_at)
+    head = kit.heads.get(target)
+    word = Word(found.outcome, found.status, found.lab_time, found.note_review, found.order_corrected)
+    change = compare(word, head.word if head else None)
+    if change is Change.CONFLICT:
+        mismatch = Mismatch(Quarantine.CONFLICTING_VALUES, "Two different final values that no time orders.")
+        chunk.quarantined.append((_quarantined(found, mismatch), kit, raw))
+        return
+    if change is Change.REPEAT:
+        assert head is not None  # only a current version can be repeated
+        chunk.repeats.append((head.version_id, file.id, found.position))
+        return
+    version_id = next(version_ids)
+    previous_id = head.version_id if head else None
+    if head is None:
+        head = kit.heads[target] = _Head(
+            next(series_ids), found.accession, found.sub_id, found.tube_code or "", version_id, word,
+            found.status in _SAYS_IT_CHANGED, found.collected_at, is_new=True,
+        )  # fmt: skip
+    elif change in _BECOMES_CURRENT:
+        head.version_id, head.word, head.collected_at = version_id, word, found.collected_at or head.collected_at
+        head.corrected = head.corrected or change is Change.CORRECTION
+        head.is_changed = True
+    comment = None
+    if found.note_review:
+        place = f"{file.ref}:{found.position}:{found.row_key}"
+        comment = cipher.encrypt("result_version", "comment", place, found.comment)
+    chunk.versions.append(
+        (
+            version_id, head.series_id, kit.id, kit.service_id, found.test.value, found.site.value, file.id,
+            found.position, found.row_key, found.outcome.value, found.status.value, Effect(change.value).value,
+            previous_id, found.note_review, comment, found.lab_time, found.collected_at, found.received_at,
+            found.authorised_at, file.lab_map_version_id,
+        )
+    )  # fmt: skip
+    chunk.events.append(
+        (
+            kit.id, kit.service_id, f"result.{change.value}",
+            as_json({"test": found.test.value, "site": found.site.value, "version_id": version_id}),
+            actor, found.lab_time or now,
+        )
+    )  # fmt: skip
+    if change is Change.FROZEN:
+        chunk.frozen.add(kit.id)
+        chunk.triggers[kit.id] = f"frozen:{version_id}"
+    elif change is not Change.OUT_OF_ORDER:
+        chunk.triggers.setdefault(kit.id, "results")
+
+
+_SAYS_IT_CHANGED: Final = frozenset({ReportStatus.CORRECTED, ReportStatus.WITHDRAWN})
+_BECOMES_CURRENT: Final = frozenset({Change.PROGRESS, Change.CORRECTION})
+
+
+def _whose(
+    found: Finding,
+    kit: _Kit | None,
+    *,
+    file: FileRef,
+    lab_map: LabMap,
+    now: datetime,
+    services: Services,
+    indexes: BlindIndex,
+) -> Mismatch | None:
+    """Why this row may not be this kit's, or None when everything that must agree does."""
+    if kit is None:
+        return check_match(_reported(found, born=False, family=False), None, None, now=now, oldest_days=None)
+    in_force = services.get(kit.service_id)
+    contract = in_force.service.contract(file.lab) if in_force else None
+    born = kit.born.intersection(indexes.live(KIT_BORN, kit.service_id, kit_born(kit.code, found.dob.isoformat())))
+    family = found.family_name is not None and kit.family.intersection(
+        indexes.live(KIT_FAMILY, kit.service_id, kit_family(kit.code, found.family_name))
+    )
+    reported = _reported(found, born=bool(born), family=bool(family))
+    mismatch = check_match(reported, kit.facts, contract, now=now, oldest_days=lab_map.max_sample_age_days)
+    if mismatch is None and _is_second_accession(found, kit.heads.get((found.test, found.site)), lab_map):
+        mismatch = Mismatch(
+            Quarantine.SECOND_ACCESSION, "This tube was already reported for this test under another accession."
+        )
+    return mismatch
+
+
+def _reported(found: Finding, *, born: bool, family: bool) -> Reported:
+    return Reported(
+        tube_code=found.tube_code,
+        test=found.test,
+        site=found.site,
+        collected_at=found.collected_at,
+        received_at=found.received_at,
+        born_known=True,
+        born_agrees=born,
+        family_known=found.family_name is not None,
+        family_agrees=family,
+    )
+
+
+def _is_second_accession(found: Finding, head: _Head | None, lab_map: LabMap) -> bool:
+    """Whether this is the same test of the same tube under an accession that nothing links to the first (ruling 7)."""
+    if head is None or head.accession == found.accession or found.parent_ref:
+        return False
+    return not any(
+        suffix and found.accession == head.accession + suffix or suffix and head.accession == found.accession + suffix
+        for suffix in lab_map.reflex_suffixes
+    )
+
+
+def _quarantined(found: Finding, mismatch: Mismatch) -> Quarantined:
+    return Quarantined(
+        position=found.position,
+        row_key=found.row_key,
+        message_id=found.message_id,
+        accession=found.accession,
+        kit_code=found.kit_code,
+        tube_code=found.tube_code,
+        test=found.test,
+        site=found.site,
+        status=found.status,
+        collected_at=found.collected_at,
+        authorised_at=found.authorised_at,
+        reason=mismatch.reason,
+        detail=mismatch.detail,
+        may_be_non_negative=found.outcome is not Outcome.NEGATIVE,
+    )
+
+
+# ── Writing ──────────────────────────────────────────────────────────────────────────────────
+
+_VERSION: Final = (
+    "id", "series_id", "kit_id", "service_id", "test", "site", "file_id", "position", "row_key", "outcome", "status",
+    "effect", "previous_id", "note_review", "comment", "lab_time", "collected_at", "received_at", "authorised_at",
+    "lab_map_version_id",
+)  # fmt: skip
+_SERIES: Final = (
+    "id", "service_id", "lab", "accession", "test", "site", "sub_id", "kit_id", "tube_code", "current_version_id",
+    "outcome", "status", "lab_time", "collected_at", "note_review", "corrected",
+)  # fmt: skip
+_QUARANTINED: Final = (
+    "ref", "file_id", "lab", "position", "row_key", "reason", "detail", "accession", "kit_id", "service_id", "test",
+    "site", "may_be_non_negative", "raw", "owner_role", "due_at", "resolution",
+)  # fmt: skip
+
+
+def _write(
+    session: Session,
+    chunk: _Chunk,
+    kits: Mapping[str, _Kit],
+    *,
+    file: FileRef,
+    now: datetime,
+    services: Services,
+    cipher: Cipher,
+) -> None:
+    heads = [(kit, target, head) for kit in kits.values() for target, head in kit.heads.items()]
+    copy(
+        session,
+        "result_series",
+        _SERIES,
+        [
+            (
+                head.series_id, kit.service_id, file.lab, head.accession, test.value, site.value, head.sub_id, kit.id,
+                head.tube_code, head.version_id, head.word.outcome.value, head.word.status.value, head.word.lab_time,
+                head.collected_at, head.word.note_review, head.corrected,
+            )
+            for kit, (test, site), head in heads
+            if head.is_new
+        ],
+    )  # fmt: skip
+    cursor(session).executemany(
+        """
+        UPDATE result_series SET current_version_id = %s, outcome = %s, status = %s, lab_time = %s, collected_at = %s,
+                                 note_review = %s, corrected = %s
+        WHERE id = %s
+        """,
+        [
+            (
+                head.version_id, head.word.outcome.value, head.word.status.value, head.word.lab_time,
+                head.collected_at, head.word.note_review, head.corrected, head.series_id,
+            )
+            for _, _, head in heads
+            if head.is_changed and not head.is_new
+        ],
+    )  # fmt: skip
+    copy(session, "result_version", _VERSION, chunk.versions)
+    copy(session, "result_repeat", ("version_id", "file_id", "position"), chunk.repeats)
+    copy(
+        session,
+        "quarantined_row",
+        _QUARANTINED,
+        [
+            _quarantined_values(row, kit, raw, number, chunk, file=file, now=now, services=services, cipher=cipher)
+            for number, (row, kit, raw) in enumerate(chunk.quarantined)
+        ],
+    )
+    copy(session, "kit_event", ("kit_id", "service_id", "kind", "detail", "actor", "occurred_at"), chunk.events)
+    cursor(session).execute(
+        "UPDATE kit SET frozen_at = coalesce(frozen_at, %s) WHERE id = ANY(%s)", (now, list(chunk.frozen))
+    )
+
+
+def _quarantined_values(
+    row: Quarantined,
+    kit: _Kit | None,
+    raw: LabRow | None,
+    number: int,
+    chunk: _Chunk,
+    *,
+    file: FileRef,
+    now: datetime,
+    services: Services,
+    cipher: Cipher,
+) -> tuple[object, ...]:
+    ref = f"{file.ref[:16]}{row.position:08d}{number:08d}"[:32]
+    role, due = _row_owner(row, kit, file=file, now=now, services=services)
+    if kit is not None:
+        # A row that names this kit stops it from being told anything, whatever was decided before.
+        chunk.triggers[kit.id] = f"quarantine:{file.id}:{row.position}:{number}"
+    text = json.dumps(raw._asdict() if raw else {}, default=str, ensure_ascii=False)
+    return (
+        ref, file.id, file.lab, row.position, row.row_key, row.reason.value, row.detail[:400], row.accession[:80],
+        kit.id if kit else None, kit.service_id if kit else "", row.test.value if row.test else None,
+        row.site.value if row.site else None, row.may_be_non_negative,
+        cipher.encrypt("quarantined_row", "raw", ref, text), role, due, "",
+    )  # fmt: skip
+
+
+def _row_owner(
+    row: Quarantined, kit: _Kit | None, *, file: FileRef, now: datetime, services: Services
+) -> tuple[str, datetime]:
+    """Who owns a quarantined row, and by when: a clinician the same day if it may be bad news (lab-messages.md 7)."""
+    service_id = kit.service_id if kit else _a_service_of(file.lab, services)
+    kind = _kind_of_row(row) if kit else CaseKind.LAB_ROW
+    policy = services[service_id].service.clinic
+    role = "clinician" if row.may_be_non_negative or kind is CaseKind.IDENTITY else "lab_liaison"
+    return role, due_at(kind, now, policy)
+
+
+def _a_service_of(lab: str, services: Services) -> str:
+    """The service that looks after a row which names no kit of ours: the first with a contract with this lab."""
+    held = [each.service.id for each in services.values() if each.service.contract(lab) is not None]
+    return min(held or services)
+
+
+def _kind_of_row(row: Quarantined) -> CaseKind:
+    return CaseKind.IDENTITY if row.reason in IDENTITY_DOUBTS else CaseKind.RESULT_REVIEW
+
+
+def _open_row_cases(
+    session: Session,
+    chunk: _Chunk,
+    *,
+    file: FileRef,
+    now: datetime,
+    actor: str,
+    services: Services,
+) -> None:
+    """Every quarantined row has a case: its kit's, or one of the lab for rows alike that name no kit of ours."""
+    cases: dict[str, dict[str, OwedCase]] = defaultdict(dict)
+    for row, kit, _ in chunk.quarantined:
+        if kit is not None:
+            owed = OwedCase(
+                key=result_case_key(kit.id),
+                kind=_kind_of_row(row),
+                order_id=kit.order_id,
+                kit_id=kit.id,
+                detail={"quarantine": row.reason.value},
+            )
+            cases[kit.service_id][owed.key] = owed
+        else:
+            role = "clinician" if row.may_be_non_negative else "lab_liaison"
+            owed = OwedCase(
+                key=f"file:{file.id}:{row.reason.value}:{role}",
+                kind=CaseKind.LAB_ROW,
+                lab=file.lab,
+                detail={"quarantine": row.reason.value, "file_ref": file.ref},
+                owner_role=role,
+            )
+            cases[_a_service_of(file.lab, services)][owed.key] = owed
+    for service_id, owed_cases in cases.items():
+        owe_cases(session, list(owed_cases.values()), service=services[service_id].service, now=now, actor=actor)
+
+
+def _receive(session: Session, chunk: _Chunk, kits: Mapping[str, _Kit], *, now: datetime, actor: str) -> None:
+    """A matched row proves receipt: reminders stop, and the kit is at the lab (ruling 10; FEATURES 27)."""
+    arrived = [kit for kit in kits.values() if kit.id in chunk.touched and kit.received_at is None]
+    if not arrived:
+        return
+    cursor(session).executemany(
+        "UPDATE kit SET received_at = %s WHERE id = %s",
+        [(chunk.touched[kit.id] or now, kit.id) for kit in arrived],
+    )
+    cursor(session).execute(
+        "UPDATE kit SET state = 'at_lab' WHERE id = ANY(%s) AND state IN ('dispatched', 'coming_back')",
+        ([kit.id for kit in arrived],),
+    )
+    copy(
+        session,
+        "kit_event",
+        ("kit_id", "service_id", "kind", "detail", "actor", "occurred_at"),
+        [(kit.id, kit.service_id, "lab.received", as_json({}), actor, chunk.touched[kit.id] or now) for kit in arrived],
+    )
+    cancel_texts(
+        session,
+        [kit.id for kit in arrived],
+        because="sample_at_lab",
+        now=now,
+        purposes=(TextPurpose.RETURN_REMINDER, TextPurpose.KIT_LAPSED),
+    )
+
+
+def _tell_of_receipt(
+    session: Session,
+    decided: Mapping[int, ReleaseDecision],
+    chunk: _Chunk,
+    kits: Mapping[str, _Kit],
+    *,
+    now: datetime,
+    services: Services,
+    cipher: Cipher,
+) -> None:
+    """A kit that arrived and has to wait is told that it arrived; one with an answer is told the answer (FEATURES 26)."""
+    texts: dict[str, list[OwedText]] = defaultdict(list)
+    for kit in kits.values():
+        decision = decided.get(kit.id)
+        if kit.received_at is None and kit.id in chunk.touched and decision and decision.kind is ReleaseKind.WAIT:
+            texts[kit.service_id].append(OwedText(kit.order_id, kit.id, kit.contact_id, ReceivedAtLab(), "1"))
+    for service_id, owed in texts.items():
+        owe_texts(session, owed, service=services[service_id].service, now=now, cipher=cipher)
