@@ -1,0 +1,140 @@
+"""Who among the staff may do what: one table, one question (ruling 18).
+
+Least privilege: a right that no row grants does not exist, and no right reaches beyond the
+services that a person's sign-in names (ruling 16). Sources: FEATURES 62-67, 83; H4, H19.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from models.rules.clinic import CaseKind
+from models.rules.errors import Code, ServiceError
+
+
+class Role(StrEnum):
+    """What somebody is employed to do. Comes with their sign-in, never from us."""
+
+    HEALTH_ADVISER = "health_adviser"
+    SENIOR_HEALTH_ADVISER = "senior_health_adviser"
+    CLINICIAN = "clinician"
+    LAB_LIAISON = "lab_liaison"
+    PACKER = "packer"
+    SERVICE_MANAGER = "service_manager"
+    SAFEGUARDING_LEAD = "safeguarding_lead"
+    AUDITOR = "auditor"
+
+
+class Action(StrEnum):
+    """Everything that the staff pages let somebody do."""
+
+    CLINICAL_CASES = "clinical_cases"
+    """See and open cases about a resident's results, orders and undelivered texts."""
+    SAFEGUARDING_CASES = "safeguarding_cases"
+    LAB_CASES = "lab_cases"
+    PARCEL_CASES = "parcel_cases"
+    OVERSEE_CASES = "oversee_cases"
+    """See on the worklist that a case of any kind stands there and when it is due; not open it."""
+    WORK_CASES = "work_cases"
+    """Claim, hand back, record attempts and close, within the kinds that one may open."""
+    READ_RESULTS = "read_results"
+    """What was tested, what came back, what was decided and told."""
+    REVEAL_CONTACT = "reveal_contact"
+    """Name, date of birth, mobile and address of one person at a time."""
+    RECORD_CONFIRMATION = "record_confirmation"
+    """What the sample from the arm said of a reactive screen."""
+    SECOND_NO_FURTHER_ACTION = "second_no_further_action"
+    """Be the second, senior person (FEATURES 64)."""
+    RELEASE_AFTER_REVIEW = "release_after_review"
+    """Read a lab's comment and say that it is harmless (ruling 8)."""
+    READ_SAFEGUARDING_NOTES = "read_safeguarding_notes"
+    SEE_TIMELINE = "see_timeline"
+    """What happened to a kit, without findings."""
+
+
+_ADVISER: Final = frozenset(
+    {
+        Action.CLINICAL_CASES,
+        Action.SAFEGUARDING_CASES,
+        Action.PARCEL_CASES,
+        Action.WORK_CASES,
+        Action.READ_RESULTS,
+        Action.REVEAL_CONTACT,
+        Action.RECORD_CONFIRMATION,
+        Action.SEE_TIMELINE,
+    }
+)
+_SENIOR: Final = _ADVISER | {
+    Action.LAB_CASES,
+    Action.SECOND_NO_FURTHER_ACTION,
+    Action.RELEASE_AFTER_REVIEW,
+    Action.READ_SAFEGUARDING_NOTES,
+}
+
+GRANTS: Final[Mapping[Role, frozenset[Action]]] = {
+    Role.HEALTH_ADVISER: _ADVISER,
+    Role.SENIOR_HEALTH_ADVISER: _SENIOR,
+    Role.CLINICIAN: _SENIOR,
+    Role.LAB_LIAISON: frozenset({Action.LAB_CASES, Action.WORK_CASES, Action.SEE_TIMELINE}),
+    Role.PACKER: frozenset({Action.PARCEL_CASES, Action.WORK_CASES}),
+    Role.SERVICE_MANAGER: frozenset({Action.OVERSEE_CASES, Action.SEE_TIMELINE}),
+    Role.SAFEGUARDING_LEAD: frozenset(
+        {
+            Action.SAFEGUARDING_CASES,
+            Action.WORK_CASES,
+            Action.READ_RESULTS,
+            Action.REVEAL_CONTACT,
+            Action.READ_SAFEGUARDING_NOTES,
+            Action.SEE_TIMELINE,
+        }
+    ),
+    Role.AUDITOR: frozenset({Action.SEE_TIMELINE}),
+}
+"""The whole of it: `docs/` and the access matrix test are drawn from this table."""
+
+OPENS: Final[Mapping[CaseKind, Action]] = {
+    CaseKind.SAFEGUARDING: Action.SAFEGUARDING_CASES,
+    CaseKind.CORRECTION: Action.CLINICAL_CASES,
+    CaseKind.IDENTITY: Action.CLINICAL_CASES,
+    CaseKind.REACTIVE: Action.CLINICAL_CASES,
+    CaseKind.POSITIVE: Action.CLINICAL_CASES,
+    CaseKind.RESULT_REVIEW: Action.CLINICAL_CASES,
+    CaseKind.ORDER_REVIEW: Action.CLINICAL_CASES,
+    CaseKind.UNDELIVERED_TEXT: Action.CLINICAL_CASES,
+    CaseKind.LAB_ROW: Action.LAB_CASES,
+    CaseKind.FAILED_SAMPLE: Action.CLINICAL_CASES,
+    CaseKind.RESULTS_OVERDUE: Action.LAB_CASES,
+    CaseKind.PARCEL: Action.PARCEL_CASES,
+}
+"""What opening a case of a kind takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Somebody who signed in: an opaque id, and what their employer says of them. No name."""
+
+    staff_id: str
+    roles: frozenset[Role]
+    service_ids: frozenset[str]
+
+    @property
+    def audit_name(self) -> str:
+        """How audit entries and events name this person."""
+        return f"staff:{self.staff_id}"
+
+
+def may(actor: Actor, action: Action, service_id: str) -> bool:
+    """Whether this person may do this in this service. Everything not granted is refused."""
+    return service_id in actor.service_ids and any(action in GRANTS[role] for role in actor.roles)
+
+
+def services_where(actor: Actor, action: Action) -> frozenset[str]:
+    """The services in which this person may do this."""
+    return frozenset(service for service in actor.service_ids if may(actor, action, service))
+
+
+def check_may(actor: Actor, action: Action, service_id: str) -> None:
+    """Raises ServiceError(NOT_ALLOWED) unless this person may do this in this service."""
+    if not may(actor, action, service_id):
+        raise ServiceError(Code.NOT_ALLOWED, "Your role does not allow this: ask your service manager.")
