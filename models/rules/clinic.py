@@ -3,7 +3,8 @@
 Sources: clinical.md 1.1 (targets), 3.5 (what needs a person), 9 (H4, H7, H14); RULINGS 6; FEATURES 62-67.
 """
 
-from collections.abc import Mapping, Set as AbstractSet
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -72,6 +73,14 @@ class CaseOutcome(StrEnum):
     RESOLVED_WITH_LAB = "resolved_with_lab"
     REACHED_ANOTHER_WAY = "reached_another_way"
     NO_FURTHER_ACTION = "no_further_action"
+
+
+class Confirmation(StrEnum):
+    """What the sample from the arm said of one reactive screen, or that the person declined one."""
+
+    POSITIVE = "positive"
+    NEGATIVE = "negative"
+    DECLINED = "declined"
 
 
 RESULT_KINDS: Final = frozenset(
@@ -174,9 +183,11 @@ class CaseFacts:
 
     kind: CaseKind
     items: frozenset[tuple[Test, Outcome]]
+    """Results that are not negative and still stand: not those that a later version replaced."""
     attempts: Mapping[AttemptResult, int]
-    confirmed: frozenset[Test]
-    """Tests whose confirmatory outcome, or documented refusal, is recorded."""
+    confirmed: Mapping[Test, Confirmation]
+    """The confirmatory outcome, or documented refusal, of each reactive test that has one."""
+    text_consent: bool
     voicemail_consent: bool
     letter_consent: bool
 
@@ -186,9 +197,19 @@ FLOOR_VOICEMAILS: Final = 2
 FLOOR_LETTERS: Final = 1
 """No further action only after >= 3 texts, >= 2 voicemails and >= 1 letter, where allowed (clinical.md 3.5, R20)."""
 
+FLOOR_CALLS: Final = 3
+"""Calls in place of texts for a person who may not be texted: a refused channel never lowers the floor to nothing."""
+
+CALLS: Final = frozenset(
+    {AttemptResult.NO_ANSWER, AttemptResult.VOICEMAIL, AttemptResult.WRONG_PERSON, AttemptResult.NUMBER_DEAD}
+)
+"""Attempts by telephone that did not reach the person."""
+
 _CONFIRMING: Final = frozenset(
     {CaseOutcome.CONFIRMED_POSITIVE, CaseOutcome.CONFIRMED_NEGATIVE, CaseOutcome.CONFIRMATION_DECLINED}
 )
+_TREATING: Final = frozenset({CaseOutcome.TREATED, CaseOutcome.TOLD_AND_BOOKED, CaseOutcome.REFERRED})
+"""Ways to end that say a positive person was looked after."""
 
 OUTCOMES_FOR: Final[Mapping[CaseKind, frozenset[CaseOutcome]]] = {
     CaseKind.SAFEGUARDING: frozenset(
@@ -197,16 +218,8 @@ OUTCOMES_FOR: Final[Mapping[CaseKind, frozenset[CaseOutcome]]] = {
     CaseKind.CORRECTION: frozenset(CaseOutcome)
     - {CaseOutcome.RELEASED_AFTER_REVIEW, CaseOutcome.ORDER_ACCEPTED, CaseOutcome.ORDER_REFUSED},
     CaseKind.IDENTITY: frozenset({CaseOutcome.RESOLVED_WITH_LAB, CaseOutcome.NEW_KIT_SENT, CaseOutcome.REFERRED}),
-    CaseKind.REACTIVE: _CONFIRMING | {CaseOutcome.NO_FURTHER_ACTION},
-    CaseKind.POSITIVE: frozenset(
-        {
-            CaseOutcome.TOLD_AND_BOOKED,
-            CaseOutcome.TREATED,
-            CaseOutcome.REFERRED,
-            CaseOutcome.NEW_KIT_SENT,
-            CaseOutcome.NO_FURTHER_ACTION,
-        }
-    ),
+    CaseKind.REACTIVE: _CONFIRMING | _TREATING,
+    CaseKind.POSITIVE: _TREATING | {CaseOutcome.NEW_KIT_SENT, CaseOutcome.NO_FURTHER_ACTION},
     CaseKind.RESULT_REVIEW: frozenset(
         {
             CaseOutcome.RELEASED_AFTER_REVIEW,
@@ -232,38 +245,68 @@ def check_may_close(case: CaseFacts, outcome: CaseOutcome, *, seconded: bool = F
     """Raises ServiceError(NOT_NOW) with a sentence unless the case may end this way.
 
     A reactive screen stays open until each reacting test has a confirmatory outcome or a documented
-    refusal (FEATURES 67; H14). No further action needs the floor of attempts and a second, senior
-    person (FEATURES 64). A positive is not closed as if it had been negative.
+    refusal, whatever the outcome chosen (FEATURES 67; H14). No further action needs the floor of
+    attempts and a second, senior person (FEATURES 64). A positive is not closed as if it had been
+    negative.
     """
     if outcome not in OUTCOMES_FOR[case.kind]:
         raise ServiceError(
-            Code.NOT_NOW, f"A {case.kind.value} case can't end as {outcome.value}: choose another outcome."
+            Code.NOT_NOW, f"{_named(case.kind)} can't end as '{_words(outcome)}': choose another outcome."
+        )
+    if unconfirmed := sorted(_words(test) for test in reacting(case.items) - case.confirmed.keys()):
+        raise ServiceError(
+            Code.NOT_NOW,
+            f"This case stays open until a confirmatory outcome or refusal is recorded for: {', '.join(unconfirmed)}.",
         )
     if outcome is CaseOutcome.NO_FURTHER_ACTION:
         _check_floor(case, seconded=seconded)
         return
-    reacting = {test for test, result in case.items if result in REACTIONS}
-    if unconfirmed := sorted(test.value for test in reacting - case.confirmed):
+    if outcome in _CONFIRMING and outcome is not _confirming(case.confirmed):
         raise ServiceError(
-            Code.NOT_NOW,
-            f"This case stays open until a confirmatory outcome or a refusal is recorded for: {', '.join(unconfirmed)}.",
+            Code.NOT_NOW, f"The confirmatory outcomes recorded here do not say '{_words(outcome)}': look at them again."
         )
-    treats = {CaseOutcome.TREATED, CaseOutcome.TOLD_AND_BOOKED, CaseOutcome.REFERRED}
-    if any(result is Outcome.POSITIVE for _, result in case.items) and outcome not in treats:
+    if any(result is Outcome.POSITIVE for _, result in case.items) and outcome not in _TREATING:
         raise ServiceError(
             Code.NOT_NOW, "A positive result is in this case: record that the person was treated, booked or referred."
         )
 
 
+def reacting(items: AbstractSet[tuple[Test, Outcome]]) -> frozenset[Test]:
+    """The tests that wait for a sample from the arm."""
+    return frozenset(test for test, result in items if result in REACTIONS)
+
+
+def _confirming(confirmed: Mapping[Test, Confirmation]) -> CaseOutcome | None:
+    """What the confirmations come to, worst first; None while there is none."""
+    found = set(confirmed.values())
+    if Confirmation.POSITIVE in found:
+        return CaseOutcome.CONFIRMED_POSITIVE
+    if Confirmation.DECLINED in found:
+        return CaseOutcome.CONFIRMATION_DECLINED
+    return CaseOutcome.CONFIRMED_NEGATIVE if found else None
+
+
 def _check_floor(case: CaseFacts, *, seconded: bool) -> None:
+    made = {result: case.attempts.get(result, 0) for result in AttemptResult}
     missing = []
-    if case.attempts.get(AttemptResult.TEXT, 0) < FLOOR_TEXTS:
+    if case.text_consent and made[AttemptResult.TEXT] < FLOOR_TEXTS:
         missing.append(f"{FLOOR_TEXTS} texts")
-    if case.voicemail_consent and case.attempts.get(AttemptResult.VOICEMAIL, 0) < FLOOR_VOICEMAILS:
+    if not case.text_consent and sum(made[call] for call in CALLS) < FLOOR_CALLS:
+        missing.append(f"{FLOOR_CALLS} calls")
+    if case.voicemail_consent and made[AttemptResult.VOICEMAIL] < FLOOR_VOICEMAILS:
         missing.append(f"{FLOOR_VOICEMAILS} voicemails")
-    if case.letter_consent and case.attempts.get(AttemptResult.LETTER, 0) < FLOOR_LETTERS:
+    if case.letter_consent and made[AttemptResult.LETTER] < FLOOR_LETTERS:
         missing.append(f"{FLOOR_LETTERS} letter")
     if missing:
         raise ServiceError(Code.NOT_NOW, f"No further action needs at least {', '.join(missing)} first.")
     if not seconded:
         raise ServiceError(Code.NOT_NOW, "No further action needs a second, senior person to agree.")
+
+
+def _words(word: StrEnum) -> str:
+    return word.value.replace("_", " ")
+
+
+def _named(kind: CaseKind) -> str:
+    words = _words(kind)
+    return f"{'An' if words[0] in 'aeiou' else 'A'} {words} case"

@@ -82,10 +82,12 @@ class CaseAttempt(SQLModel, table=True):
 
 
 class CaseConfirmation(SQLModel, table=True):
-    """What the venous sample said of a reactive screen, or that the person declined one (FEATURES 67)."""
+    """What the venous sample said of a reactive screen, or that the person declined one (FEATURES 67). Insert only.
+
+    The latest of a test counts: who declined today may give a sample next month.
+    """
 
     __tablename__ = "case_confirmation"
-    __table_args__ = (sa.UniqueConstraint("case_id", "test"),)
 
     id: int | None = identity()
     case_id: int = link("clinic_case.id")
@@ -109,7 +111,6 @@ class CaseProposal(SQLModel, table=True):
     case_id: int = link("clinic_case.id")
     case_version: int
     actor: str = Field(max_length=80)
-    because: str = Field(max_length=400)
     occurred_at: datetime
     recorded_at: datetime = recorded()
 

@@ -1375,7 +1375,6 @@ def upgrade() -> None:
         ),
         sa.ForeignKeyConstraint(["case_id"], ["clinic_case.id"], name=op.f("fk_case_confirmation_case_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_case_confirmation")),
-        sa.UniqueConstraint("case_id", "test", name=op.f("uq_case_confirmation_case_id_test")),
     )
     op.create_index(op.f("ix_case_confirmation_case_id"), "case_confirmation", ["case_id"], unique=False)
     op.create_table(
@@ -1462,7 +1461,6 @@ def upgrade() -> None:
         sa.Column("case_id", sa.BigInteger(), nullable=False),
         sa.Column("case_version", sa.Integer(), nullable=False),
         sa.Column("actor", sqlmodel.sql.sqltypes.AutoString(length=80), nullable=False),
-        sa.Column("because", sqlmodel.sql.sqltypes.AutoString(length=400), nullable=False),
         sa.Column("occurred_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=False),
         sa.Column(
             "recorded_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
