@@ -1,0 +1,110 @@
+"""Councils' choices: one TOML file a service, typed, checked whole at start.
+
+A wrong key, type or missing policy stops the start with a sentence that names the file and the key.
+"""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from models.rules.clinic import CaseKind
+from models.rules.errors import Code, ServiceError
+from models.rules.service import Service
+
+SHIPPED: Final = Path(__file__).parent
+"""The fictional borough; real councils keep their files in the folder that KITPOST_SERVICE_DIR names."""
+
+_ADAPTER: Final = TypeAdapter(Service)
+
+
+def load_services(folder: Path = SHIPPED) -> dict[str, Service]:
+    """Every service of a folder, by id. Raises ServiceError(SETTINGS) naming file and key."""
+    services = {}
+    for path in sorted(folder.glob("*.toml")):
+        service = load_service(path)
+        if service.id != path.stem:
+            raise _wrong(path, "id", f"must be {path.stem!r}, like the file's name")
+        services[service.id] = service
+    if not services:
+        raise ServiceError(Code.SETTINGS, f"There is no service in {folder.name}/: put one TOML file a council there.")
+    return services
+
+
+def load_service(path: Path) -> Service:
+    """One service from its file. Raises ServiceError(SETTINGS) naming file and key."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise _wrong(path, "", f"is not TOML: {error}") from error
+    _check_known(content, Service, path, "")
+    try:
+        service = _ADAPTER.validate_python(content)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise _wrong(path, ".".join(map(str, first["loc"])), first["msg"].lower()) from error
+    _check_whole(service, path)
+    return service
+
+
+def as_document(service: Service) -> dict[str, Any]:
+    """A service as JSON values in one order, for its stored version."""
+    return typing.cast("dict[str, Any]", _plain(dataclasses.asdict(service)))
+
+
+def _check_known(content: object, kind: Any, path: Path, where: str) -> None:
+    """Refuses keys that no field reads: a mistyped policy would silently be the default."""
+    if dataclasses.is_dataclass(kind) and isinstance(content, dict):
+        hints = typing.get_type_hints(kind)
+        for key, value in content.items():
+            if key not in hints:
+                raise _wrong(path, f"{where}{key}", "is not a setting of a service")
+            _check_known(value, hints[key], path, f"{where}{key}.")
+    elif isinstance(content, list):
+        inner = [each for each in typing.get_args(kind) if each is not Ellipsis]
+        for number, value in enumerate(content):
+            _check_known(value, inner[0] if inner else None, path, f"{where}{number}.")
+    elif typing.get_origin(kind) in (typing.Union, types.UnionType):
+        for each in typing.get_args(kind):
+            _check_known(content, each, path, where)
+
+
+def _check_whole(service: Service, path: Path) -> None:
+    """What a type can't say: every kind of case has a due time, every ordered test a window, a signature where needed."""
+    due = service.clinic.due_working_hours or {}
+    if missing := [kind.value for kind in CaseKind if kind.value not in due]:
+        raise _wrong(path, f"clinic.due_working_hours.{missing[0]}", "is missing: every kind of case needs a due time")
+    if unknown := sorted(set(due) - {kind.value for kind in CaseKind}):
+        raise _wrong(path, f"clinic.due_working_hours.{unknown[0]}", "is not a kind of case")
+    if not service.labs:
+        raise _wrong(path, "labs", "is empty: a service needs a laboratory")
+    windows = service.release.window_days or {}
+    for contract in service.labs:
+        if missing_windows := sorted(test.value for test in contract.tests if test not in windows):
+            raise _wrong(path, f"release.window_days.{missing_windows[0]}", "is missing: its texts could not be written")
+        if not contract.carries_tube and not contract.tubeless_signed_by:
+            raise _wrong(path, f"labs.{contract.lab}.tubeless_signed_by", "is missing: going without tube ids is signed for")
+    if not service.orders.local_authorities:
+        raise _wrong(path, "orders.local_authorities", "is empty: nobody could order")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in sorted(value.items())}
+    if isinstance(value, frozenset | set):
+        return sorted(map(str, value))
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, bool | int | float) or value is None:
+        return value
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def _wrong(path: Path, key: str, what: str) -> ServiceError:
+    return ServiceError(Code.SETTINGS, f"{path.name}: {key or 'the file'} {what}.")

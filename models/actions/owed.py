@@ -66,7 +66,7 @@ def owe_texts(session: Session, texts: Sequence[OwedText], *, service: Service, 
                 "owed_at": now,
             }
         )
-    statement = (
+    statement: sa.UpdateBase = (
         insert(Text)
         .on_conflict_do_nothing(index_elements=["order_id", "purpose", "tells"])
         .returning(sa.literal_column("text.id"))
