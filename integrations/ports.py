@@ -8,10 +8,10 @@ asked for the call decides what happens next, by which of three errors came back
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Protocol
 
 from models.rules.vocabulary import DeliveryStatus as DeliveryStatus
+from models.rules.vocabulary import RefusalKind as RefusalKind
 from models.rules.vocabulary import ScanKind as ScanKind
 
 
@@ -28,7 +28,7 @@ class NotSent(Exception):  # noqa: N818 - the three names are the house's words,
 class Refused(Exception):  # noqa: N818
     """It did not happen and never will with this input. `kind` says whose fault it is."""
 
-    def __init__(self, code: str, kind: "RefusalKind") -> None:
+    def __init__(self, code: str, kind: RefusalKind) -> None:
         super().__init__(code)
         self.code = code
         self.kind = kind
@@ -40,17 +40,6 @@ class Unsure(Exception):  # noqa: N818
     def __init__(self, code: str) -> None:
         super().__init__(code)
         self.code = code
-
-
-class RefusalKind(StrEnum):
-    """Why a provider will never take this text."""
-
-    BAD_NUMBER = "bad_number"
-    LANDLINE = "landline"
-    OPTED_OUT = "opted_out"
-    CONFIGURATION = "configuration"
-    CONTENT = "content"
-    UNKNOWN_CODE = "unknown_code"
 
 
 # ── Texts ────────────────────────────────────────────────────────────────────────────────────

@@ -200,3 +200,14 @@ class DeliveryStatus(StrEnum):
     CANCELLED = "cancelled"
     DELIVERED = "delivered"
     UNKNOWN = "unknown"
+
+
+class RefusalKind(StrEnum):
+    """Why a provider will never take a text."""
+
+    BAD_NUMBER = "bad_number"
+    LANDLINE = "landline"
+    OPTED_OUT = "opted_out"
+    CONFIGURATION = "configuration"
+    CONTENT = "content"
+    UNKNOWN_CODE = "unknown_code"

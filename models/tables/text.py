@@ -59,6 +59,12 @@ class Text(SQLModel, table=True):
     attempts: int = 0
     not_before: datetime
     """Service time: the first moment its window is open."""
+    retry_at: datetime | None = None
+    """Machine time: after a call that certainly sent nothing, not tried again before this."""
+    held_at: datetime | None = None
+    """Service time since when it is part of a burst that waits for a person's release (H11; FEATURES 79)."""
+    released_by: str | None = Field(default=None, max_length=80)
+    """The person who let it go after a hold."""
     owed_at: datetime
     sent_at: datetime | None = None
     settled_at: datetime | None = None
@@ -81,6 +87,7 @@ class TextAttempt(SQLModel, table=True):
     """One call to the provider, committed before it was made. `ref` rides in the callback's URL."""
 
     __tablename__ = "text_attempt"
+    __table_args__ = (sa.Index("ix_text_attempt_ask", "ask_at", postgresql_where=sa.text("ask_at IS NOT NULL")),)
 
     id: int | None = identity()
     ref: str = Field(max_length=32, index=True)
@@ -89,8 +96,15 @@ class TextAttempt(SQLModel, table=True):
     provider: str = Field(max_length=20)
     state: AttemptState = words(AttemptState, "state", default=AttemptState.STARTED)
     provider_id: str = Field(default="", max_length=60, index=True)
+    status: DeliveryStatus | None = words(DeliveryStatus, "status", nullable=True)
     error_code: str = Field(default="", max_length=20)
+    """The first one that the provider gave."""
+    ask_at: datetime | None = None
+    """Machine time at which the provider is asked about it next, or told to blank it; None: nothing left to ask."""
     lookups: int = 0
+    """How often it was asked since its state last changed."""
+    redacted_at: datetime | None = None
+    """Machine time at which the provider blanked the body."""
     started_at: datetime
     """Machine time."""
     lease_until: datetime

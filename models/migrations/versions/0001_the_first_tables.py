@@ -1265,6 +1265,9 @@ def upgrade() -> None:
         sa.Column("error_code", sqlmodel.sql.sqltypes.AutoString(length=20), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("not_before", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=False),
+        sa.Column("retry_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
+        sa.Column("held_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
+        sa.Column("released_by", sqlmodel.sql.sqltypes.AutoString(length=80), nullable=True),
         sa.Column("owed_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=False),
         sa.Column("sent_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
         sa.Column("settled_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
@@ -1510,8 +1513,26 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("provider_id", sqlmodel.sql.sqltypes.AutoString(length=60), nullable=False),
+        sa.Column(
+            "status",
+            sa.Enum(
+                "in_flight",
+                "with_carrier",
+                "failed",
+                "cancelled",
+                "delivered",
+                "unknown",
+                name="status",
+                native_enum=False,
+                create_constraint=True,
+                length=40,
+            ),
+            nullable=True,
+        ),
         sa.Column("error_code", sqlmodel.sql.sqltypes.AutoString(length=20), nullable=False),
+        sa.Column("ask_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
         sa.Column("lookups", sa.Integer(), nullable=False),
+        sa.Column("redacted_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
         sa.Column("started_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=False),
         sa.Column("lease_until", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=False),
         sa.Column("finished_at", sqlmodel.sql.sqltypes.UTCDateTime(), nullable=True),
@@ -1520,6 +1541,9 @@ def upgrade() -> None:
         ),
         sa.ForeignKeyConstraint(["text_id"], ["text.id"], name=op.f("fk_text_attempt_text_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_text_attempt")),
+    )
+    op.create_index(
+        "ix_text_attempt_ask", "text_attempt", ["ask_at"], unique=False, postgresql_where=sa.text("ask_at IS NOT NULL")
     )
     op.create_index(op.f("ix_text_attempt_provider_id"), "text_attempt", ["provider_id"], unique=False)
     op.create_index(op.f("ix_text_attempt_ref"), "text_attempt", ["ref"], unique=False)
@@ -1532,6 +1556,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_text_attempt_text_id"), table_name="text_attempt")
     op.drop_index(op.f("ix_text_attempt_ref"), table_name="text_attempt")
     op.drop_index(op.f("ix_text_attempt_provider_id"), table_name="text_attempt")
+    op.drop_index("ix_text_attempt_ask", table_name="text_attempt", postgresql_where=sa.text("ask_at IS NOT NULL"))
     op.drop_table("text_attempt")
     op.drop_index(op.f("ix_escalation_case_id"), table_name="escalation")
     op.drop_table("escalation")
