@@ -139,7 +139,7 @@ def _return(pen: Pen, pack: KitPack, words: Words) -> None:
 
 
 def _tube_artwork(pen: Pen, words: Words) -> None:
-    for baseline, word, end in ((10.4, "name", 48.0), (6.0, "born", 48.0), (1.6, "taken", 48.0)):
+    for baseline, word, end in ((10.8, "name", 48.0), (6.5, "born", 48.0), (2.2, "taken", 48.0)):
         pen.text(2, baseline + 0.2, words[word], 7)
         start = 2 + width_pt(words[word], Face.PLAIN, 7) * 25.4 / 72 + 1
         pen.rule(start, baseline - 0.4, end - start)

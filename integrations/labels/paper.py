@@ -6,11 +6,13 @@ bytes, in operators of our own: its dictionaries and graphics state took five si
 
 import unicodedata
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from functools import cache
 from io import BytesIO
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -113,7 +115,8 @@ def wrap(text: str, face: Face, size_pt: float, room_pt: float) -> list[str]:
             lines.append(line)
         line = word
         while width_pt(line, face, size_pt) > room_pt:
-            cut = next(n for n in range(len(line) - 1, 0, -1) if width_pt(line[:n], face, size_pt) <= room_pt)
+            ends = list(accumulate(width_pt(character, face, size_pt) for character in line))
+            cut = max(bisect_right(ends, room_pt), 1)
             lines.append(line[:cut])
             line = line[cut:]
     return [*lines, line]

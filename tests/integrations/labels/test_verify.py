@@ -1,0 +1,152 @@
+"""A print batch is released only if what is on paper is what was meant: each way to be wrong is found."""
+
+from dataclasses import replace
+from io import BytesIO
+from random import Random
+
+import pypdfium2 as pdfium
+import pypdfium2.raw as pdfium_c
+import pytest
+from PIL import Image
+
+from integrations.labels.draw import draw_packs
+from integrations.labels.pack import PageKind, expected_codes
+from integrations.labels.verify import Mismatch, Problem, contact_sheet, render_page, verify
+from models.rules.vocabulary import Specimen
+from tests.support.kit_packs import kit_pack, random_pack
+
+PACK = kit_pack(11)
+OTHER = kit_pack(12)
+
+
+def painted(pdf: bytes, page: int, box: tuple[float, float, float, float], grey: int) -> bytes:
+    """The PDF with a filled rectangle (left, bottom, width, height in mm) over one page."""
+    document = pdfium.PdfDocument(pdf)
+    sheet = document[page - 1]
+    blot = pdfium_c.FPDFPageObj_CreateNewRect(*(length * 72 / 25.4 for length in box))
+    pdfium_c.FPDFPageObj_SetFillColor(blot, grey, grey, grey, 255)
+    pdfium_c.FPDFPath_SetDrawMode(blot, pdfium_c.FPDF_FILLMODE_WINDING, 0)
+    pdfium_c.FPDFPage_InsertObject(sheet, blot)
+    sheet.gen_content()
+    file = BytesIO()
+    document.save(file)
+    return file.getvalue()
+
+
+def problems(found: list[Mismatch]) -> set[tuple[int, Problem]]:
+    return {(mismatch.page, mismatch.problem) for mismatch in found}
+
+
+@pytest.mark.parametrize("dpi", [203, 300])
+def test_every_barcode_of_random_packs_decodes_to_what_was_meant(dpi):
+    random = Random(dpi)
+    packs = [random_pack(random) for _ in range(10)]
+
+    assert verify(draw_packs(packs), packs, dpi=dpi) == []
+
+
+def test_a_blanked_barcode_is_missing():
+    blanked = painted(draw_packs([PACK]), 3, (39, 15, 10, 9.5), 255)
+
+    missing = Mismatch(
+        3, PageKind.TUBE, PACK.kit_code, Problem.BARCODE_MISSING, f"data_matrix {PACK.tubes[0].tube_code}"
+    )
+    assert verify(blanked, [PACK]) == [missing]
+
+
+def test_a_barcode_smeared_past_repair_is_missing():
+    smeared = painted(draw_packs([PACK]), 3, (40, 18, 8, 3.5), 0)
+
+    assert problems(verify(smeared, [PACK])) == {(3, Problem.BARCODE_MISSING)}
+
+
+def test_two_tubes_with_each_others_codes_are_found_on_both_labels_and_the_form():
+    one, two, *rest = PACK.tubes
+    swapped = replace(PACK, tubes=(replace(one, tube_code=two.tube_code), replace(two, tube_code=one.tube_code), *rest))
+
+    found = problems(verify(draw_packs([swapped]), [PACK]))
+    tubes = {(page, problem) for page in (3, 4) for problem in (Problem.BARCODE_MISSING, Problem.BARCODE_EXTRA)}
+    assert tubes <= found
+    assert (8, Problem.WORDS_MISSING) in found
+
+
+def test_two_kits_in_each_others_place_are_found_on_every_page():
+    found = verify(draw_packs([OTHER, PACK]), [PACK, OTHER])
+
+    pages = len(expected_codes(PACK)) * 2
+    assert {mismatch.page for mismatch in found} == set(range(1, pages + 1))
+
+
+def test_a_barcode_that_nobody_asked_for_is_found():
+    untracked = replace(PACK, return_tracking=None)
+
+    extra = Mismatch(2, PageKind.RETURN, PACK.kit_code, Problem.BARCODE_EXTRA, f"code_128 {PACK.return_tracking}")
+    assert verify(draw_packs([PACK]), [untracked]) == [extra]
+
+
+@pytest.mark.parametrize(
+    ("changes", "page", "field"),
+    [
+        ({"recipient_name": "Testina Other"}, 1, "recipient_name"),
+        ({"recipient_lines": ("13 Example Street", "LEEDS", "LS1 4AP")}, 1, "recipient_lines"),
+        ({"date_of_birth": kit_pack().date_of_birth.replace(day=6)}, 8, "date_of_birth"),
+        ({"lab_name": "Another Laboratory"}, 2, "lab_name"),
+        ({"responsible_phone": "0113 496 0999"}, 2, "responsible_phone"),
+    ],
+)
+def test_words_that_belong_to_someone_else_are_found_and_only_their_field_is_named(changes, page, field):
+    found = verify(draw_packs([replace(PACK, **changes)]), [PACK])
+
+    assert Mismatch(page, expected_codes(PACK)[page - 1].kind, PACK.kit_code, Problem.WORDS_MISSING, field) in found
+    assert {mismatch.detail for mismatch in found} == {field}
+
+
+def test_a_specimen_under_the_wrong_tube_number_is_found():
+    wrong = replace(PACK.tubes[0], specimen=Specimen.RECTAL_SWAB)
+
+    found = problems(verify(draw_packs([replace(PACK, tubes=(wrong, *PACK.tubes[1:]))]), [PACK]))
+    assert found == {(3, Problem.WORDS_MISSING), (8, Problem.WORDS_MISSING)}
+
+
+def test_a_kit_code_on_the_outer_label_is_found():
+    betrayed = replace(PACK, recipient_lines=(PACK.recipient_lines[0], PACK.kit_code))
+
+    assert problems(verify(draw_packs([betrayed]), [betrayed])) == {(1, Problem.BETRAYS_KIT)}
+
+
+def test_a_page_too_few_holds_the_whole_batch():
+    fewer = replace(PACK, tubes=PACK.tubes[1:])
+
+    assert problems(verify(draw_packs([fewer]), [PACK])) == {(7, Problem.PAGE_COUNT)}
+
+
+def test_a_page_of_another_size_is_found():
+    document = pdfium.PdfDocument(draw_packs([PACK]))
+    document[7].set_mediabox(0, 0, 595, 842)
+    file = BytesIO()
+    document.save(file)
+
+    assert problems(verify(file.getvalue(), [PACK])) == {(8, Problem.PAGE_SIZE)}
+
+
+def test_a_file_that_is_no_pdf_is_unreadable():
+    assert problems(verify(b"not a pdf", [PACK])) == {(1, Problem.UNREADABLE)}
+
+
+def test_parts_of_a_batch_together_find_what_the_whole_finds():
+    packs = [kit_pack(seed) for seed in range(20, 24)]
+    drawn = draw_packs([packs[0], packs[2], packs[1], packs[3]])
+
+    parts = [mismatch for n in range(4) for mismatch in verify(drawn, packs, slice(n, n + 1))]
+    assert parts == verify(drawn, packs)
+    assert {mismatch.kit_code for mismatch in parts} == {packs[1].kit_code, packs[2].kit_code}
+
+
+def test_the_contact_sheet_shows_every_page_once_at_the_same_scale():
+    packs = [PACK, OTHER]
+    pdf = draw_packs(packs)
+    sheet = Image.open(BytesIO(contact_sheet(pdf)))
+
+    pages = [render_page(pdf, page, dpi=60) for page in range(1, 17)]
+    paper = sum(page.width * page.height for page in pages)
+    assert sheet.width * sheet.height - sheet.histogram()[170] == pytest.approx(paper, rel=0.01)
