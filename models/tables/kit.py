@@ -134,6 +134,14 @@ class KitEvent(SQLModel, table=True):
     """What happened to a kit, in the world's time and in ours. Insert only; the timeline is read from here."""
 
     __tablename__ = "kit_event"
+    __table_args__ = (
+        sa.Index(
+            "ix_kit_event_bench",
+            "actor",
+            "id",
+            postgresql_where=sa.text("kind IN ('pack.opened', 'kit.dispatched')"),
+        ),
+    )
 
     id: int | None = identity()
     kit_id: int = Field(sa_type=sa.BigInteger, index=True)

@@ -100,6 +100,13 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_kit_event")),
     )
+    op.create_index(
+        "ix_kit_event_bench",
+        "kit_event",
+        ["actor", "id"],
+        unique=False,
+        postgresql_where=sa.text("kind IN ('pack.opened', 'kit.dispatched')"),
+    )
     op.create_index(op.f("ix_kit_event_kit_id"), "kit_event", ["kit_id"], unique=False)
     op.create_table(
         "lab_map_version",
@@ -1648,6 +1655,11 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_lab_map_version_lab"), table_name="lab_map_version")
     op.drop_table("lab_map_version")
     op.drop_index(op.f("ix_kit_event_kit_id"), table_name="kit_event")
+    op.drop_index(
+        "ix_kit_event_bench",
+        table_name="kit_event",
+        postgresql_where=sa.text("kind IN ('pack.opened', 'kit.dispatched')"),
+    )
     op.drop_table("kit_event")
     op.drop_table("installation")
     op.drop_index("ix_inbox_waiting", table_name="inbox", postgresql_where=sa.text("state = 'waiting'"))
