@@ -332,17 +332,19 @@ def _record(
                 json.dumps(inputs),
                 services[case.service_id].version_id,
                 triggers[case.kit_id],
+                _purpose(decision),
+                decision.case,
             )
         )
     on.execute(
         """
-        INSERT INTO release_decision (id, kit_id, service_id, kind, reasons, digest, inputs, trigger, rule_version,
-                                      service_version_id, actor, decided_at)
+        INSERT INTO release_decision (id, kit_id, service_id, kind, reasons, digest, inputs, trigger, owes_text,
+                                      owes_case, rule_version, service_version_id, actor, decided_at)
         SELECT id, kit_id, service_id, kind, ARRAY(SELECT jsonb_array_elements_text(reasons)), digest, inputs,
-               trigger, %s, version_id, %s, %s
+               trigger, owes_text, owes_case, %s, version_id, %s, %s
         FROM unnest(%s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::jsonb[], %s::text[], %s::jsonb[],
-                    %s::bigint[], %s::text[])
-             AS made (id, kit_id, service_id, kind, reasons, digest, inputs, version_id, trigger)
+                    %s::bigint[], %s::text[], %s::text[], %s::bool[])
+             AS made (id, kit_id, service_id, kind, reasons, digest, inputs, version_id, trigger, owes_text, owes_case)
         ON CONFLICT (kit_id, digest, trigger) DO NOTHING RETURNING kit_id, id
         """,
         (RULE_VERSION, actor, now, *(list(column) for column in zip(*rows, strict=True))),
@@ -377,6 +379,19 @@ def _record(
         ],
     )
     return fresh
+
+
+def _purpose(decision: ReleaseDecision) -> str:
+    """The purpose of the text that a decision owes, as reconciliation looks for it; '' for none."""
+    match decision.kind:
+        case ReleaseKind.ALL_CLEAR:
+            return TextPurpose.ALL_CLEAR.value
+        case ReleaseKind.SWAB_POSITIVE:
+            return TextPurpose.SWAB_POSITIVE.value
+        case ReleaseKind.FAILED_SAMPLE:
+            return TextPurpose.FAILED_SAMPLE.value
+        case ReleaseKind.CALL | ReleaseKind.PERSON | ReleaseKind.WAIT:
+            return TextPurpose.PLEASE_EXPECT_OUR_CALL.value if decision.neutral_text else ""
 
 
 def _follow(

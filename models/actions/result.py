@@ -330,7 +330,7 @@ def _take(
         return
     if change is Change.REPEAT:
         assert head is not None  # only a current version can be repeated
-        chunk.repeats.append((head.version_id, file.id, found.position))
+        chunk.repeats.append((head.version_id, file.id, found.position, found.row_key))
         return
     version_id = next(version_ids)
     previous_id = head.version_id if head else None
@@ -502,7 +502,7 @@ def _write(
         ],
     )  # fmt: skip
     copy(session, "result_version", _VERSION, chunk.versions)
-    copy(session, "result_repeat", ("version_id", "file_id", "position"), chunk.repeats)
+    copy(session, "result_repeat", ("version_id", "file_id", "position", "row_key"), chunk.repeats)
     copy(
         session,
         "quarantined_row",

@@ -28,6 +28,9 @@ class ReleaseDecision(SQLModel, table=True):
     """SHA-256 of the sorted (test, site, version id) it stands on."""
     inputs: list[object] = document()
     """[test, site, version id] of each result it stands on."""
+    owes_text: str = Field(default="", max_length=40)
+    """The purpose of the text it owes, or ''."""
+    owes_case: bool
     trigger: str = Field(max_length=60)
     rule_version: str = Field(max_length=40)
     service_version_id: int = link("service_version.id", index=False)

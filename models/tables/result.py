@@ -159,6 +159,7 @@ class ResultRepeat(SQLModel, table=True):
     version_id: int = Field(sa_type=sa.BigInteger, index=True)
     file_id: int = Field(sa_type=sa.BigInteger, index=True)
     position: int
+    row_key: str = Field(max_length=120)
     recorded_at: datetime = recorded()
 
 

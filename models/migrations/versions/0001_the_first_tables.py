@@ -181,6 +181,7 @@ def upgrade() -> None:
         sa.Column("version_id", sa.BigInteger(), nullable=False),
         sa.Column("file_id", sa.BigInteger(), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("row_key", sqlmodel.sql.sqltypes.AutoString(length=120), nullable=False),
         sa.Column(
             "recorded_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
         ),
@@ -946,6 +947,8 @@ def upgrade() -> None:
         sa.Column("reasons", postgresql.ARRAY(sa.String(length=60)), nullable=False),
         sa.Column("digest", sqlmodel.sql.sqltypes.AutoString(length=64), nullable=False),
         sa.Column("inputs", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("owes_text", sqlmodel.sql.sqltypes.AutoString(length=40), nullable=False),
+        sa.Column("owes_case", sa.Boolean(), nullable=False),
         sa.Column("trigger", sqlmodel.sql.sqltypes.AutoString(length=60), nullable=False),
         sa.Column("rule_version", sqlmodel.sql.sqltypes.AutoString(length=40), nullable=False),
         sa.Column("service_version_id", sa.BigInteger(), nullable=False),

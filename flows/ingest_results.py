@@ -1,0 +1,210 @@
+"""Lab files and messages: store's incoming folders -> stored versions, quarantine, decisions.
+
+One run takes every file that waits, and looks again before it ends (ruling 13). A file is a unit
+that can be resumed: each chunk of messages is one transaction that also moves the file's position,
+so a run killed at any line is taken up where it stood, and nothing is doubled.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from itertools import islice
+from typing import Final
+
+from app.database import Begin
+from app.wiring import Clock
+from integrations.lab.framing import Completeness
+from integrations.lab.reader import check_file, read_messages
+from integrations.ports import FileStore
+from models.actions import lab_file, release
+from models.actions.result import ChunkTally, FileRef, ReadMessage, move_position, store_chunk
+from models.actions.service import keep_lab_map_version
+from models.rules.errors import Code, ServiceError
+from models.rules.lab import Fault, LabMap
+from models.rules.result import interpret
+from models.rules.secrets import BlindIndex, Cipher
+from models.rules.service import Services
+from models.rules.vocabulary import Quarantine
+
+ACTOR: Final = "flow:ingest_results"
+MESSAGES_A_CHUNK: Final = 500
+"""One transaction each: large enough for set-based work, small enough to hold few kits locked."""
+
+COMPANIONS: Final = (".ctl", ".done")
+"""Files that stand beside a file and say that it is whole."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one run: all that Prefect is told."""
+
+    files: int = 0
+    held: int = 0
+    duplicates: int = 0
+    messages: int = 0
+    rows: int = 0
+    stored: int = 0
+    repeated: int = 0
+    quarantined: int = 0
+    details: int = 0
+    replayed: int = 0
+    decided: int = 0
+    waits_ended: int = 0
+
+    def add(self, chunk: ChunkTally) -> None:
+        """Adds one chunk's counts."""
+        for each in fields(chunk):
+            setattr(self, each.name, getattr(self, each.name) + getattr(chunk, each.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Ingest:
+    """All that reading files needs, put together by wiring."""
+
+    begin: Begin
+    store: FileStore
+    maps: Mapping[str, LabMap]
+    services: Services
+    indexes: BlindIndex
+    cipher: Cipher
+    clock: Clock
+
+
+def ingest_waiting_files(ingest: Ingest, *, limit: int) -> Tally:
+    """Takes up to `limit` files, ends waits that are over, and puts finished files away."""
+    tally = Tally()
+    while tally.files < limit:
+        find_arrivals(ingest)
+        with ingest.begin() as session:
+            file = lab_file.claim_file(session, labs=ingest.maps)
+        if file is None:
+            break
+        read_file(ingest, file, tally)
+        put_away(ingest)
+    put_away(ingest)
+    with ingest.begin() as session:
+        tally.waits_ended = release.expire_holds(
+            session,
+            limit=limit,
+            now=ingest.clock(),
+            actor=ACTOR,
+            services=ingest.services,
+            cipher=ingest.cipher,
+        )
+    return tally
+
+
+def find_arrivals(ingest: Ingest) -> int:
+    """The sweep: notes every whole file in every lab's incoming folder, whether or not an event told of it."""
+    found = []
+    for lab, lab_map in ingest.maps.items():
+        listed = {each.key: each for each in ingest.store.list(f"{lab}/incoming/")}
+        for key, each in listed.items():
+            if key.endswith(COMPANIONS):
+                continue
+            if _waits_for_companion(lab_map, key) and not any(key + end in listed for end in COMPANIONS):
+                continue
+            found.append(lab_file.Arrival(lab, key, each.version_id, each.size_bytes))
+    with ingest.begin() as session:
+        return lab_file.take_arrivals(session, found, now=ingest.clock())
+
+
+def _waits_for_companion(lab_map: LabMap, key: str) -> bool:
+    """A lab that sends a control file or a marker writes it last: without it the file may be half there."""
+    return key.endswith(".csv") and lab_map.csv is not None and lab_map.csv.control_file
+
+
+def read_file(ingest: Ingest, file: lab_file.ClaimedFile, tally: Tally) -> None:
+    """Reads one file to its verdict: done, held or a known duplicate."""
+    lab_map = ingest.maps[file.lab]
+    now = ingest.clock()
+    tally.files += 1
+    verdict = check_file(_bytes_of(ingest, file), lab_map, control=_control_of(ingest, file))
+    with ingest.begin() as session:
+        version_id = keep_lab_map_version(session, file.lab, lab_map.version)
+        known = lab_file.note_content(
+            session,
+            file,
+            content_sha256=verdict.sha256.hex(),
+            control_id=verdict.control_id,
+            complete=verdict.completeness is Completeness.PROVEN,
+            lab_map_version_id=version_id,
+        )
+        if known is not None:
+            tally.duplicates += 1
+            lab_file.end_as_duplicate(session, file, of=known, now=now, actor=ACTOR)
+            return
+        fault = verdict.held
+        if fault is None and verdict.control_id and lab_file.has_control_id(session, file, verdict.control_id):
+            fault = Fault(
+                Quarantine.CONTROL_ID_REUSE,
+                "Another file with other content carried this control id: send it again under a new one.",
+            )
+        if fault is not None:
+            tally.held += 1
+            lab_file.end_as_held(session, file, fault, now=now, actor=ACTOR, services=ingest.services)
+            return
+    read = file.messages_read
+    for chunk in _chunks(ingest, file, lab_map):
+        read += len(chunk)
+        tally.add(_store(ingest, lab_file.as_file_ref(file, version_id), lab_map, chunk, read=read, now=now))
+    with ingest.begin() as session:
+        lab_file.end_as_done(session, file, now=ingest.clock(), actor=ACTOR)
+
+
+def _store(
+    ingest: Ingest, file: FileRef, lab_map: LabMap, chunk: list[ReadMessage], *, read: int, now: datetime
+) -> ChunkTally:
+    with ingest.begin() as session:
+        stored = store_chunk(
+            session,
+            chunk,
+            file=file,
+            lab_map=lab_map,
+            now=now,
+            actor=ACTOR,
+            services=ingest.services,
+            indexes=ingest.indexes,
+            cipher=ingest.cipher,
+        )
+        move_position(session, file, stored, messages_read=read, lease_seconds=lab_file.LEASE_SECONDS)
+    return stored
+
+
+def _chunks(ingest: Ingest, file: lab_file.ClaimedFile, lab_map: LabMap) -> Iterator[list[ReadMessage]]:
+    messages = read_messages(_bytes_of(ingest, file), lab_map, skip_messages=file.messages_read)
+    read = (ReadMessage(message, interpret(message, lab_map)) for message in messages)
+    while chunk := list(islice(read, MESSAGES_A_CHUNK)):
+        yield chunk
+
+
+def _bytes_of(ingest: Ingest, file: lab_file.ClaimedFile) -> Iterator[bytes]:
+    return ingest.store.stream(file.key, file.version_id)
+
+
+def _control_of(ingest: Ingest, file: lab_file.ClaimedFile) -> bytes | None:
+    """The control file beside a file, if the lab wrote one."""
+    try:
+        return ingest.store.read(f"{file.key}.ctl")
+    except ServiceError as error:
+        if error.code is Code.NOT_FOUND:
+            return None
+        raise
+
+
+def put_away(ingest: Ingest) -> int:
+    """Moves finished files out of incoming/. Repeating a move changes nothing, so a kill in between is harmless."""
+    with ingest.begin() as session:
+        waiting = lab_file.files_to_move(session, limit=100)
+    for file in waiting:
+        name = file.key.rsplit("/", 1)[-1]
+        folder = f"{file.lab}/quarantine" if file.held else f"{file.lab}/processed/{file.finished_at:%Y/%m/%d}"
+        for ending in ("", *COMPANIONS):
+            try:
+                ingest.store.move(file.key + ending, f"{folder}/{file.ref[:12]}-{name}{ending}")
+            except ServiceError as error:
+                if error.code is not Code.NOT_FOUND:
+                    raise
+        with ingest.begin() as session:
+            lab_file.note_moved(session, file.id)
+    return len(waiting)

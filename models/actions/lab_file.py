@@ -1,0 +1,214 @@
+"""A lab file from arrival to its verdict: every file ends done, held or as a known duplicate (FEATURES 34, 36, 39)."""
+
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import Session
+
+from models.actions import audit
+from models.actions.owed import OwedCase, owe_cases
+from models.actions.result import FileRef
+from models.rules.clinic import CaseKind
+from models.rules.lab import Fault
+from models.rules.service import Services
+from models.tables.bulk import cursor
+from models.tables.result import FileState, LabFile
+
+LEASE_SECONDS: Final = 120
+"""Machine time a reading process may be silent before another takes the file up where it stood."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One object found in a lab's incoming folder."""
+
+    lab: str
+    key: str
+    version_id: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedFile:
+    """A file that this process alone may read until its lease runs out."""
+
+    id: int
+    ref: str
+    lab: str
+    key: str
+    version_id: str
+    messages_read: int
+
+
+def take_arrivals(session: Session, arrivals: Sequence[Arrival], *, now: datetime) -> int:
+    """Notes files that landed, each version once, and says how many are new."""
+    rows = [
+        {
+            "ref": secrets.token_hex(16),
+            "lab": each.lab,
+            "object_key": each.key,
+            "object_version": each.version_id,
+            "size_bytes": each.size_bytes,
+            "state": FileState.ARRIVED,
+            "content_sha256": "",
+            "control_id": "",
+            "detail": "",
+            "complete": False,
+            "messages_read": 0,
+            "rows_read": 0,
+            "rows_detail": 0,
+            "rows_replayed": 0,
+            "moved": False,
+            "arrived_at": now,
+        }
+        for each in arrivals
+    ]
+    if not rows:
+        return 0
+    statement: sa.UpdateBase = (
+        insert(LabFile)
+        .on_conflict_do_nothing(index_elements=["lab", "object_key", "object_version"])
+        .returning(sa.literal_column("lab_file.id"))
+    )
+    return len(session.execute(statement, rows).all())
+
+
+def claim_file(session: Session, *, labs: Iterable[str]) -> ClaimedFile | None:
+    """The oldest file that waits, or whose reader fell silent; claimed for this process alone (ruling 13)."""
+    on = cursor(session)
+    on.execute(
+        """
+        UPDATE lab_file SET state = 'reading', claimed_until = clock_timestamp() + make_interval(secs => %s)
+        WHERE id = (
+            SELECT id FROM lab_file
+            WHERE lab = ANY(%s) AND (state = 'arrived' OR (state = 'reading' AND claimed_until < clock_timestamp()))
+            ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
+        )
+        RETURNING id, ref, lab, object_key, object_version, messages_read
+        """,
+        (LEASE_SECONDS, list(labs)),
+    )
+    row = on.fetchone()
+    return ClaimedFile(*row) if row else None
+
+
+def note_content(
+    session: Session, file: ClaimedFile, *, content_sha256: str, control_id: str, complete: bool, lab_map_version_id: int
+) -> int | None:
+    """Stores what the bytes are. The id of the file that already holds these very bytes, or None when they are new."""
+    on = cursor(session)
+    # Two readers with the same bytes: the lab's lock decides who is first, so that one of them is the duplicate.
+    on.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"lab file {file.lab} {content_sha256}",))
+    on.execute(
+        "SELECT id FROM lab_file WHERE lab = %s AND content_sha256 = %s AND state <> 'duplicate' AND id <> %s",
+        (file.lab, content_sha256, file.id),
+    )
+    known = on.fetchone()
+    if known:
+        return int(known[0])
+    on.execute(
+        "UPDATE lab_file SET content_sha256 = %s, control_id = %s, complete = %s, lab_map_version_id = %s WHERE id = %s",
+        (content_sha256, control_id[:80], complete, lab_map_version_id, file.id),
+    )
+    return None
+
+
+def has_control_id(session: Session, file: ClaimedFile, control_id: str) -> bool:
+    """Whether another file of this lab, with other bytes, carried this control id (lab-messages.md 2.6)."""
+    on = cursor(session)
+    on.execute(
+        "SELECT EXISTS (SELECT FROM lab_file WHERE lab = %s AND control_id = %s AND id <> %s AND state <> 'duplicate')",
+        (file.lab, control_id[:80], file.id),
+    )
+    return bool(on.fetchone()[0])  # type: ignore[index]
+
+
+def end_as_duplicate(session: Session, file: ClaimedFile, *, of: int, now: datetime, actor: str) -> None:
+    """The same bytes again: acknowledged, and without any effect (H9)."""
+    cursor(session).execute(
+        """
+        UPDATE lab_file SET state = 'duplicate', duplicate_of_id = %s, finished_at = %s, claimed_until = NULL
+        WHERE id = %s
+        """,
+        (of, now, file.id),
+    )
+    audit.record(
+        session, action="lab_file.duplicate", subject="lab_file", subject_id=file.id, actor=actor, now=now, of=of
+    )
+
+
+def end_as_held(session: Session, file: ClaimedFile, fault: Fault, *, now: datetime, actor: str, services: Services) -> None:
+    """A file that can't be trusted as a whole: nothing of it was used, and a person has a due time (law 2)."""
+    cursor(session).execute(
+        """
+        UPDATE lab_file SET state = 'held', held_because = %s, detail = %s, finished_at = %s, claimed_until = NULL
+        WHERE id = %s
+        """,
+        (fault.reason.value, fault.detail[:400], now, file.id),
+    )
+    audit.record(
+        session,
+        action="lab_file.held",
+        subject="lab_file",
+        subject_id=file.id,
+        actor=actor,
+        now=now,
+        reason=fault.reason.value,
+    )
+    held = [each.service for each in services.values() if each.service.contract(file.lab) is not None]
+    case = OwedCase(
+        key=f"file:{file.id}",
+        kind=CaseKind.LAB_ROW,
+        lab=file.lab,
+        detail={"quarantine": fault.reason.value, "file_ref": file.ref},
+    )
+    for service in held[:1] or [each.service for each in services.values()][:1]:
+        owe_cases(session, [case], service=service, now=now, actor=actor)
+
+
+def end_as_done(session: Session, file: ClaimedFile, *, now: datetime, actor: str) -> None:
+    """Every message of the file is committed."""
+    cursor(session).execute(
+        "UPDATE lab_file SET state = 'done', finished_at = %s, claimed_until = NULL WHERE id = %s", (now, file.id)
+    )
+    audit.record(session, action="lab_file.done", subject="lab_file", subject_id=file.id, actor=actor, now=now)
+
+
+@dataclass(frozen=True, slots=True)
+class FileToMove:
+    """A finished file that still stands in incoming/."""
+
+    id: int
+    ref: str
+    lab: str
+    key: str
+    held: bool
+    finished_at: datetime
+
+
+def files_to_move(session: Session, *, limit: int) -> list[FileToMove]:
+    """Finished files whose objects were not put away yet: the move itself may be repeated."""
+    on = cursor(session)
+    on.execute(
+        """
+        SELECT id, ref, lab, object_key, state = 'held', finished_at FROM lab_file
+        WHERE NOT moved AND state IN ('done', 'held', 'duplicate') ORDER BY id LIMIT %s
+        """,
+        (limit,),
+    )
+    return [FileToMove(*row) for row in on]
+
+
+def note_moved(session: Session, file_id: int) -> None:
+    """The object stands in processed/ or quarantine/."""
+    cursor(session).execute("UPDATE lab_file SET moved = true WHERE id = %s", (file_id,))
+
+
+def as_file_ref(file: ClaimedFile, lab_map_version_id: int) -> FileRef:
+    """What storing its chunks needs to know of a claimed file."""
+    return FileRef(file.id, file.ref, file.lab, lab_map_version_id)
