@@ -84,11 +84,13 @@ def check_ready(engine: Engine) -> None:
         )
 
 
-def is_demo(url: str) -> bool:
-    """Whether a migrated database was made for invented people."""
+def is_demo(url: str) -> bool | None:
+    """Whether a database was made for invented people; None if it has no tables yet."""
     engine = make_engine(url)
     try:
         with engine.connect() as connection:
+            if connection.execute(text("SELECT to_regclass('installation')")).scalar() is None:
+                return None
             return bool(connection.execute(text("SELECT demo FROM installation")).scalar_one())
     finally:
         engine.dispose()

@@ -187,7 +187,8 @@ def load_settings() -> Settings:
         told = "; ".join(_told(item) for item in reversed(first.values()))
     except ValueError as error:  # a variable that should hold JSON and does not
         told = f"{_variable_named_in(str(error))} is not JSON: see docs/running.md for its form"
-    raise ServiceError(Code.SETTINGS, f"kitpost can't start: {told}.")
+    hint = "" if _local_file() is None else " To look around on this machine with invented people, run: kitpost up."
+    raise ServiceError(Code.SETTINGS, f"kitpost can't start: {told}.{hint}")
 
 
 def key_bytes(secret: SecretStr) -> bytes:

@@ -1,0 +1,27 @@
+"""The kitpost command. Each command stands in a file of its own and imports what it needs when it runs."""
+
+import sys
+
+import typer
+
+from app.cli import deploy, migrate, up
+from models.rules.errors import ServiceError
+
+cli = typer.Typer(
+    name="kitpost",
+    help="Self-sampling kits for a council's sexual health service: every kit accounted for, no positive ever lost.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+cli.command()(up.up)
+cli.command()(migrate.migrate)
+cli.command()(deploy.deploy)
+
+
+def main() -> None:
+    """Runs one command. An expected failure is one sentence and its own exit code; nothing else is caught."""
+    try:
+        cli()
+    except ServiceError as error:
+        typer.echo(error.message, err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,38 @@
+"""`kitpost up`: the whole world on this machine, until Ctrl-C."""
+
+import signal
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+
+def up(
+    seed: Annotated[int, typer.Option(help="What the SMS provider's mischief is drawn from.")] = 1,
+    faults: Annotated[float, typer.Option(min=0, max=1, help="Share of its answers that go wrong.")] = 0.2,
+) -> None:
+    """Run every service on this machine, on loopback, and stay until Ctrl-C.
+
+    PostgreSQL, S3 and SQS, the SMS provider, the courier, sign-in, Prefect's server and worker, and
+    the web application. State, logs and made-up secrets are kept in KITPOST_STATE_DIR.
+    """
+    from app.local import Choices, LocalServices
+    from app.wiring import local_place
+
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
+    place = local_place()
+    typer.echo("Starting the services; the first time takes about half a minute.")
+    try:
+        with LocalServices(
+            place.state_dir, place.settings_file, pg_bin=place.pg_bin, choices=Choices(seed=seed, faults=faults)
+        ) as services:
+            for what, where in services.addresses.items():
+                typer.echo(f"{what:<10}{where}")
+            typer.echo("Ctrl-C ends them all.")
+            services.watch()
+    except KeyboardInterrupt:
+        typer.echo("All ended.")
+
+
+def _as_ctrl_c(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
