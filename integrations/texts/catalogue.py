@@ -242,7 +242,7 @@ def _entry(plain: Mapping[str, Any], purpose: TextPurpose) -> Entry:
             bodies={wording: found[wording] for wording in Wording},
         )
     except KeyError as missing:
-        raise ServiceError(Code.TEMPLATE, f"The text {purpose} lacks {missing} in the catalogue.") from None
+        raise ServiceError(Code.TEMPLATE, f"The text {purpose} lacks {missing.args[0]} in the catalogue.") from None
     if found.get("class") != CLASS_OF[purpose]:
         raise ServiceError(Code.TEMPLATE, f"The text {purpose} must be of class {CLASS_OF[purpose]}: windows differ.")
     return entry
@@ -261,7 +261,7 @@ def _words(plain: Mapping[str, Any], language: Language) -> Words:
             failures={why: found["failures"][why] for why in (*TellableFailure, "several")},
         )
     except (KeyError, ValueError) as wrong:
-        raise ServiceError(Code.TEMPLATE, f"The catalogue's words in {language} lack or miss {wrong}.") from None
+        raise ServiceError(Code.TEMPLATE, f"The catalogue's words in {language} lack or mistake {wrong.args[0]}.") from None
     if words.tests.keys() != set(Test) or len(words.months) != len(_MONTHS):
         raise ServiceError(Code.TEMPLATE, f"The catalogue's words in {language} must name every test and month.")
     return words
