@@ -51,6 +51,8 @@ class Action(StrEnum):
     READ_SAFEGUARDING_NOTES = "read_safeguarding_notes"
     SEE_TIMELINE = "see_timeline"
     """What happened to a kit, without findings."""
+    SEE_AUDIT = "see_audit"
+    """Who looked at a kit and its cases, and what they did."""
 
 
 _ADVISER: Final = frozenset(
@@ -70,6 +72,7 @@ _SENIOR: Final = _ADVISER | {
     Action.SECOND_NO_FURTHER_ACTION,
     Action.RELEASE_AFTER_REVIEW,
     Action.READ_SAFEGUARDING_NOTES,
+    Action.SEE_AUDIT,
 }
 
 GRANTS: Final[Mapping[Role, frozenset[Action]]] = {
@@ -89,7 +92,7 @@ GRANTS: Final[Mapping[Role, frozenset[Action]]] = {
             Action.SEE_TIMELINE,
         }
     ),
-    Role.AUDITOR: frozenset({Action.SEE_TIMELINE}),
+    Role.AUDITOR: frozenset({Action.SEE_TIMELINE, Action.SEE_AUDIT}),
 }
 """The whole of it: `docs/` and the access matrix test are drawn from this table."""
 

@@ -1,0 +1,666 @@
+"""What staff look at: the worklist, one case, one person's contact details, one kit's timeline.
+
+Each look leaves an audit entry in the transaction that reads, so that nothing can be seen without
+it being known who saw it (FEATURES 83; H19). One person is decrypted at a time.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Final
+
+import sqlalchemy as sa
+from sqlmodel import Session, col, select
+
+from models.actions import audit
+from models.actions.clinic import case_facts, confirmations, contact_of, find_case, order_of, standing_proposal
+from models.rules.clinic import OUTCOMES_FOR, AttemptResult, CaseKind, CaseOutcome, Confirmation, Urgency, reacting
+from models.rules.errors import Code, ServiceError
+from models.rules.kit import KitState, normalise_kit_code
+from models.rules.order import read_address
+from models.rules.person import age_on
+from models.rules.secrets import Cipher
+from models.rules.staff import OPENS, Action, Actor, check_may, may
+from models.rules.text import TextPurpose
+from models.rules.vocabulary import DeliveryStatus, Outcome, ReportStatus, Site, Test
+from models.rules.working_days import london_day
+from models.tables.audit import Audit
+from models.tables.clinic import CaseAttempt, ClinicCase, Escalation
+from models.tables.kit import Kit, KitEvent, KitTest
+from models.tables.order import Order, OrderDecision
+from models.tables.person import Person, SafeguardingNote
+from models.tables.release import ReleaseDecision
+from models.tables.result import CommentReview, Effect, LabFile, QuarantinedRow, ResultSeries, ResultVersion
+from models.tables.text import Text, TextState
+
+OLDEST: Final = 5
+"""So many of the oldest due cases stand on top of every page of the worklist, whatever is filtered (FEATURES 63)."""
+
+PAGE: Final = 50
+
+# ── The worklist ─────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class WorklistRow:
+    """One case on the worklist. Who it is about is not here."""
+
+    ref: str
+    service_id: str
+    kind: CaseKind
+    urgency: Urgency
+    kit_code: str
+    lab: str
+    owner_role: str
+    assignee: str
+    due_at: datetime
+    opened_at: datetime
+    escalated_to: str
+    may_open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Worklist:
+    """One page, by due time. `oldest` is filled when a filter or a later page would hide the first ones."""
+
+    rows: Sequence[WorklistRow]
+    oldest: Sequence[WorklistRow]
+    counts: Mapping[CaseKind, int]
+    """Open cases of each kind that this person may see, filtered or not."""
+    overdue: int
+    page: int
+    pages: int
+
+
+_URGENCY_RANK: Final = sa.case(
+    {urgency.value: rank for rank, urgency in enumerate(Urgency)}, value=sa.cast(col(ClinicCase.urgency), sa.String)
+)
+
+
+def worklist(session: Session, *, by: Actor, now: datetime, kind: CaseKind | None = None, page: int = 1) -> Worklist:
+    """Open cases that this person may see, oldest due first, and the more urgent first where the due time is one.
+
+    Raises ServiceError(NOT_ALLOWED) for somebody who may see no case of any kind.
+    """
+    seen = _visible(by)
+    counted = session.exec(
+        select(ClinicCase.kind, sa.func.count(), sa.func.count().filter(col(ClinicCase.due_at) <= now))
+        .where(col(ClinicCase.closed_at).is_(None), seen)
+        .group_by(col(ClinicCase.kind))
+    ).all()
+    counts = {CaseKind(each): number for each, number, _ in counted}
+    total = sum(counts.values()) if kind is None else counts.get(kind, 0)
+    pages = max(1, -(-total // PAGE))
+    page = min(max(page, 1), pages)
+    wanted = seen if kind is None else sa.and_(seen, col(ClinicCase.kind) == kind)
+    rows = _rows(session, wanted, by, offset=(page - 1) * PAGE, limit=PAGE)
+    is_whole = kind is None and page == 1
+    for service_id in sorted({row.service_id for row in rows}):
+        audit.record(
+            session,
+            action="worklist.viewed",
+            subject="worklist",
+            subject_id=0,
+            actor=by.audit_name,
+            now=now,
+            service_id=service_id,
+            kind=kind.value if kind else "",
+            cases=sum(row.service_id == service_id for row in rows),
+        )
+    return Worklist(
+        rows=rows,
+        oldest=() if is_whole else _rows(session, seen, by, offset=0, limit=OLDEST),
+        counts=counts,
+        overdue=sum(late for _, _, late in counted),
+        page=page,
+        pages=pages,
+    )
+
+
+def _visible(by: Actor) -> sa.ColumnElement[bool]:
+    """Which cases this person may know of: per service, the kinds they may open or oversee."""
+    kinds_in: dict[str, list[CaseKind]] = {}
+    for service_id in sorted(by.service_ids):
+        oversees = may(by, Action.OVERSEE_CASES, service_id)
+        kinds = [kind for kind in CaseKind if oversees or may(by, OPENS[kind], service_id)]
+        if kinds:
+            kinds_in[service_id] = kinds
+    if not kinds_in:
+        raise ServiceError(Code.NOT_ALLOWED, "Your role has no worklist: ask your service manager.")
+    return sa.or_(
+        *(
+            sa.and_(col(ClinicCase.service_id) == service_id, col(ClinicCase.kind).in_(kinds))
+            for service_id, kinds in kinds_in.items()
+        )
+    )
+
+
+def _rows(session: Session, wanted: sa.ColumnElement[bool], by: Actor, *, offset: int, limit: int) -> list[WorklistRow]:
+    told = (
+        select(Escalation.role)
+        .where(col(Escalation.case_id) == col(ClinicCase.id), col(Escalation.due_at) == col(ClinicCase.due_at))
+        .order_by(col(Escalation.step).desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    found = session.exec(
+        select(ClinicCase, Kit.code, told)
+        .join(Kit, col(Kit.id) == col(ClinicCase.kit_id), isouter=True)
+        .where(col(ClinicCase.closed_at).is_(None), wanted)
+        .order_by(col(ClinicCase.due_at), _URGENCY_RANK, col(ClinicCase.id))
+        .offset(offset)
+        .limit(limit)
+    )
+    return [
+        WorklistRow(
+            ref=case.ref,
+            service_id=case.service_id,
+            kind=case.kind,
+            urgency=case.urgency,
+            kit_code=code or "",
+            lab=case.lab,
+            owner_role=case.owner_role,
+            assignee=case.assignee,
+            due_at=case.due_at,
+            opened_at=case.opened_at,
+            escalated_to=role or "",
+            may_open=may(by, OPENS[case.kind], case.service_id),
+        )
+        for case, code, role in found
+    ]
+
+
+# ── One case ─────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class VersionLine:
+    """One version of one result. `comment` is the lab's, where a person must read it."""
+
+    outcome: Outcome
+    status: ReportStatus
+    effect: Effect
+    is_current: bool
+    recorded_at: datetime
+    lab_time: datetime | None
+    comment: str
+    comment_read: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ResultLine:
+    """One test at one site: its versions, newest first, or none when nothing has come back."""
+
+    test: Test
+    site: Site
+    requested: bool
+    versions: Sequence[VersionLine]
+
+
+@dataclass(frozen=True, slots=True)
+class TextLine:
+    """One text of this order: what it was for and how far it got. Its words are not kept."""
+
+    purpose: TextPurpose
+    state: TextState
+    status: DeliveryStatus | None
+    owed_at: datetime
+    sent_at: datetime | None
+    settled_at: datetime | None
+    template_version: str
+    cancelled_because: str
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionLine:
+    """One decision about the kit's results: what, why, by which rule and which configuration (FEATURES 84)."""
+
+    kind: str
+    reasons: Sequence[str]
+    rule_version: str
+    service_version_id: int
+    actor: str
+    decided_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptLine:
+    """One try, or a note."""
+
+    result: AttemptResult
+    note: str
+    actor: str
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierKit:
+    """Another kit of the same person."""
+
+    code: str
+    state: KitState
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CaseView:
+    """One case on one screen. Without the right to read results, `results` says only whether one has come."""
+
+    ref: str
+    version: int
+    service_id: str
+    kind: CaseKind
+    urgency: Urgency
+    owner_role: str
+    assignee: str
+    due_at: datetime
+    opened_at: datetime
+    closed_at: datetime | None
+    closed_by: str
+    outcome: CaseOutcome | None
+    kit_code: str
+    lab: str
+    detail: Mapping[str, object]
+    may: frozenset[Action]
+    age_years: int | None
+    text_consent: bool
+    voicemail_consent: bool
+    letter_consent: bool
+    safe_times: str
+    language: str
+    wording: str
+    has_contact: bool
+    has_safeguarding_note: bool
+    answers: Mapping[str, object]
+    order_reasons: Sequence[str]
+    reads_results: bool
+    results: Sequence[ResultLine]
+    rows_in_quarantine: int
+    decisions: Sequence[DecisionLine]
+    texts: Sequence[TextLine]
+    attempts: Sequence[AttemptLine]
+    attempt_counts: Mapping[AttemptResult, int]
+    reacting: Sequence[Test]
+    confirmed: Mapping[Test, Confirmation]
+    escalated_to: Sequence[tuple[str, datetime]]
+    proposed_by: str
+    """Who wishes to end this without further action; empty when nobody does."""
+    earlier_kits: Sequence[EarlierKit]
+    outcomes: Sequence[CaseOutcome]
+    """The ways in which a case of this kind may end."""
+    comment_waits: bool
+
+
+def case_view(session: Session, ref: str, *, by: Actor, now: datetime, cipher: Cipher) -> CaseView:
+    """Everything about one case but who it is about, for somebody who may open it."""
+    case = find_case(session, ref, by)
+    assert case.id is not None  # a stored row
+    allowed = frozenset(action for action in Action if may(by, action, case.service_id))
+    reads_results = Action.READ_RESULTS in allowed
+    kit = session.get(Kit, case.kit_id) if case.kit_id is not None else None
+    order, contact = order_of(session, case), contact_of(session, case)
+    person = session.get(Person, order.person_id) if order else None
+    facts, proposal = case_facts(session, case), standing_proposal(session, case)
+    results = _results(session, kit, cipher) if kit and reads_results else _whether_come(session, kit)
+    audit.record(
+        session,
+        action="case.viewed",
+        subject="clinic_case",
+        subject_id=case.id,
+        actor=by.audit_name,
+        now=now,
+        service_id=case.service_id,
+        results=reads_results,
+        versions=sum(len(line.versions) for line in results),
+    )
+    return CaseView(
+        ref=case.ref,
+        version=case.version,
+        service_id=case.service_id,
+        kind=case.kind,
+        urgency=case.urgency,
+        owner_role=case.owner_role,
+        assignee=case.assignee,
+        due_at=case.due_at,
+        opened_at=case.opened_at,
+        closed_at=case.closed_at,
+        closed_by=case.closed_by,
+        outcome=case.outcome,
+        kit_code=kit.code if kit else "",
+        lab=case.lab or (kit.lab if kit else ""),
+        detail=case.detail,
+        may=allowed,
+        age_years=_age(person, now, cipher) if person and reads_results else None,
+        text_consent=facts.text_consent,
+        voicemail_consent=facts.voicemail_consent,
+        letter_consent=facts.letter_consent,
+        safe_times=contact.safe_times if contact else "",
+        language=contact.language if contact else "",
+        wording=contact.wording if contact else "",
+        has_contact=contact is not None,
+        has_safeguarding_note=person is not None and _has_note(session, person),
+        answers=_answers(case, order) if reads_results else {},
+        order_reasons=_order_reasons(session, order) if reads_results else (),
+        reads_results=reads_results,
+        results=results,
+        rows_in_quarantine=_rows_in_quarantine(session, kit),
+        decisions=_decisions(session, kit) if kit and reads_results else (),
+        texts=_texts(session, order) if order and reads_results else (),
+        attempts=_attempts(session, case, cipher),
+        attempt_counts=facts.attempts,
+        reacting=sorted(reacting(facts.items)) if reads_results else (),
+        confirmed=confirmations(session, case) if reads_results else {},
+        escalated_to=_escalated(session, case),
+        proposed_by=proposal.actor if proposal else "",
+        earlier_kits=_earlier_kits(session, person, kit) if person and reads_results else (),
+        outcomes=[each for each in CaseOutcome if each in OUTCOMES_FOR[case.kind]],
+        comment_waits=any(
+            version.comment and version.is_current and not version.comment_read
+            for line in results
+            for version in line.versions
+        ),
+    )
+
+
+def _results(session: Session, kit: Kit, cipher: Cipher) -> list[ResultLine]:
+    requested = _requested(session, kit)
+    reviewed = set(session.exec(select(CommentReview.version_id).where(col(CommentReview.kit_id) == kit.id)))
+    versions: dict[tuple[Test, Site], list[VersionLine]] = defaultdict(list)
+    found = session.exec(
+        select(ResultVersion, ResultSeries.current_version_id, LabFile.ref)
+        .join(ResultSeries, col(ResultSeries.id) == col(ResultVersion.series_id))
+        .join(LabFile, col(LabFile.id) == col(ResultVersion.file_id))
+        .where(col(ResultVersion.kit_id) == kit.id)
+        .order_by(col(ResultVersion.id).desc())
+    )
+    for version, current_id, file_ref in found:
+        place = f"{file_ref}:{version.position}:{version.row_key}"
+        versions[version.test, version.site].append(
+            VersionLine(
+                outcome=version.outcome,
+                status=version.status,
+                effect=version.effect,
+                is_current=version.id == current_id,
+                recorded_at=version.recorded_at,
+                lab_time=version.lab_time,
+                comment=cipher.decrypt("result_version", "comment", place, version.comment) if version.comment else "",
+                comment_read=version.id in reviewed,
+            )
+        )
+    return [
+        ResultLine(test, site, (test, site) in requested, versions.get((test, site), ()))
+        for test, site in sorted(requested | versions.keys())
+    ]
+
+
+def _whether_come(session: Session, kit: Kit | None) -> list[ResultLine]:
+    """Requested tests without what came back: for somebody who chases a lab and may not read results."""
+    if kit is None:
+        return []
+    return [ResultLine(test, site, requested=True, versions=()) for test, site in sorted(_requested(session, kit))]
+
+
+def _requested(session: Session, kit: Kit) -> set[tuple[Test, Site]]:
+    found = session.exec(select(KitTest.test, KitTest.site).where(col(KitTest.kit_id) == kit.id))
+    return {(Test(test), Site(site)) for test, site in found}
+
+
+def _rows_in_quarantine(session: Session, kit: Kit | None) -> int:
+    if kit is None:
+        return 0
+    return session.exec(
+        select(sa.func.count())
+        .select_from(QuarantinedRow)
+        .where(col(QuarantinedRow.kit_id) == kit.id, col(QuarantinedRow.resolved_at).is_(None))
+    ).one()
+
+
+def _age(person: Person, now: datetime, cipher: Cipher) -> int:
+    born = cipher.decrypt("person", "date_of_birth", person.ref, person.date_of_birth)
+    return age_on(date.fromisoformat(born), london_day(now))
+
+
+def _has_note(session: Session, person: Person) -> bool:
+    note = select(SafeguardingNote.id).where(col(SafeguardingNote.person_id) == person.id).limit(1)
+    return session.exec(note).first() is not None
+
+
+_ANSWERED: Final = frozenset({CaseKind.ORDER_REVIEW, CaseKind.SAFEGUARDING})
+"""Kinds that are about what the person answered."""
+
+
+def _answers(case: ClinicCase, order: Order | None) -> Mapping[str, object]:
+    return order.answers if order and case.kind in _ANSWERED else {}
+
+
+def _order_reasons(session: Session, order: Order | None) -> Sequence[str]:
+    if order is None or order.current_decision_id is None:
+        return ()
+    decision = session.get(OrderDecision, order.current_decision_id)
+    return decision.reasons if decision else ()
+
+
+def _decisions(session: Session, kit: Kit) -> list[DecisionLine]:
+    found = session.exec(
+        select(ReleaseDecision).where(col(ReleaseDecision.kit_id) == kit.id).order_by(col(ReleaseDecision.id).desc())
+    )
+    return [
+        DecisionLine(d.kind.value, d.reasons, d.rule_version, d.service_version_id, d.actor, d.decided_at)
+        for d in found
+    ]
+
+
+def _texts(session: Session, order: Order) -> list[TextLine]:
+    found = session.exec(select(Text).where(col(Text.order_id) == order.id).order_by(col(Text.id).desc()))
+    return [
+        TextLine(
+            t.purpose,
+            t.state,
+            t.status,
+            t.owed_at,
+            t.sent_at,
+            t.settled_at,
+            t.template_version,
+            t.cancelled_because,
+        )
+        for t in found
+    ]
+
+
+def _attempts(session: Session, case: ClinicCase, cipher: Cipher) -> list[AttemptLine]:
+    found = session.exec(
+        select(CaseAttempt).where(col(CaseAttempt.case_id) == case.id).order_by(col(CaseAttempt.id).desc())
+    )
+    return [
+        AttemptLine(
+            a.result,
+            cipher.decrypt("case_attempt", "note", a.ref, a.note) if a.note else "",
+            a.actor,
+            a.occurred_at,
+        )
+        for a in found
+    ]
+
+
+def _escalated(session: Session, case: ClinicCase) -> list[tuple[str, datetime]]:
+    found = session.exec(
+        select(Escalation)
+        .where(col(Escalation.case_id) == case.id, col(Escalation.due_at) == case.due_at)
+        .order_by(col(Escalation.step))
+    )
+    return [(step.role, step.told_at) for step in found]
+
+
+def _earlier_kits(session: Session, person: Person, kit: Kit | None) -> list[EarlierKit]:
+    found = session.exec(select(Kit).where(col(Kit.person_id) == person.id).order_by(col(Kit.id).desc()))
+    return [EarlierKit(k.code, k.state, k.created_at) for k in found if kit is None or k.id != kit.id]
+
+
+# ── Who somebody is ──────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class ContactDetails:
+    """Who a case is about and how to reach them. Lives as long as the page that shows it."""
+
+    given_name: str
+    family_name: str
+    date_of_birth: date
+    mobile: str
+    mobile_proved_at: datetime
+    address_lines: Sequence[str]
+    postcode: str
+
+    def __repr__(self) -> str:
+        return "ContactDetails()"
+
+
+def reveal(session: Session, ref: str, *, by: Actor, now: datetime, cipher: Cipher) -> ContactDetails:
+    """Name, date of birth, mobile and address of the person of one case. The reveal itself is audited.
+
+    Raises ServiceError(NOT_FOUND) for a case about no person.
+    """
+    case = find_case(session, ref, by)
+    check_may(by, Action.REVEAL_CONTACT, case.service_id)
+    contact = contact_of(session, case)
+    person = session.get(Person, contact.person_id) if contact else None
+    if contact is None or person is None:
+        raise ServiceError(Code.NOT_FOUND, "This case is about no person: there are no contact details.")
+    assert case.id is not None  # a stored row
+    audit.record(
+        session,
+        action="contact.revealed",
+        subject="clinic_case",
+        subject_id=case.id,
+        actor=by.audit_name,
+        now=now,
+        service_id=case.service_id,
+        contact_id=contact.id,
+        person_id=person.id,
+    )
+    address = read_address(cipher.decrypt("contact", "delivery_address", contact.ref, contact.delivery_address))
+    return ContactDetails(
+        given_name=cipher.decrypt("person", "given_name", person.ref, person.given_name),
+        family_name=cipher.decrypt("person", "family_name", person.ref, person.family_name),
+        date_of_birth=date.fromisoformat(cipher.decrypt("person", "date_of_birth", person.ref, person.date_of_birth)),
+        mobile=cipher.decrypt("contact", "mobile", contact.ref, contact.mobile),
+        mobile_proved_at=contact.mobile_proved_at,
+        address_lines=address.lines,
+        postcode=address.postcode,
+    )
+
+
+def safeguarding_notes(
+    session: Session, ref: str, *, by: Actor, now: datetime, cipher: Cipher
+) -> list[tuple[datetime, str]]:
+    """The safeguarding notes on the person of one case, newest first, for those who may read them. Audited."""
+    case = find_case(session, ref, by)
+    check_may(by, Action.READ_SAFEGUARDING_NOTES, case.service_id)
+    order = order_of(session, case)
+    assert case.id is not None  # a stored row
+    audit.record(
+        session,
+        action="safeguarding_notes.read",
+        subject="clinic_case",
+        subject_id=case.id,
+        actor=by.audit_name,
+        now=now,
+        service_id=case.service_id,
+    )
+    found = session.exec(
+        select(SafeguardingNote)
+        .where(col(SafeguardingNote.person_id) == (order.person_id if order else None))
+        .order_by(col(SafeguardingNote.id).desc())
+    )
+    return [(note.created_at, cipher.decrypt("safeguarding_note", "note", note.ref, note.note)) for note in found]
+
+
+# ── One kit ──────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class EventLine:
+    """One thing that happened. `detail` is empty for somebody who may not read results."""
+
+    kind: str
+    detail: Mapping[str, object]
+    actor: str
+    occurred_at: datetime
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """What happened to one kit, oldest first, and for those entitled what was decided, told and looked at."""
+
+    kit_code: str
+    state: KitState
+    lab: str
+    expires_on: date | None
+    events: Sequence[EventLine]
+    reads_results: bool
+    decisions: Sequence[DecisionLine]
+    texts: Sequence[TextLine]
+    looks: Sequence[tuple[datetime, str, str]]
+    """When, who, and what kind of look or act: the audit of the kit and of its cases."""
+
+
+def kit_timeline(session: Session, code: str, *, by: Actor, now: datetime) -> Timeline:
+    """The timeline of a kit by its code, as people write it. Audited.
+
+    Raises ServiceError(BAD_INPUT) for a mistyped code, ServiceError(NOT_FOUND) for an unknown one and
+    another service's, in the same words.
+    """
+    wanted = normalise_kit_code(code)
+    if wanted is None:
+        raise ServiceError(Code.BAD_INPUT, "This is no kit code: check each of its ten characters.")
+    kit = session.exec(select(Kit).where(col(Kit.code) == wanted)).one_or_none()
+    if kit is None or kit.service_id not in by.service_ids:
+        raise ServiceError(Code.NOT_FOUND, "There is no such kit: check each of its ten characters.")
+    check_may(by, Action.SEE_TIMELINE, kit.service_id)
+    reads_results = may(by, Action.READ_RESULTS, kit.service_id)
+    assert kit.id is not None  # a stored row
+    looks = _looks(session, kit) if may(by, Action.SEE_AUDIT, kit.service_id) else ()
+    audit.record(
+        session,
+        action="kit.timeline_viewed",
+        subject="kit",
+        subject_id=kit.id,
+        actor=by.audit_name,
+        now=now,
+        service_id=kit.service_id,
+        results=reads_results,
+    )
+    order = session.get(Order, kit.order_id)
+    events = session.exec(
+        select(KitEvent).where(col(KitEvent.kit_id) == kit.id).order_by(col(KitEvent.occurred_at), col(KitEvent.id))
+    )
+    return Timeline(
+        kit_code=kit.code,
+        state=kit.state,
+        lab=kit.lab,
+        expires_on=kit.expires_on,
+        events=[
+            EventLine(e.kind, e.detail if reads_results else {}, e.actor, e.occurred_at, e.recorded_at) for e in events
+        ],
+        reads_results=reads_results,
+        decisions=_decisions(session, kit) if reads_results else (),
+        texts=_texts(session, order) if order and reads_results else (),
+        looks=looks,
+    )
+
+
+def _looks(session: Session, kit: Kit) -> Sequence[tuple[datetime, str, str]]:
+    cases = select(ClinicCase.id).where(col(ClinicCase.kit_id) == kit.id)
+    found = session.exec(
+        select(Audit)
+        .where(
+            sa.or_(
+                sa.and_(col(Audit.subject) == "kit", col(Audit.subject_id) == kit.id),
+                sa.and_(col(Audit.subject) == "clinic_case", col(Audit.subject_id).in_(cases)),
+            )
+        )
+        .order_by(col(Audit.id))
+    )
+    return [(entry.occurred_at, entry.actor, entry.action) for entry in found]
