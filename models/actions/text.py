@@ -1,0 +1,402 @@
+"""Sends what is owed, once: the switch, bursts, claims, and what each call came to (law 7; H9, H11).
+
+The row is the outbox. A claim inserts the attempt before the provider is called, and whatever is not
+known afterwards is looked up (see `text_status`), never sent again blindly. Everything here may be
+repeated: a second answer or a rerun meets a state that it can't move backwards.
+
+Leases and backoff run on the database's own clock; windows on `now` (ruling 12).
+"""
+
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final, assert_never
+
+import sqlalchemy as sa
+from sqlmodel import Session, col, select
+
+from models.actions import audit
+from models.actions.owed import OwedText, owe_texts
+from models.actions.text_moves import (
+    CODE_LENGTH,
+    OUT,
+    Counts,
+    Held,
+    Rendered,
+    Run,
+    Toolbox,
+    become_unsure,
+    end_attempt,
+    fail,
+    hand_over,
+    id_of,
+    lock_attempts,
+    lock_kits,
+    machine_now,
+    note,
+    render_text,
+    see,
+    tell,
+)
+from models.rules.errors import Code, ServiceError
+from models.rules.release import ReleaseKind
+from models.rules.secrets import MOBILE
+from models.rules.service import Service
+from models.rules.text import ExpectCall, TextPurpose, window_of
+from models.rules.text_delivery import (
+    LEASE,
+    REFUSED,
+    SAID_ELSEWHERE,
+    Answer,
+    Decided,
+    DidNotSend,
+    Leaving,
+    MayHave,
+    Obstacle,
+    Sighting,
+    Took,
+    WillNot,
+    backoff,
+    is_result,
+    obstacle,
+    still_stands,
+)
+from models.rules.working_days import is_open
+from models.tables.kit import Kit
+from models.tables.order import Order
+from models.tables.person import Contact, MobileHolder
+from models.tables.release import ReleaseDecision
+from models.tables.service import Installation
+from models.tables.text import AttemptState, Text, TextAttempt, TextState
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedText:
+    """One attempt, committed before its call. Printing it shows neither number nor words."""
+
+    attempt_id: int
+    attempt_ref: str
+    to_e164: str = field(repr=False)
+    body: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """One batch of claims. `looked_at` counts what was decided about, sent or not: zero means nothing is due."""
+
+    claimed: tuple[ClaimedText, ...] = ()
+    looked_at: int = 0
+    counts: Counts = field(default_factory=Counter)
+
+
+# ── The switch, and bursts ───────────────────────────────────────────────────────────────────
+
+
+def set_sending(session: Session, *, stopped: bool, actor: str, because: str, now: datetime) -> None:
+    """The kill switch (FEATURES 79; H11): from the commit on no text is claimed. Calls already begun end.
+
+    Raises ServiceError(DATABASE_NOT_READY) where there is no switch to throw.
+    """
+    changed = session.execute(sa.update(Installation).values(sending_stopped=stopped).returning(col(Installation.id)))
+    if changed.scalar_one_or_none() is None:
+        raise ServiceError(Code.DATABASE_NOT_READY, "This database was never set up: run kitpost migrate first.")
+    action = "texts.stopped" if stopped else "texts.started"
+    audit.record(session, action=action, subject="installation", subject_id=1, actor=actor, now=now, because=because)
+
+
+def sending_stopped(session: Session) -> bool:
+    """Whether the kill switch is set."""
+    return bool(session.exec(select(Installation.sending_stopped)).one_or_none())
+
+
+def hold_burst(session: Session, *, service: Service, now: datetime, actor: str) -> tuple[int, int]:
+    """Holds what is due beyond the service's ceiling for one run, oldest first. Returns (free to go, held by now).
+
+    A held text waits for `release_burst` by a person. Ceiling: `max_per_run` (H11; FEATURES 79).
+    """
+    place = sa.func.row_number().over(order_by=(col(Text.not_before), col(Text.id))).label("place")
+    due = sa.select(col(Text.id), place).where(*_due(service, now), col(Text.released_by).is_(None)).subquery()
+    newly = session.execute(
+        sa.update(Text)
+        .where(col(Text.id) == due.c.id, due.c.place > service.texts.max_per_run, col(Text.state) == TextState.OWED)
+        .values(held_at=now)
+        .returning(col(Text.id))
+        .execution_options(synchronize_session=False)
+    ).all()
+    if newly:
+        audit.record(
+            session,
+            action="texts.held",
+            subject="service",
+            subject_id=0,
+            actor=actor,
+            now=now,
+            service_id=service.id,
+            texts=len(newly),
+        )
+    free = session.execute(sa.select(sa.func.count()).select_from(Text).where(*_due(service, now))).scalar_one()
+    waiting = (col(Text.service_id) == service.id, col(Text.state) == TextState.OWED, col(Text.held_at).is_not(None))
+    held = session.execute(sa.select(sa.func.count()).select_from(Text).where(*waiting)).scalar_one()
+    return free, held
+
+
+def release_burst(session: Session, *, service_id: str, actor: str, because: str, now: datetime) -> int:
+    """A named person lets the held texts of a service go, and says why. Returns how many."""
+    freed = session.execute(
+        sa.update(Text)
+        .where(col(Text.service_id) == service_id, col(Text.state) == TextState.OWED, col(Text.held_at).is_not(None))
+        .values(held_at=None, released_by=actor)
+        .returning(col(Text.id))
+        .execution_options(synchronize_session=False)
+    ).all()
+    audit.record(
+        session,
+        action="texts.released",
+        subject="service",
+        subject_id=0,
+        actor=actor,
+        now=now,
+        service_id=service_id,
+        because=because,
+        texts=len(freed),
+    )
+    return len(freed)
+
+
+def _due(service: Service, now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+    """Owed texts of a service that may leave at this moment: their window is open and nothing holds them."""
+    open_now = [purpose for purpose in TextPurpose if is_open(now, window_of(purpose, service.texts))]
+    return (
+        col(Text.service_id) == service.id,
+        col(Text.state) == TextState.OWED,
+        col(Text.not_before) <= now,
+        col(Text.held_at).is_(None),
+        sa.or_(col(Text.retry_at).is_(None), col(Text.retry_at) <= sa.func.clock_timestamp()),
+        col(Text.purpose).in_(open_now),
+    )
+
+
+# ── Claiming ─────────────────────────────────────────────────────────────────────────────────
+
+
+def claim_texts(session: Session, *, service_id: str, limit: int, now: datetime, tools: Toolbox, actor: str) -> Claims:
+    """Claims up to `limit` due texts of a service: each gets its attempt row before anyone calls out.
+
+    Under the kit's lock everything is looked at again: the switch, the window, the decision, the kit,
+    consent and the number (rulings 2, 10, 14). What may not leave is cancelled, or handed to the clinic.
+    """
+    service = tools.services[service_id].service
+    if sending_stopped(session):
+        return Claims()
+    due = _due(service, now)
+    wanted = session.exec(
+        select(Text.id, Text.kit_id).where(*due).order_by(col(Text.not_before), col(Text.id)).limit(limit)
+    ).all()
+    kits = lock_kits(session, {kit_id for _, kit_id in wanted if kit_id is not None})
+    texts = session.exec(
+        select(Text)
+        .where(col(Text.id).in_([text_id for text_id, _ in wanted]), *due)
+        .order_by(col(Text.id))
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).all()
+    run = Run(session, now, machine_now(session), tools, actor)
+    facts = _gather(run, texts, kits, service)
+    claimed = []
+    for text in sorted(texts, key=_lock_order):
+        if id_of(text) not in facts:
+            run.counts["alarm"] += 1
+            hand_over(run, text, "unreadable")
+            continue
+        leaving, to_e164, contact = facts[id_of(text)]
+        stop = obstacle(leaving, now=now, proof_max_age_days=service.release.number_proof_max_age_days)
+        if stop is not None:
+            _stop(run, text, stop)
+            continue
+        try:
+            rendered = render_text(run, text, contact)
+        except ServiceError as fault:
+            run.counts["alarm"] += 1
+            hand_over(run, text, fault.code.value)
+            continue
+        claimed.append(_attempt(run, text, rendered, to_e164))
+    session.flush()
+    return Claims(tuple(claimed), len(wanted), run.counts)
+
+
+def _gather(
+    run: Run, texts: Sequence[Text], kits: Mapping[int, Kit], service: Service
+) -> dict[int, tuple[Leaving, str, Contact]]:
+    """What the rule looks at, the number and the contact, for each text whose number can be opened."""
+    session, tools = run.session, run.tools
+    contacts = {
+        contact.id: contact
+        for contact in session.exec(select(Contact).where(col(Contact.id).in_([text.contact_id for text in texts])))
+    }
+    decisions = _decisions(session, texts, kits)
+    asked_with = dict(
+        session.exec(
+            select(Order.id, Order.contact_id).where(col(Order.id).in_([text.order_id for text in texts]))
+        ).all()
+    )
+    mobiles = {key: mobile for key, contact in contacts.items() if (mobile := _mobile(run, contact))}
+    digests = {key: tools.indexes.live(MOBILE, service.id, mobile) for key, mobile in mobiles.items()}
+    holders = {
+        holder.digest: holder
+        for holder in session.exec(
+            select(MobileHolder).where(
+                col(MobileHolder.service_id) == service.id,
+                col(MobileHolder.digest).in_([digest for many in digests.values() for digest in many]),
+            )
+        )
+    }
+    found = {}
+    for text in texts:
+        kit = kits.get(text.kit_id) if text.kit_id is not None else None
+        contact = contacts[text.contact_id]
+        if contact.id not in mobiles:
+            continue
+        holder = next((holders[digest] for digest in digests[contact.id] if digest in holders), None)
+        decided = decisions.get(text.decision_id)
+        current = decisions.get(kit.current_decision_id) if kit is not None else None
+        leaving = Leaving(
+            purpose=text.purpose,
+            stands=not is_result(text.purpose) or still_stands(text.purpose, decided, current),
+            kit_state=kit.state if kit is not None else None,
+            kit_frozen=kit is not None and kit.frozen_at is not None,
+            own_contact=text.contact_id == (kit.contact_id if kit is not None else asked_with[text.order_id]),
+            text_consent=contact.text_consent,
+            number_theirs=holder is not None and holder.person_id == contact.person_id,
+            number_frozen=(
+                holder is not None and holder.frozen_at is not None and contact.mobile_proved_at <= holder.frozen_at
+            ),
+            proved_at=contact.mobile_proved_at,
+        )
+        found[id_of(text)] = (leaving, mobiles[contact.id], contact)
+    return found
+
+
+def _mobile(run: Run, contact: Contact) -> str | None:
+    """The number, or None where the column was changed or moved. A key that is missing stops everything."""
+    try:
+        return run.tools.cipher.decrypt("contact", "mobile", contact.ref, contact.mobile)
+    except ServiceError as fault:
+        if fault.code is Code.UNEXPECTED:
+            return None
+        raise
+
+
+def _decisions(session: Session, texts: Sequence[Text], kits: Mapping[int, Kit]) -> dict[int | None, Decided]:
+    ids = {text.decision_id for text in texts} | {kit.current_decision_id for kit in kits.values()}
+    rows = session.exec(
+        select(ReleaseDecision.id, ReleaseDecision.kind, ReleaseDecision.digest).where(
+            col(ReleaseDecision.id).in_([each for each in ids if each is not None])
+        )
+    )
+    return {key: Decided(key, ReleaseKind(kind), digest) for key, kind, digest in rows if key is not None}
+
+
+def _attempt(run: Run, text: Text, rendered: Rendered, to_e164: str) -> ClaimedText:
+    """The attempt row and the text's move to SENDING: from the commit on it is never sent by anyone else."""
+    body_hmac = run.tools.indexes.content_hmac(rendered.body.encode())
+    text.attempts += 1
+    text.state, text.status, text.retry_at = TextState.SENDING, None, None
+    text.template_version, text.body_hmac = rendered.template_version, body_hmac
+    attempt = TextAttempt(
+        ref=secrets.token_hex(16),
+        text_id=id_of(text),
+        number=text.attempts,
+        provider=run.tools.provider,
+        started_at=run.machine,
+        lease_until=run.machine + LEASE,
+    )
+    run.session.add_all([text, attempt])
+    run.session.flush()
+    assert attempt.id is not None  # flushed above
+    note(run, text, "text.attempted", attempt=attempt.ref, body_hmac=body_hmac.hex(), template=text.template_version)
+    run.counts["attempted"] += 1
+    return ClaimedText(attempt.id, attempt.ref, to_e164, rendered.body)
+
+
+def _stop(run: Run, text: Text, why: Obstacle) -> None:
+    """A text that may not leave: cancelled where something newer says it, else the clinic's (never lost)."""
+    if why in SAID_ELSEWHERE or not is_result(text.purpose):
+        text.state, text.cancelled_because, text.settled_at = TextState.CANCELLED, why.value, run.now
+        run.session.add(text)
+        run.counts["cancelled"] += 1
+        tell(run, text, "text.cancelled", why=why.value)
+        return
+    hand_over(run, text, why.value)
+    if why is Obstacle.NUMBER_NOT_FRESH:
+        # The neutral words instead of the content, beside the case (ruling 14).
+        neutral = OwedText(text.order_id, text.kit_id, text.contact_id, ExpectCall(), text.tells, text.decision_id)
+        owe_texts(run.session, [neutral], service=run.service_of(text), now=run.now, cipher=run.tools.cipher)
+
+
+def _lock_order(text: Text) -> tuple[bool, int, int]:
+    return (text.kit_id is None, text.kit_id or 0, id_of(text))
+
+
+# ── What the call came to ────────────────────────────────────────────────────────────────────
+
+
+def record_answers(
+    session: Session, answers: Iterable[tuple[int, Answer]], *, now: datetime, tools: Toolbox, actor: str
+) -> Counts:
+    """Writes down what each attempt's one call came to, by attempt id. Repeating it changes nothing."""
+    listed = dict(answers)
+    run = Run(session, now, machine_now(session), tools, actor)
+    for held in lock_attempts(session, listed):
+        answer = listed[held.attempt_id]
+        match answer:
+            case Took():
+                see(run, held, Sighting(answer.provider_id, answer.status))
+            case DidNotSend():
+                _record_not_sent(run, held, answer)
+            case WillNot():
+                _record_refused(run, held, answer)
+            case MayHave():
+                if held.attempt.state is AttemptState.STARTED:
+                    held.attempt.error_code = answer.code[:CODE_LENGTH]
+                    become_unsure(run, held)
+            case _:
+                assert_never(answer)
+        session.add_all([held.attempt, held.text])
+    session.flush()
+    return run.counts
+
+
+_OPEN: Final = frozenset({AttemptState.STARTED, AttemptState.UNSURE})
+
+
+def _record_not_sent(run: Run, held: Held, answer: DidNotSend) -> None:
+    attempt, text = held.attempt, held.text
+    if attempt.state not in _OPEN:
+        return
+    end_attempt(run, attempt, AttemptState.NOT_SENT, answer.code)
+    run.counts["not_sent"] += 1
+    if answer.alarm:
+        run.counts["alarm"] += 1
+    if not held.is_latest or text.state not in OUT:
+        return
+    tries, since = run.session.exec(
+        select(sa.func.count(), sa.func.min(TextAttempt.started_at)).where(
+            col(TextAttempt.text_id) == text.id, col(TextAttempt.state) == AttemptState.NOT_SENT
+        )
+    ).one()
+    patience = timedelta(hours=run.service_of(text).texts.unsure_person_after_hours)
+    if run.machine - since > patience:
+        hand_over(run, text, answer.code)
+        return
+    text.state, text.retry_at = TextState.OWED, run.machine + backoff(tries, answer.retry_after_seconds)
+
+
+def _record_refused(run: Run, held: Held, answer: WillNot) -> None:
+    attempt, text = held.attempt, held.text
+    if attempt.state not in _OPEN:
+        return
+    end_attempt(run, attempt, AttemptState.REFUSED, answer.code)
+    if held.is_latest and text.state in OUT:
+        fail(run, held, answer.code, REFUSED[answer.kind], why=answer.kind.value)
