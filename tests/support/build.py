@@ -2,13 +2,16 @@
 
 import itertools
 import secrets
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from sqlmodel import Session
+from sqlmodel import Session, col, select
 
 from integrations.cipher import BlindIndex, Cipher
 from models.actions.kit import create_kit, move_kit
+from models.actions.release import decide_kits
+from models.actions.service import keep_service_version
 from models.rules.clinic import CaseKind
 from models.rules.kit import KitState
 from models.rules.order import Address, write_address
@@ -22,13 +25,15 @@ from models.rules.service import (
     ReleasePolicy,
     ReturnPolicy,
     Service,
+    ServiceInForce,
     TextPolicy,
 )
-from models.rules.vocabulary import Specimen, Test
+from models.rules.vocabulary import Outcome, ReportStatus, Site, Specimen, Test
 from models.tables.inbox import Inbox, InboxKind
 from models.tables.kit import Kit, PrintBatch
 from models.tables.order import Order
 from models.tables.person import Contact, Person
+from models.tables.result import Effect, LabFile, ResultSeries, ResultVersion
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 """A Tuesday, noon in London."""
@@ -207,3 +212,80 @@ def dispatched_kit(session: Session, *, at: datetime = NOW, **changes: Any) -> K
     move_kit(session, made, KitState.PRINTED, at=at, actor=ACTOR)
     move_kit(session, made, KitState.DISPATCHED, at=at, actor=ACTOR)
     return made
+
+
+def in_force(session: Session, of: Service | None = None) -> ServiceInForce:
+    """A council's choices, kept as the version that decisions cite."""
+    of = of or service()
+    return ServiceInForce(of, keep_service_version(session, of.id, {"id": of.id, "built_by": "tests"}))
+
+
+def results(
+    session: Session,
+    of: Kit,
+    outcomes: Mapping[tuple[Test, Site], Outcome],
+    *,
+    at: datetime = NOW,
+    comments: Mapping[tuple[Test, Site], str] | None = None,
+    trigger: str = "file",
+) -> None:
+    """Results of a kit as a lab file would leave them, with the decision that follows. Said twice: a correction."""
+    file = LabFile(
+        ref=secrets.token_hex(16),
+        lab=of.lab,
+        object_key=f"{of.lab}/incoming/{next(_count)}.hl7",
+        content_sha256=secrets.token_hex(32),
+        size_bytes=1,
+        arrived_at=at,
+    )
+    session.add(file)
+    session.flush()
+    for position, ((test, site), outcome) in enumerate(outcomes.items(), start=1):
+        comment = (comments or {}).get((test, site), "")
+        series = session.exec(
+            select(ResultSeries).where(
+                col(ResultSeries.kit_id) == of.id, col(ResultSeries.test) == test, col(ResultSeries.site) == site
+            )
+        ).one_or_none()
+        corrects = series is not None
+        series = series or ResultSeries(
+            service_id=of.service_id,
+            lab=of.lab,
+            accession=f"A{of.id}{site}",
+            test=test,
+            site=site,
+            sub_id="",
+            kit_id=of.id,
+            current_version_id=0,
+            outcome=outcome,
+            status=ReportStatus.FINAL,
+        )
+        session.add(series)
+        session.flush()
+        place = f"{file.ref}:{position}:"
+        version = ResultVersion(
+            series_id=series.id,
+            kit_id=of.id,
+            service_id=of.service_id,
+            test=test,
+            site=site,
+            file_id=file.id,
+            position=position,
+            outcome=outcome,
+            status=ReportStatus.CORRECTED if corrects else ReportStatus.FINAL,
+            effect=Effect.CORRECTION if corrects else Effect.FIRST,
+            previous_id=series.current_version_id or None,
+            note_review=bool(comment),
+            comment=cipher().encrypt("result_version", "comment", place, comment) if comment else None,
+            lab_time=at,
+        )
+        session.add(version)
+        session.flush()
+        series.current_version_id, series.outcome, series.corrected = version.id, outcome, corrects
+        series.note_review = bool(comment)
+    session.flush()
+    force = in_force(session)
+    decide_kits(
+        session, {of.id: f"{trigger}:{file.id}"}, now=at, actor=ACTOR, services={of.service_id: force}, cipher=cipher()
+    )
+    session.refresh(of)
