@@ -98,7 +98,13 @@ def claim_file(session: Session, *, labs: Iterable[str]) -> ClaimedFile | None:
 
 
 def note_content(
-    session: Session, file: ClaimedFile, *, content_sha256: str, control_id: str, complete: bool, lab_map_version_id: int
+    session: Session,
+    file: ClaimedFile,
+    *,
+    content_sha256: str,
+    control_id: str,
+    complete: bool,
+    lab_map_version_id: int,
 ) -> int | None:
     """Stores what the bytes are. The id of the file that already holds these very bytes, or None when they are new."""
     on = cursor(session)
@@ -142,7 +148,9 @@ def end_as_duplicate(session: Session, file: ClaimedFile, *, of: int, now: datet
     )
 
 
-def end_as_held(session: Session, file: ClaimedFile, fault: Fault, *, now: datetime, actor: str, services: Services) -> None:
+def end_as_held(
+    session: Session, file: ClaimedFile, fault: Fault, *, now: datetime, actor: str, services: Services
+) -> None:
     """A file that can't be trusted as a whole: nothing of it was used, and a person has a due time (law 2)."""
     cursor(session).execute(
         """
