@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from integrations.labels.pack import KitPack as KitPack
+from integrations.labels.pack import Tube as Tube
 from models.rules.vocabulary import DeliveryStatus as DeliveryStatus
 from models.rules.vocabulary import RefusalKind as RefusalKind
 from models.rules.vocabulary import ScanKind as ScanKind
@@ -113,6 +115,28 @@ class TextSender(Protocol):
 
         Raises ServiceError(BAD_SIGNATURE) for a forged one, ServiceError(BAD_INPUT) for an unreadable one.
         """
+        ...
+
+
+# ── Paper ────────────────────────────────────────────────────────────────────────────────────
+
+
+class LabelPrinter(Protocol):
+    """Draws kit packs, and reads them back by other means before they may leave."""
+
+    def draw(self, packs: Sequence[KitPack]) -> bytes:
+        """One PDF; the same packs give the same bytes.
+
+        Raises ServiceError(BAD_INPUT) whose `ref` is the code of a kit that can't be printed.
+        """
+        ...
+
+    def faults(self, pdf: bytes, packs: Sequence[KitPack]) -> Sequence[str]:
+        """What on the paper is not what the packs say: short lines of codes and kinds, nothing personal."""
+        ...
+
+    def contact_sheet(self, pdf: bytes) -> bytes:
+        """The first pages side by side as a PNG, for a person to look at."""
         ...
 
 

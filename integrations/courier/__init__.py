@@ -1,0 +1,1 @@
+"""Couriers: what they say of a parcel, in our words."""

@@ -100,10 +100,13 @@ def create_kit(  # noqa: PLR0913 - everything that is printed or matched, once, 
     return kit
 
 
-def move_kit(session: Session, kit: Kit, to: KitState, *, at: datetime, actor: str, reason: str = "") -> None:
+def move_kit(
+    session: Session, kit: Kit, to: KitState, *, at: datetime, actor: str, reason: str = "", **detail: object
+) -> None:
     """Moves a kit to a state, in the world's time, with its event. `kit` shows the new row afterwards.
 
-    `reason` is a short code without personal words; a state that ends a kit needs one.
+    `reason` is a short code without personal words; a state that ends a kit needs one. `detail` goes
+    into the event: codes and ids only.
     Raises ServiceError(CONFLICT) where the rules forbid the move, or someone else moved the kit first.
     """
     start = kit.state
@@ -131,7 +134,8 @@ def move_kit(session: Session, kit: Kit, to: KitState, *, at: datetime, actor: s
             Code.CONFLICT, f"Kit {show_kit_code(kit.code)} was changed by someone else: look again.", ref=kit.code
         )
     assert kit.id is not None  # a stored row
-    because = {"reason": reason} if reason else {}
+    if reason:
+        detail["reason"] = reason
     event.record(
         session,
         kit_id=kit.id,
@@ -140,7 +144,7 @@ def move_kit(session: Session, kit: Kit, to: KitState, *, at: datetime, actor: s
         actor=actor,
         at=at,
         before=start.value,
-        **because,
+        **detail,
     )
 
 

@@ -145,6 +145,9 @@ SCAN_RANK: Final[Mapping[ScanKind, int]] = {
 MOVED: Final = frozenset(ScanKind) - {ScanKind.UNKNOWN, ScanKind.LABELLED}
 """The parcel was really handed over: the first one stops reminders (FEATURES 27)."""
 
+ENDED: Final = frozenset({ScanKind.DELIVERED, ScanKind.RETURNED_TO_SENDER})
+"""The courier has no more to say. At the lab's post room is not received: only the lab says that (B1)."""
+
 
 def merge(status: ScanKind, event: ScanKind) -> ScanKind:
     """The parcel's status after one more event, whatever order they came in."""
