@@ -86,7 +86,7 @@ def service(**changes: Any) -> Service:
                 responsible_phone="0113 496 0001",
             ),
             "returns": ReturnPolicy(),
-            "release": ReleasePolicy(),
+            "release": ReleasePolicy(window_days=dict.fromkeys(Test, 14)),
             "texts": TextPolicy(),
             "clinic": ClinicPolicy(due_working_hours=dict.fromkeys(CaseKind, 16)),
             "labs": (NORTHLAB,),
