@@ -190,6 +190,15 @@ _STATUS: Final[Mapping[RowState, ReportStatus]] = {
 _PLACEHOLDERS: Final = frozenset({"", '""', "see note", "see notes", "see comment", "dnr", "pending", "."})
 """Values that are never a result (lab-messages.md 2.4)."""
 
+ORDER_ONLY: Final = "ORDER"
+"""`value_type` of the row that a reader yields for an order without results."""
+
+ASIDE: Final = "ASIDE"
+"""`value_type` of a row that is no result by its place: the head of a group, an answer to a question at order."""
+
+ABSENT: Final = "ABSENT"
+"""`value_type` of a row whose value is a reason for having none."""
+
 _NUMERIC_TYPES: Final = frozenset({"SN", "NM"})
 _TEXT_TYPES: Final = frozenset({"", "ST", "TX", "FT", "IS", "ID"})
 _CODED_TYPES: Final = frozenset({"CE", "CWE", "CNE", "CF"})
@@ -325,7 +334,9 @@ def _state_of(  # noqa: PLR0911 - one return for each line of the table in lab-m
         which = "row" if row is None else "order"
         return Fault(Quarantine.UNKNOWN_STATUS, f"The {which}'s status is missing or not understood.")
     if row is RowState.REVIEW:
-        return Fault(Quarantine.STATUS_REVIEW, "The row's status changes an earlier report; a person must compare them.")
+        return Fault(
+            Quarantine.STATUS_REVIEW, "The row's status changes an earlier report; a person must compare them."
+        )
     if RowState.WITHDRAWN in {row, order}:
         return RowState.WITHDRAWN
     waits = order is RowState.PENDING or (order is RowState.PARTIAL and not order_is_open)
@@ -359,12 +370,18 @@ def _word(lab: LabMap, test: Test, text: str) -> Outcome | Fault:
         return outcome
     if token in _PLACEHOLDERS:
         return _EMPTY
-    if found := _INDEX_IN_TEXT.fullmatch(token):
-        outcome = words.get((PLAIN, found[1]))
-        span = _span(found[2])
-        if outcome and span:
-            return _agree_with_index(outcome, span, words.values())
     return _unknown(test, text, words)
+
+
+def _word_with_index(
+    text: str, shown: frozenset[str], outcome: Outcome | None, words: Mapping[tuple[str, str], Outcome]
+) -> Outcome | Fault | None:
+    """A code's own words with a cut-off index behind them ('low reactive (coi 3.2)'), or None if it is not that."""
+    found = _INDEX_IN_TEXT.fullmatch(text)
+    if outcome is None or not found or found[1] not in shown:
+        return None
+    span = _span(found[2])
+    return _agree_with_index(outcome, span, words.values()) if span else None
 
 
 def _code(lab: LabMap, test: Test, codings: Sequence[Coded]) -> Outcome | Fault:  # noqa: C901 - one branch a rule
@@ -387,12 +404,13 @@ def _code(lab: LabMap, test: Test, codings: Sequence[Coded]) -> Outcome | Fault:
                 found.add(outcome)
         if text and text not in _PLACEHOLDERS:
             is_blank = False
-            if system and text in lab.displays.get((system, code), ()):
+            shown = lab.displays.get((system, code), frozenset()) if system else frozenset()
+            if text in shown:
                 continue
-            said = _word(lab, test, text_raw)
+            said = _word_with_index(text, shown, words.get((system or "", code)), words) or _word(lab, test, text_raw)
             if isinstance(said, Fault):
                 conflict = Fault(Quarantine.CODE_DISPLAY_CONFLICT, "The result's text does not agree with its code.")
-                fault = fault or (conflict if found or said.reason is Quarantine.CODE_DISPLAY_CONFLICT else said)
+                fault = fault or (conflict if found else said)
             else:
                 found.add(said)
     if is_blank:
@@ -406,6 +424,9 @@ def _value(
     lab: LabMap, test: Test, kind: str, raw: tuple[str, ...], codes: tuple[tuple[Coded, ...], ...]
 ) -> Outcome | Fault:
     """What the row's value means, over all its repetitions."""
+    if kind == ABSENT:
+        found = {lab.cancel_reasons[token] for token in map(fold_token, raw) if token in lab.cancel_reasons}
+        return found.pop() if len(found) == 1 else _EMPTY
     if kind in _NUMERIC_TYPES:
         return Fault(Quarantine.UNKNOWN_TOKEN, f"A number is not a result of {test} without a rule in the lab map.")
     if kind not in _TEXT_TYPES and kind not in _CODED_TYPES:
@@ -448,9 +469,7 @@ def _span(text: str) -> tuple[float, float] | None:
             return number, number
 
 
-def _agree_with_index(
-    outcome: Outcome, span: tuple[float, float], targets: Iterable[Outcome]
-) -> Outcome | Fault:
+def _agree_with_index(outcome: Outcome, span: tuple[float, float], targets: Iterable[Outcome]) -> Outcome | Fault:
     """The outcome, seen beside the index. Where the lab has no word of its own for it, reactive may be low reactive."""
     low, high = span
     conflict = Fault(Quarantine.CONFLICTING_VALUES, "The cut-off index and the result word do not agree.")
@@ -729,9 +748,6 @@ def _comment(lab: LabMap, notes: tuple[str, ...]) -> tuple[bool, bool, str]:
 
 # ── The message ──────────────────────────────────────────────────────────────────────────────
 
-ORDER_ONLY: Final = "ORDER"
-"""`value_type` of the row that a reader yields for an order without results."""
-
 _PARTIAL_CODES: Final[Mapping[Form, frozenset[str]]] = {
     Form.HL7: frozenset(code for code, state in _HL7_ORDER.items() if state is RowState.PARTIAL),
     Form.FHIR: frozenset(code for code, state in _FHIR_REPORT.items() if state is RowState.PARTIAL),
@@ -754,12 +770,14 @@ def _open_orders(lab: LabMap, message: LabMessage) -> frozenset[int]:
 
 def _row_meaning(lab: LabMap, message: LabMessage, row: LabRow, open_orders: frozenset[int]) -> _Meaning:
     status = row.row_status_raw
+    if row.value_type == ASIDE:
+        return _Meaning(None, None, None, None, None, is_risky=False, is_detail=True)
     if row.value_type == ORDER_ONLY:
         order = _states_of(lab, message.form, "", row.report_status_raw)[1]
         if order in {RowState.PENDING, RowState.PARTIAL}:
             if isinstance(_test_of(lab, row.test_codes), Fault):
                 return _Meaning(None, None, None, None, None, is_risky=False, is_detail=True)
-            status = "I"
+            status = "I" if message.form is Form.HL7 else "registered"
         else:
             status = row.report_status_raw
     notes = row.notes + row.order_notes + row.reject_raw if row.notes or row.order_notes or row.reject_raw else ()
@@ -927,10 +945,14 @@ def _apply_details(
             if isinstance(found, Finding) and found.test is meaning.test and found.kit_code == kit_code
         ]
         if not mine:
-            if not any(isinstance(r, Quarantined) and r.test is meaning.test and r.kit_code == kit_code for r in readings):
+            if not any(
+                isinstance(r, Quarantined) and r.test is meaning.test and r.kit_code == kit_code for r in readings
+            ):
                 row = message.rows[_row_at(message, readings[at])]
                 identity = _Identity(kit_code, None, None, None, None)
-                fault = Fault(Quarantine.CONFLICTING_VALUES, "A cut-off index came without the result that it supports.")
+                fault = Fault(
+                    Quarantine.CONFLICTING_VALUES, "A cut-off index came without the result that it supports."
+                )
                 clocks = _Times(None, None, None, None, None)
                 readings[at] = _quarantine(message, row, identity, meaning, clocks, fault)
             continue
@@ -974,5 +996,7 @@ def _refuse_contradictions(message: LabMessage, readings: list[Reading]) -> None
                 reading = readings[number]
                 if isinstance(reading, Finding):
                     readings[number] = _hold(
-                        reading, Quarantine.CONFLICTING_VALUES, "Two rows give different values for the same test and site."
+                        reading,
+                        Quarantine.CONFLICTING_VALUES,
+                        "Two rows give different values for the same test and site.",
                     )

@@ -1,0 +1,315 @@
+"""Tables in one lab's declared dialect: no sniffing, every cell text, every row's cells counted.
+
+Streams through the standard library's csv reader in strict mode. Rules: lab-messages.md section 4.
+"""
+
+import csv
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Final, NamedTuple
+
+from integrations.lab.framing import (
+    MAX_LINE_BYTES,
+    BrokenFile,
+    Completeness,
+    FileVerdict,
+    Meter,
+    decode,
+    has_control_bytes,
+    with_equal_line_ends,
+)
+from integrations.lab.rows import BLANK_ROW, held_if_damaged
+from models.rules.lab import Coded, CsvDialect, Fault, Form, LabMap, LabMessage, LabRow
+from models.rules.vocabulary import Quarantine
+
+_MAX_RAGGED_SHARE: Final = 0.01
+"""More rows than this with a wrong number of cells, and the file is held (lab-messages.md 4)."""
+
+_GROUP_LIMIT: Final = 1_000
+_CONTROL_LINE: Final = re.compile(r"(rows|sha256)\s*=\s*([0-9A-Za-z]{1,64})", re.ASCII)
+
+
+class _Line:
+    """Hands decoded lines to csv and keeps what was odd about those of the present record."""
+
+    def __init__(self, chunks: Iterable[bytes], lab: LabMap) -> None:
+        self._chunks = chunks
+        self._lab = lab
+        self.fault: Fault | None = None
+        self.warnings: set[str] = set()
+        self.number = 0
+
+    def __iter__(self) -> Iterator[str]:
+        buffer = b""
+        for chunk in with_equal_line_ends(self._chunks, b"\n"):
+            *lines, buffer = (buffer + chunk).split(b"\n")
+            for line in lines:
+                yield self._decoded(line) + "\n"
+            if len(buffer) > MAX_LINE_BYTES:
+                raise BrokenFile(Fault(Quarantine.MALFORMED, "A line is longer than 1 MiB."))
+        if buffer:
+            yield self._decoded(buffer)
+
+    def _decoded(self, line: bytes) -> str:
+        self.number += 1
+        if line.isascii():
+            text = line.decode("ascii")
+        else:
+            try:
+                text, warning = decode(line, self._lab.encoding, self._lab.fallback_encoding)
+            except BrokenFile as broken:
+                self.fault = broken.fault
+                return line.decode("ascii", "replace")
+            if warning:
+                self.warnings.add(f"Some lines are {warning}.")
+        if has_control_bytes(line):
+            self.fault = Fault(Quarantine.MALFORMED, "The row holds control characters.")
+        return text
+
+
+class _Record(NamedTuple):
+    line: int
+    cells: list[str]
+    fault: Fault | None
+
+
+class _Table:
+    """The records of one file, its header checked and its counting lines taken off."""
+
+    def __init__(self, chunks: Iterable[bytes], lab: LabMap) -> None:
+        assert lab.csv is not None, "only a lab with a dialect sends tables"
+        self.dialect: CsvDialect = lab.csv
+        self.lines = _Line(chunks, lab)
+        self.promised: list[int | None] = []
+        self.has_trailer = False
+        self.columns: list[str] = []
+
+    def records(self) -> Iterator[_Record]:
+        """Data rows in order. Raises BrokenFile where the table can't be read on."""
+        reader = csv.reader(iter(self.lines), delimiter=self.dialect.delimiter, strict=True)
+        dialect = self.dialect
+        expects_head = bool(dialect.head_record)
+        while True:
+            line = self.lines.number + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                break
+            except csv.Error:
+                raise BrokenFile(
+                    Fault(Quarantine.MALFORMED, f"The quotation marks from line {line} on don't close.")
+                ) from None
+            fault, self.lines.fault = self.lines.fault, None
+            if not any(cell.strip() for cell in cells):
+                continue
+            if self.has_trailer:
+                raise BrokenFile(Fault(Quarantine.INCOMPLETE_FILE, f"Line {line} follows the counting last line."))
+            if expects_head:
+                expects_head = False
+                if cells[0].strip() != dialect.head_record:
+                    raise BrokenFile(
+                        Fault(Quarantine.HEADER_CHANGED, "The first line is not the agreed counting line.")
+                    )
+                self.promised.append(_count(cells[-1]))
+            elif not self.columns:
+                self._take_header(cells)
+            elif dialect.tail_record and cells[0].strip() == dialect.tail_record and len(cells) < len(self.columns):
+                self.has_trailer = True
+                self.promised.append(_count(cells[-1]))
+            elif len(cells) != len(self.columns):
+                wrong = Fault(Quarantine.MALFORMED, f"The row has {len(cells)} cells instead of {len(self.columns)}.")
+                yield _Record(line, cells, wrong)
+            else:
+                yield _Record(line, cells, fault)
+        if not self.columns:
+            raise BrokenFile(Fault(Quarantine.HEADER_CHANGED, "The file has no header line."))
+
+    def _take_header(self, cells: list[str]) -> None:
+        self.columns = [cell.strip() for cell in cells]
+        if sorted(self.columns) != sorted(self.dialect.columns):
+            raise BrokenFile(Fault(Quarantine.HEADER_CHANGED, "The column names are not the agreed ones."))
+
+
+def _count(text: str) -> int | None:
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None  # noqa: PLR2004
+
+
+def header_matches(head: bytes, lab: LabMap) -> bool:
+    """Whether the first lines of a file are this lab's header, names and all."""
+    if lab.csv is None:
+        return False
+    table = _Table([head], lab)
+    try:
+        next(table.records(), None)
+    except (BrokenFile, csv.Error):
+        return sorted(table.columns) == sorted(lab.csv.columns)
+    return True
+
+
+def check_csv(meter: Meter, lab: LabMap, control: bytes | None) -> FileVerdict:
+    """The verdict on a table: header, counting lines or control file, ragged rows, the last line's end."""
+    table = _Table(meter, lab)
+    seen = ragged = 0
+    fault: Fault | None = None
+    try:
+        for record in table.records():
+            seen += 1
+            ragged += record.fault is not None and len(record.cells) != len(table.columns)
+    except BrokenFile as broken:
+        fault = broken.fault
+        meter.drain()
+    if meter.last not in {b"\r", b"\n"}:
+        fault = Fault(Quarantine.INCOMPLETE_FILE, "The last line is cut: it has no line end.")
+    promised = table.promised
+    if table.dialect.tail_record and not table.has_trailer:
+        fault = fault or Fault(Quarantine.INCOMPLETE_FILE, "The counting last line is missing: the file is cut.")
+    if control is not None:
+        rows, fault_of_control = _read_control(control, meter.sha256)
+        promised = [*promised, rows]
+        fault = fault or fault_of_control
+    if any(count is None or count != seen for count in promised):
+        fault = fault or Fault(
+            Quarantine.INCOMPLETE_FILE, f"The promised number of rows is not the {seen} that are there."
+        )
+    if ragged > seen * _MAX_RAGGED_SHARE:
+        fault = fault or Fault(Quarantine.MALFORMED, f"{ragged} of {seen} rows have a wrong number of cells.")
+    warnings = sorted(table.lines.warnings)
+    if not promised:
+        warnings.append("Nothing counts the rows of this file.")
+    return FileVerdict(
+        fault,
+        promised[0] if promised else None,
+        seen,
+        "",
+        meter.sha256,
+        meter.size_bytes,
+        Completeness.PROVEN if promised else Completeness.UNPROVEN,
+        tuple(warnings),
+    )
+
+
+def _read_control(control: bytes, sha256: bytes) -> tuple[int | None, Fault | None]:
+    """(rows, fault) of a control file with lines rows= and sha256=."""
+    said = dict(
+        found.groups()
+        for line in control.decode("ascii", "replace").splitlines()
+        if (found := _CONTROL_LINE.fullmatch(line.strip()))
+    )
+    if set(said) != {"rows", "sha256"}:
+        return None, Fault(Quarantine.INCOMPLETE_FILE, "The control file does not give rows and sha256.")
+    if said["sha256"].lower() != sha256.hex():
+        return None, Fault(Quarantine.INCOMPLETE_FILE, "The file's checksum is not the one in its control file.")
+    return _count(said["rows"]), None
+
+
+# ── Rows ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def read(chunks: Iterable[bytes], lab: LabMap, skip: int = 0) -> Iterator[LabMessage]:
+    """The table as messages: neighbouring rows of one accession (or kit) are one. Raises BrokenFile."""
+    table = _Table(chunks, lab)
+    records = table.records()
+    first = next(records, None)
+    if first is None:
+        return
+    where = {name: number for number, name in enumerate(table.columns)}
+    key = where[table.dialect.accession or table.dialect.kit]
+
+    def group_of(numbered: tuple[int, _Record]) -> tuple[str, int]:
+        number, record = numbered
+        if record.fault:
+            return "", -number
+        return record.cells[key].strip(), number // _GROUP_LIMIT
+
+    for number, (_, numbered) in enumerate(groupby(enumerate(_chain(first, records), 1), group_of)):
+        group = [record for _, record in numbered]
+        if number >= skip:
+            yield _message(group, where, number, lab)
+
+
+def _chain(first: _Record, rest: Iterator[_Record]) -> Iterator[_Record]:
+    yield first
+    yield from rest
+
+
+def _message(group: list[_Record], where: dict[str, int], number: int, lab: LabMap) -> LabMessage:
+    rows: list[LabRow] = []
+    for record in group:
+        if record.fault is not None and len(record.cells) != len(where):
+            rows.append(BLANK_ROW._replace(position=record.line, row_key=str(record.line), fault=record.fault))
+        else:
+            rows += _rows(record, where, lab)
+    content = "\x1e".join("\x1f".join(record.cells) for record in group)
+    return LabMessage(
+        lab.lab,
+        Form.CSV,
+        "",
+        hashlib.sha256(content.encode()).digest(),
+        number,
+        group[0].line,
+        "",
+        "",
+        tuple(rows),
+        None,
+        (),
+    )
+
+
+def _rows(record: _Record, where: dict[str, int], lab: LabMap) -> list[LabRow]:
+    """One row of a long table, or one for each result cell of a wide one."""
+    dialect = lab.csv
+    assert dialect is not None, "only a lab with a dialect sends tables"
+    cells = record.cells
+
+    def cell(name: str) -> str:
+        return cells[where[name]].strip() if name else ""
+
+    comment = cell(dialect.comment)
+    fault = record.fault
+    if dialect.result_code and bool(cell(dialect.result_code)) != bool(cell(dialect.result)):
+        fault = fault or Fault(Quarantine.CODE_DISPLAY_CONFLICT, "A result's code and text must both be given.")
+    specimen = cell(dialect.specimen)
+    base = BLANK_ROW._replace(
+        position=record.line,
+        row_key=str(record.line),
+        row_status_raw=cell(dialect.status),
+        notes=(comment,) if comment else (),
+        fault=fault,
+        accession=cell(dialect.accession),
+        kit_refs=tuple(filter(None, [cell(dialect.kit)])),
+        tube_refs=tuple(filter(None, [cell(dialect.tube)])),
+        sites_raw=(Coded("", specimen, ""),) if specimen else (),
+        collected_raw=cell(dialect.collected),
+        received_raw=cell(dialect.received),
+        authorised_raw=cell(dialect.authorised),
+        revision_raw=cell(dialect.revision),
+        has_person=True,
+        family_name=cell(dialect.family_name),
+        dob=cell(dialect.dob),
+    )
+    if dialect.result_columns:
+        rows = [
+            base._replace(
+                row_key=f"{record.line}:{column}", test_codes=(Coded("", column, ""),), value_raw=(cell(column),)
+            )
+            for column in dialect.result_columns
+        ]
+    elif dialect.result_code:
+        coded = Coded("", cell(dialect.result_code), cell(dialect.result))
+        rows = [
+            base._replace(
+                test_codes=(Coded("", cell(dialect.test), ""),),
+                value_type="CE",
+                value_raw=(coded.text,),
+                value_codes=((coded,),),
+            )
+        ]
+    else:
+        test = (Coded("", cell(dialect.test), ""),)
+        rows = [base._replace(test_codes=test, value_raw=(cell(dialect.result),))]
+    if any("\ufffd" in text for text in cells):
+        rows = [held_if_damaged(row) for row in rows]
+    return rows

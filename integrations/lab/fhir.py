@@ -1,0 +1,474 @@
+"""FHIR R4: a Bundle, a DiagnosticReport with its Observations, or one Observation, by closed checks of our own.
+
+Nothing is fetched: references are resolved inside the file or not at all. Structure and statuses:
+lab-messages.md section 3. A file that closes its last bracket is complete; a cut one is no JSON.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
+from typing import Any, Final, NamedTuple, NoReturn
+
+from integrations.lab.framing import BrokenFile, Completeness, FileVerdict, Meter, decode, has_control_bytes
+from integrations.lab.rows import BLANK_ROW, held_if_damaged
+from models.rules.lab import Coded, Fault, Form, LabMap, LabMessage, LabRow
+from models.rules.result import ABSENT, ASIDE, ORDER_ONLY
+from models.rules.vocabulary import Quarantine
+
+MAX_FHIR_BYTES: Final = 64 << 20
+
+Resource = Mapping[str, Any]
+
+_BUNDLE_TYPES: Final = frozenset({"collection", "message", "transaction", "searchset"})
+_ROOTS: Final = frozenset({"Bundle", "DiagnosticReport", "Observation"})
+_CONTAINED: Final = frozenset({"Observation", "Patient", "Specimen", "ServiceRequest", "Organization", "Practitioner"})
+_NHS_NUMBER: Final = "https://fhir.nhs.uk/Id/nhs-number"
+
+_ANY: Final = frozenset("resourceType id meta language text contained extension identifier".split())
+_OBSERVATION: Final = _ANY | frozenset(
+    (
+        "basedOn partOf status category code subject focus encounter effectiveDateTime effectivePeriod effectiveInstant "
+        "effectiveTiming issued performer dataAbsentReason interpretation note bodySite method specimen device "
+        "referenceRange hasMember derivedFrom component"
+    ).split()
+)
+_VALUES: Final = frozenset(
+    "Quantity CodeableConcept String Boolean Integer Range Ratio SampledData Time DateTime Period".split()
+)
+_REPORT: Final = _ANY | frozenset(
+    (
+        "basedOn status category code subject encounter effectiveDateTime effectivePeriod issued performer "
+        "resultsInterpreter specimen result imagingStudy media conclusion conclusionCode presentedForm"
+    ).split()
+)
+"""Elements of R4. Another one is another version of FHIR, or a mistake; both are kept for a person."""
+
+
+def _parse(raw: bytes, lab: LabMap) -> Resource:
+    """The file's one resource. Raises BrokenFile."""
+    raw = raw.removeprefix(b"\xef\xbb\xbf")
+    text, _ = decode(raw, "utf-8", "")
+    if has_control_bytes(raw):
+        raise BrokenFile(Fault(Quarantine.MALFORMED, "The file holds control characters."))
+    try:
+        found = json.loads(
+            text,
+            object_pairs_hook=_without_doubles,
+            parse_constant=_no_constant,
+            parse_int=Decimal,
+            parse_float=Decimal,
+        )
+    except json.JSONDecodeError as error:
+        is_cut = error.pos >= len(text.rstrip()) or not text.rstrip().endswith("}")
+        reason = Quarantine.INCOMPLETE_FILE if is_cut else Quarantine.MALFORMED
+        raise BrokenFile(Fault(reason, f"The JSON can't be read from line {error.lineno} on.")) from None
+    except RecursionError:
+        raise BrokenFile(Fault(Quarantine.MALFORMED, "The JSON is nested too deeply.")) from None
+    except ArithmeticError:
+        raise BrokenFile(Fault(Quarantine.MALFORMED, "The JSON holds an impossible number.")) from None
+    if not isinstance(found, dict) or found.get("resourceType") not in _ROOTS:
+        sentence = "The JSON is no Bundle, DiagnosticReport or Observation."
+        raise BrokenFile(Fault(Quarantine.UNSUPPORTED_FORMAT, sentence))
+    if found["resourceType"] == "Bundle":
+        if found.get("type") not in _BUNDLE_TYPES:
+            raise BrokenFile(Fault(Quarantine.UNSUPPORTED_FORMAT, "Bundles of this type are not read."))
+        if not isinstance(found.get("entry"), list) or not found["entry"]:
+            raise BrokenFile(Fault(Quarantine.EMPTY_FILE, "The Bundle is empty."))
+    return found
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise BrokenFile(Fault(Quarantine.MALFORMED, "A JSON object gives one key twice."))
+    return found
+
+
+def _no_constant(_: str) -> NoReturn:
+    raise BrokenFile(Fault(Quarantine.MALFORMED, "The JSON holds an impossible number."))
+
+
+def _whole(chunks: Iterable[bytes]) -> bytes:
+    body = bytearray()
+    for chunk in chunks:
+        body += chunk
+        if len(body) > MAX_FHIR_BYTES:
+            raise BrokenFile(Fault(Quarantine.MALFORMED, "The FHIR file is larger than 64 MiB."))
+    return bytes(body)
+
+
+def check_fhir(meter: Meter, lab: LabMap) -> FileVerdict:
+    """The verdict on a FHIR file: whole JSON, a resource that we read."""
+    fault: Fault | None = None
+    seen = 0
+    try:
+        seen = len(_Reader(_parse(_whole(meter), lab), lab).rows())
+    except BrokenFile as broken:
+        fault = broken.fault
+        meter.drain()
+    completeness = Completeness.UNPROVEN if fault else Completeness.PROVEN
+    return FileVerdict(fault, None, seen, "", meter.sha256, meter.size_bytes, completeness, ())
+
+
+def is_from(head: bytes, lab: LabMap) -> bool:
+    """Whether these first bytes hold an identifier or code system of this lab."""
+    text = head.replace(b"\\/", b"/")
+    return any(b'"' + system.encode() in text for system in lab.fhir_systems)
+
+
+def read(chunks: Iterable[bytes], lab: LabMap, skip: int = 0) -> Iterator[LabMessage]:
+    """The file as one message. Raises BrokenFile."""
+    root = _parse(_whole(chunks), lab)
+    if skip:
+        return
+    reader = _Reader(root, lab)
+    rows = reader.rows()
+    fault = reader.fault
+    if not rows:
+        fault = fault or Fault(Quarantine.MALFORMED, "The file holds no result.")
+        rows = [BLANK_ROW._replace(position=1, row_key="1")]
+    content = json.dumps(root, sort_keys=True, default=str, ensure_ascii=False)
+    if "\ufffd" in content:
+        rows = [held_if_damaged(row) for row in rows]
+    yield LabMessage(
+        lab.lab,
+        Form.FHIR,
+        _message_id(root),
+        hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest(),
+        0,
+        1,
+        _text(root.get("timestamp")),
+        "HTEST" if reader.is_test else "",
+        tuple(rows),
+        fault,
+        (),
+    )
+
+
+# ── Pieces ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _items(value: object) -> list[Resource]:
+    """The objects of a list, or of the one object that stands where a list is expected."""
+    if isinstance(value, dict):
+        return [value]
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _message_id(root: Resource) -> str:
+    return next((_text(one.get("value")) for one in _items(root.get("identifier"))), "") or _text(root.get("id"))
+
+
+def _concept(value: object) -> tuple[Coded, ...]:
+    """A CodeableConcept's codings, and its text as one more without a code."""
+    if not isinstance(value, dict):
+        return ()
+    codings = [
+        Coded(_text(one.get("system")), _text(one.get("code")).strip(), _text(one.get("display")).strip())
+        for one in _items(value.get("coding"))
+    ]
+    text = _text(value.get("text")).strip()
+    return tuple([*codings, Coded("", "", text)] if text else codings)
+
+
+def _notes(resource: Resource) -> tuple[str, ...]:
+    return tuple(filter(None, (_text(note.get("text")).strip() for note in _items(resource.get("note")))))
+
+
+class _Entry(NamedTuple):
+    position: int
+    resource: Resource
+
+
+class _Reader:
+    """Finds its way through one file's resources."""
+
+    def __init__(self, root: Resource, lab: LabMap) -> None:
+        self._lab = lab
+        self.fault: Fault | None = None
+        self.is_test = False
+        self._by_reference: dict[str, _Entry] = {}
+        self._entries: list[_Entry] = []
+        if root["resourceType"] == "Bundle":
+            self._refuse_modifiers(root)
+            for position, entry in enumerate(_items(root["entry"]), 1):
+                resource = entry.get("resource")
+                request = entry.get("request")
+                if isinstance(request, dict) and request.get("method") not in {"POST", "PUT"}:
+                    self._hold("An entry asks for something else than to be stored.")
+                if not isinstance(resource, dict):
+                    self._hold("An entry of the Bundle holds no resource.")
+                    continue
+                self._add(position, resource, _text(entry.get("fullUrl")))
+        else:
+            self._add(1, root, "")
+        is_ours = any(
+            system.startswith(lab.fhir_systems)
+            for resource in [root, *(entry.resource for entry in self._entries)]
+            for system in _systems(resource)
+        )
+        if not lab.fhir_systems or not is_ours:
+            self.fault = Fault(Quarantine.UNKNOWN_SENDER, f"No identifier or code system is one of {lab.lab}.")
+
+    def _hold(self, detail: str) -> None:
+        self.fault = self.fault or Fault(Quarantine.MALFORMED, detail)
+
+    def _refuse_modifiers(self, resource: Resource) -> None:
+        if "modifierExtension" in resource or "implicitRules" in resource:
+            self._hold("A resource carries a modifier that can change its meaning and is not known.")
+        meta = resource.get("meta")
+        marks = [*_items(meta.get("tag")), *_items(meta.get("security"))] if isinstance(meta, dict) else []
+        self.is_test = self.is_test or any(_text(mark.get("code")) == "HTEST" for mark in marks)
+
+    def _add(self, position: int, resource: Resource, full_url: str) -> None:
+        kind = _text(resource.get("resourceType"))
+        self._refuse_modifiers(resource)
+        entry = _Entry(position, resource)
+        self._entries.append(entry)
+        names = [full_url, f"{kind}/{_text(resource.get('id'))}" if resource.get("id") else ""]
+        for name in filter(None, names):
+            if name in self._by_reference and self._by_reference[name] != entry:
+                self._hold("Two resources of the file have the same name.")
+            self._by_reference[name] = entry
+        for inner in _items(resource.get("contained")):
+            if inner.get("resourceType") not in _CONTAINED:
+                self._hold("A resource contains something that is not read.")
+                continue
+            self._refuse_modifiers(inner)
+            contained = _Entry(position, inner)
+            self._by_reference[f"#{position}#{_text(inner.get('id'))}"] = contained
+            if inner.get("resourceType") == "Observation":
+                self._entries.append(contained)
+
+    def _resolve(self, reference: object, within: _Entry) -> _Entry | None:
+        """What a reference points at, inside this file only."""
+        target = _text(reference.get("reference")) if isinstance(reference, dict) else ""
+        if target.startswith("#"):
+            target = f"#{within.position}{target}"
+        return self._by_reference.get(target)
+
+    def _of(self, kind: str) -> list[_Entry]:
+        return [entry for entry in self._entries if entry.resource.get("resourceType") == kind]
+
+    # ── Rows ─────────────────────────────────────────────────────────────────────────────────
+
+    def rows(self) -> list[LabRow]:
+        """One row for each Observation, or for each of its components."""
+        rows: list[LabRow] = []
+        taken: set[int] = set()
+        reports = self._of("DiagnosticReport")
+        for number, report in enumerate(reports, 1):
+            waiting = [(reference, report, 0) for reference in _items(report.resource.get("result"))]
+            if not waiting:
+                rows.append(self._order_only(report, number))
+            while waiting:
+                reference, where, depth = waiting.pop(0)
+                found = self._resolve(reference, where)
+                if found is None or found.resource.get("resourceType") != "Observation" or depth > 5:  # noqa: PLR2004
+                    fault = Fault(Quarantine.MALFORMED, "A result that the report lists is not in the file.")
+                    key = f"{report.position}.missing.{len(rows)}"
+                    row = self._order_only(report, number)
+                    rows.append(row._replace(row_key=key, value_type="", fault=fault))
+                    continue
+                if id(found.resource) in taken:
+                    self._hold("An Observation is listed twice.")
+                    continue
+                taken.add(id(found.resource))
+                rows += self._rows_of(found, report, number)
+                waiting += [(member, found, depth + 1) for member in _items(found.resource.get("hasMember"))]
+        for observation in self._of("Observation"):
+            if id(observation.resource) in taken:
+                continue
+            found_rows = self._rows_of(observation, None, 0)
+            if reports:
+                fault = Fault(Quarantine.MALFORMED, "The Observation is listed by no report of the file.")
+                found_rows = [
+                    row._replace(fault=fault) if self._is_test_code(row) else row._replace(value_type=ASIDE)
+                    for row in found_rows
+                ]
+            rows += found_rows
+        return rows
+
+    def _is_test_code(self, row: LabRow) -> bool:
+        keys = [(self._lab.system(c.system) or "", c.code.casefold()) for c in row.test_codes if c.code]
+        return any(key in self._lab.tests or key in self._lab.combined for key in keys)
+
+    def _order_only(self, report: _Entry, number: int) -> LabRow:
+        """The row of a report without results."""
+        base = self._base(report, report, number)
+        return base._replace(test_codes=_concept(report.resource.get("code")), value_type=ORDER_ONLY, row_status_raw="")
+
+    def _rows_of(self, entry: _Entry, report: _Entry | None, number: int) -> list[LabRow]:
+        resource = entry.resource
+        base = self._base(entry, report, number)
+        unknown = [k for k in resource if k not in _OBSERVATION and not k.startswith("_") and k[5:] not in _VALUES]
+        if unknown:
+            fault = Fault(Quarantine.MALFORMED, "The Observation holds an element that is not of FHIR R4.")
+            base = base._replace(fault=base.fault or fault)
+        components = _items(resource.get("component"))
+        has_value = any(key[:5] == "value" for key in resource) or "dataAbsentReason" in resource
+        if resource.get("hasMember") and not has_value and not components:
+            return [base._replace(value_type=ASIDE, test_codes=())]
+        rows = [self._with_value(base, resource)] if has_value or not components else []
+        for count, component in enumerate(components, 1):
+            row = base._replace(row_key=f"{base.row_key}.{count}", test_codes=_concept(component.get("code")))
+            if "modifierExtension" in component:
+                self._hold("A resource carries a modifier that can change its meaning and is not known.")
+            rows.append(self._with_value(row, component))
+        return rows
+
+    def _with_value(self, row: LabRow, resource: Resource) -> LabRow:
+        """The row with its one value, its flags and, for an absent value, the reason."""
+        flags = tuple(
+            coded.code or coded.text
+            for item in _items(resource.get("interpretation"))
+            for coded in _concept(item)
+            if coded.code
+        ) or tuple(coded.text for item in _items(resource.get("interpretation")) for coded in _concept(item))
+        row = row._replace(flags_raw=flags)
+        values = [key for key in resource if key[:5] == "value"]
+        absent = resource.get("dataAbsentReason")
+        if len(values) + (absent is not None) > 1:
+            fault = Fault(
+                Quarantine.CONFLICTING_VALUES, "The Observation has two values, or a value and a reason for none."
+            )
+            return row._replace(fault=row.fault or fault)
+        if absent is not None:
+            texts = tuple(text for coded in _concept(absent) for text in (coded.code, coded.text) if text)
+            return row._replace(value_type=ABSENT, value_raw=texts)
+        if not values:
+            return row
+        value = resource[values[0]]
+        match values[0]:
+            case "valueCodeableConcept":
+                codes = _concept(value)
+                return row._replace(value_type="CWE", value_raw=tuple(c.text for c in codes[:1]), value_codes=(codes,))
+            case "valueString":
+                return row._replace(value_type="ST", value_raw=(_text(value),))
+            case "valueQuantity" if isinstance(value, dict):
+                number = f"{_text(value.get('comparator'))}{value.get('value', '')}"
+                return row._replace(value_type="NM", value_raw=(number,), units=_text(value.get("unit")))
+            case _:
+                return row._replace(
+                    value_type="NM", value_raw=(str(value) if isinstance(value, Decimal | bool) else "",)
+                )
+
+    def _base(self, entry: _Entry, report: _Entry | None, number: int) -> LabRow:
+        """All of a row but its value: whose, from where, when, how final."""
+        resource = entry.resource
+        fault: Fault | None = None
+        if report is not None and any(k not in _REPORT and not k.startswith("_") for k in report.resource):
+            fault = Fault(Quarantine.MALFORMED, "The report holds an element that is not of FHIR R4.")
+        owners = [entry] if report is None else [entry, report]
+        patients = [p for owner in owners if (p := self._resolve(owner.resource.get("subject"), owner)) is not None]
+        specimens = self._specimens(entry, report)
+        patients += [p for s in specimens if (p := self._resolve(s.resource.get("subject"), s)) is not None]
+        if any(patient != patients[0] for patient in patients):
+            fault = fault or Fault(Quarantine.IDENTITY_CONFLICT, "Report, result and specimen are not of one patient.")
+        person = patients[0].resource if patients and patients[0].resource.get("resourceType") == "Patient" else {}
+        requests = [
+            (reference, self._resolve(reference, owner))
+            for owner in owners
+            for reference in _items(owner.resource.get("basedOn"))
+        ]
+        kit_refs = self._ids(person.get("identifier"))
+        kit_refs += [i for owner in owners for i in self._ids(_identifier_of(owner.resource.get("subject")))]
+        for reference, request in requests:
+            kit_refs += self._ids(_identifier_of(reference))
+            kit_refs += self._ids(request.resource.get("identifier")) if request else []
+        tube_refs: list[str] = []
+        collected = _text(resource.get("effectiveDateTime")) or _start(resource.get("effectivePeriod"))
+        received = ""
+        for specimen in specimens:
+            tube_refs += self._ids(specimen.resource.get("identifier"))
+            tube_refs += self._ids(specimen.resource.get("accessionIdentifier"))
+            collection = specimen.resource.get("collection")
+            if isinstance(collection, dict):
+                collected = collected or _text(collection.get("collectedDateTime"))
+            received = received or _text(specimen.resource.get("receivedTime"))
+        sites = [coded for specimen in specimens for coded in _concept(specimen.resource.get("type"))]
+        issued = _text(resource.get("issued"))
+        told = _text(report.resource.get("issued")) if report else ""
+        head = report.resource if report else resource
+        names = _items(person.get("name"))
+        return BLANK_ROW._replace(
+            position=entry.position,
+            row_key=str(entry.position)
+            if resource.get("resourceType") != "Observation" or not self._is_inner(entry)
+            else f"{entry.position}#{_text(resource.get('id'))}",
+            test_codes=_concept(resource.get("code")),
+            row_status_raw=_text(resource.get("status")),
+            tested_raw=issued or told,
+            notes=_notes(resource),
+            fault=fault,
+            order_no=number,
+            accession=self._accession(head),
+            panel_codes=_concept(report.resource.get("code")) if report else (),
+            kit_refs=tuple(dict.fromkeys(kit_refs)),
+            tube_refs=tuple(dict.fromkeys(tube_refs)),
+            sites_raw=(*sites, *_concept(resource.get("bodySite"))),
+            report_status_raw=(_text(report.resource.get("status")) or "?") if report else "",
+            collected_raw=collected,
+            received_raw=received,
+            authorised_raw=told or issued,
+            order_notes=_conclusion(report.resource) if report else (),
+            parent_ref=" ".join(_text(r.get("reference")) for r in _items(resource.get("derivedFrom"))),
+            has_person=bool(person) or bool(kit_refs or tube_refs),
+            family_name=next((_text(name.get("family")) for name in names), ""),
+            dob=_text(person.get("birthDate")),
+            nhs_number=next(
+                (_text(i.get("value")) for i in _items(person.get("identifier")) if i.get("system") == _NHS_NUMBER), ""
+            ),
+        )
+
+    def _is_inner(self, entry: _Entry) -> bool:
+        """Whether a resource stands inside another."""
+        return any(name.startswith("#") and found == entry for name, found in self._by_reference.items())
+
+    def _specimens(self, entry: _Entry, report: _Entry | None) -> list[_Entry]:
+        """The result's own specimen, or the report's if it has only one."""
+        owner, references = entry, _items(entry.resource.get("specimen"))
+        if not references and report is not None:
+            listed = _items(report.resource.get("specimen"))
+            owner, references = report, listed if len(listed) == 1 else []
+        return [found for reference in references if (found := self._resolve(reference, owner)) is not None]
+
+    def _ids(self, identifiers: object) -> list[str]:
+        """The values of identifiers in the systems agreed for kits and tubes."""
+        found = (
+            _text(one.get("value")).strip() for one in _items(identifiers) if one.get("system") in self._lab.kit_systems
+        )
+        return [value for value in found if value]
+
+    def _accession(self, resource: Resource) -> str:
+        """The lab's own number of a report or result."""
+        own = [i for i in _items(resource.get("identifier")) if i.get("system") not in self._lab.kit_systems]
+        own.sort(key=lambda i: not _text(i.get("system")).startswith(self._lab.fhir_systems))
+        return _text(own[0].get("value")) if own else ""
+
+
+def _identifier_of(reference: object) -> object:
+    return reference.get("identifier") if isinstance(reference, dict) else None
+
+
+def _start(period: object) -> str:
+    return _text(period.get("start")) if isinstance(period, dict) else ""
+
+
+def _conclusion(report: Resource) -> tuple[str, ...]:
+    """A report's conclusion in words and codes: comments, never results."""
+    codes = (coded.text or coded.code for item in _items(report.get("conclusionCode")) for coded in _concept(item))
+    return tuple(filter(None, [_text(report.get("conclusion")).strip(), *codes]))
+
+
+def _systems(resource: Resource) -> Iterator[str]:
+    """The systems of a resource's identifiers and of its code."""
+    for identifier in _items(resource.get("identifier")):
+        yield _text(identifier.get("system"))
+    for coded in _concept(resource.get("code")):
+        yield coded.system
