@@ -366,7 +366,10 @@ def _signal_group(process: "subprocess.Popen[bytes]", number: signal.Signals) ->
 
 
 def _end_with_parent() -> None:
-    """In a new child on Linux: be told to end when the parent is gone, even by SIGKILL. Elsewhere Ctrl-C must do."""
+    """In a new child on Linux: be killed when the parent is gone, even by SIGKILL. Elsewhere Ctrl-C must do.
+
+    Not SIGTERM: a worker asked politely waits minutes for a Prefect server that is gone too.
+    """
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
