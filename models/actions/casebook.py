@@ -14,11 +14,19 @@ import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
 from models.actions import audit
-from models.actions.clinic import case_facts, confirmations, contact_of, find_case, order_of, standing_proposal
+from models.actions.clinic import (
+    case_facts,
+    confirmations,
+    contact_of,
+    find_case,
+    order_of,
+    order_outcome,
+    standing_proposal,
+)
 from models.rules.clinic import OUTCOMES_FOR, AttemptResult, CaseKind, CaseOutcome, Confirmation, Urgency, reacting
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import KitState, normalise_kit_code
-from models.rules.order import read_address
+from models.rules.order import OrderOutcome, read_address
 from models.rules.person import age_on
 from models.rules.secrets import Cipher
 from models.rules.staff import OPENS, Action, Actor, check_may, may
@@ -274,6 +282,7 @@ class CaseView:
     has_safeguarding_note: bool
     answers: Mapping[str, object]
     order_reasons: Sequence[str]
+    order_is_held: bool
     reads_results: bool
     results: Sequence[ResultLine]
     rows_in_quarantine: int
@@ -342,6 +351,7 @@ def case_view(session: Session, ref: str, *, by: Actor, now: datetime, cipher: C
         has_safeguarding_note=person is not None and _has_note(session, person),
         answers=_answers(case, order) if reads_results else {},
         order_reasons=_order_reasons(session, order) if reads_results else (),
+        order_is_held=order is not None and order_outcome(session, order) is OrderOutcome.HELD,
         reads_results=reads_results,
         results=results,
         rows_in_quarantine=_rows_in_quarantine(session, kit),

@@ -17,9 +17,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import Session, col, select
 
 from models.actions import audit, event, owed, release
+from models.actions.order import Intake, Taken, settle_order
 from models.rules.clinic import (
     AttemptResult,
     CaseFacts,
+    CaseKind,
     CaseOutcome,
     Confirmation,
     check_may_close,
@@ -27,6 +29,7 @@ from models.rules.clinic import (
     reacting,
 )
 from models.rules.errors import Code, ServiceError
+from models.rules.order import OrderOutcome
 from models.rules.release import ReleaseDecision
 from models.rules.secrets import Cipher
 from models.rules.service import ClinicPolicy, ServiceInForce
@@ -36,11 +39,16 @@ from models.rules.vocabulary import Outcome, Test
 from models.rules.working_days import add_working_hours
 from models.tables.clinic import CaseAttempt, CaseConfirmation, CaseItem, CaseProposal, ClinicCase, Escalation
 from models.tables.kit import Kit
-from models.tables.order import Order
+from models.tables.order import Order, OrderDecision
 from models.tables.person import Contact
 from models.tables.result import ResultSeries, ResultVersion
 
 LONGEST_NOTE: Final = 2000
+
+_SETTLED_AS: Final = {
+    CaseOutcome.ORDER_ACCEPTED: OrderOutcome.ACCEPTED,
+    CaseOutcome.ORDER_REFUSED: OrderOutcome.REFUSED,
+}
 
 
 class Ending(StrEnum):
@@ -151,8 +159,8 @@ def close_case(session: Session, ref: str, *, by: Actor, version: int, outcome: 
     case = _locked(session, ref, by, version, held_by_anyone=no_further_action)
     if outcome is CaseOutcome.RELEASED_AFTER_REVIEW:
         raise ServiceError(Code.NOT_NOW, "Read the lab's comment first: the review itself ends this case.")
-    facts = case_facts(session, case)
-    check_may_close(facts, outcome, seconded=True)
+    check_may_close(case_facts(session, case), outcome, seconded=True)
+    _check_order(session, case, outcome)
     if no_further_action and not _seconded(session, case, by):
         case.version += 1
         session.add(CaseProposal(case_id=_id(case), case_version=case.version, actor=by.audit_name, occurred_at=now))
@@ -187,6 +195,32 @@ def release_after_review(
         check_may_close(case_facts(session, case), CaseOutcome.RELEASED_AFTER_REVIEW)
         _close(session, case, CaseOutcome.RELEASED_AFTER_REVIEW, by, now)
     return decision
+
+
+def settle_held_order(
+    session: Session, ref: str, *, by: Actor, version: int, accept: bool, because: str, now: datetime, intake: Intake
+) -> Taken:
+    """Accepts or refuses the held order behind a case. An order review ends with it; a safeguarding case goes on."""
+    case = _locked(session, ref, by, version)
+    check_may(by, Action.SETTLE_ORDERS, case.service_id)
+    order = order_of(session, case)
+    if order is None:
+        raise ServiceError(Code.NOT_NOW, "This case is about no order: there is nothing to settle.")
+    taken = settle_order(
+        session, order.ref, accept=accept, because=because, now=now, actor=by.audit_name, intake=intake
+    )
+    if case.kind is CaseKind.ORDER_REVIEW:
+        _close(session, case, CaseOutcome.ORDER_ACCEPTED if accept else CaseOutcome.ORDER_REFUSED, by, now)
+    else:
+        _changed(session, case, "case.order_settled", by, now, outcome=taken.outcome.value)
+    return taken
+
+
+def order_outcome(session: Session, order: Order) -> OrderOutcome | None:
+    """What stands of an order: None while undecided, and for one that its person cancelled."""
+    if order.current_decision_id is None or order.cancelled_at is not None:
+        return None
+    return session.get_one(OrderDecision, order.current_decision_id).outcome
 
 
 def case_facts(session: Session, case: ClinicCase) -> CaseFacts:
@@ -375,6 +409,16 @@ def _standing_items(session: Session, case: ClinicCase) -> frozenset[tuple[Test,
         .where(col(CaseItem.case_id) == case.id, col(CaseItem.version_id) >= col(ResultSeries.current_version_id))
     )
     return frozenset((Test(test), Outcome(outcome)) for test, outcome in found)
+
+
+def _check_order(session: Session, case: ClinicCase, outcome: CaseOutcome) -> None:
+    """No case ends over an order that still waits, or as if the order had been decided otherwise."""
+    order = order_of(session, case)
+    stands = order_outcome(session, order) if order else None
+    if stands is OrderOutcome.HELD:
+        raise ServiceError(Code.NOT_NOW, "The order behind this case is still held: accept or refuse it first.")
+    if outcome in _SETTLED_AS and stands is not _SETTLED_AS[outcome]:
+        raise ServiceError(Code.NOT_NOW, "The order was not decided like this: look at it again.")
 
 
 def _seconded(session: Session, case: ClinicCase, by: Actor) -> bool:

@@ -48,6 +48,8 @@ class Action(StrEnum):
     """Be the second, senior person (FEATURES 64)."""
     RELEASE_AFTER_REVIEW = "release_after_review"
     """Read a lab's comment and say that it is harmless (ruling 8)."""
+    SETTLE_ORDERS = "settle_orders"
+    """Accept or refuse an order that was held for a person."""
     READ_SAFEGUARDING_NOTES = "read_safeguarding_notes"
     SEE_TIMELINE = "see_timeline"
     """What happened to a kit, without findings."""
@@ -71,6 +73,7 @@ _SENIOR: Final = _ADVISER | {
     Action.LAB_CASES,
     Action.SECOND_NO_FURTHER_ACTION,
     Action.RELEASE_AFTER_REVIEW,
+    Action.SETTLE_ORDERS,
     Action.READ_SAFEGUARDING_NOTES,
     Action.SEE_AUDIT,
 }
@@ -88,6 +91,7 @@ GRANTS: Final[Mapping[Role, frozenset[Action]]] = {
             Action.WORK_CASES,
             Action.READ_RESULTS,
             Action.REVEAL_CONTACT,
+            Action.SETTLE_ORDERS,
             Action.READ_SAFEGUARDING_NOTES,
             Action.SEE_TIMELINE,
         }
