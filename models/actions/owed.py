@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import Session, select
 
-from models.rules.clinic import OWNER, URGENCY, CaseKind, due_at, more_urgent
+from models.rules.clinic import OWNER, URGENCY, CaseKind, Urgency, due_at, more_urgent
 from models.rules.secrets import Cipher
 from models.rules.service import Service
 from models.rules.text import TextPurpose, TextValues, window_of, write_values
@@ -122,6 +122,8 @@ class OwedCase:
     detail: Mapping[str, object] = field(default_factory=dict)
     owner_role: str = ""
     """Empty: the kind's own queue."""
+    urgent: bool = False
+    """Cannot wait as long as its kind usually may: due with the most urgent kind."""
     reopen: bool = True
     """Whether news about a closed case opens it again."""
 
@@ -186,14 +188,14 @@ def _open(owed: OwedCase, *, service: Service, now: datetime) -> ClinicCase:
         key=owed.key,
         service_id=service.id,
         kind=owed.kind,
-        urgency=URGENCY[owed.kind],
+        urgency=Urgency.URGENT if owed.urgent else URGENCY[owed.kind],
         order_id=owed.order_id,
         kit_id=owed.kit_id,
         lab=owed.lab,
         decision_id=owed.decision_id,
         detail=dict(owed.detail),
         owner_role=owed.owner_role or OWNER[owed.kind],
-        due_at=due_at(owed.kind, now, service.clinic),
+        due_at=due_at(CaseKind.SAFEGUARDING if owed.urgent else owed.kind, now, service.clinic),
         opened_at=now,
     )
 

@@ -148,6 +148,8 @@ class History:
 
     mobile_of_another: bool = False
     """Someone else's live kit is told on this mobile."""
+    mobile_frozen_at: datetime | None = None
+    """When this mobile turned out to be someone else's, or dead: only a later proof counts."""
     kits_ordered_at: tuple[datetime, ...] = ()
     """When each earlier kit of this person was ordered."""
     safeguarding_case_open: bool = False
@@ -201,7 +203,7 @@ class Reason(StrEnum):
     BIRTH_DATE_IMPOSSIBLE = "birth_date_impossible"
     """clinical.md 2 [D]: checked by the server, never by the form alone."""
     MOBILE_NOT_PROVED = "mobile_not_proved"
-    """FEATURES 7, H5: proof in the future, too old, or of no kind we know."""
+    """FEATURES 7, H5: proof in the future, too old, or older than a WRONG reply or bounce."""
     MOBILE_OF_ANOTHER = "mobile_of_another"
     """clinical.md 0.4 (R24): one mobile number, one person."""
     OUT_OF_AREA = "out_of_area"
@@ -430,7 +432,9 @@ def _still_binding(stop: EarlierStop, asked: _Asked) -> set[Reason]:
 def _mobile(asked: _Asked) -> Iterator[Reason]:
     order, policy = asked.order, asked.service.orders
     age_of_proof = asked.now - order.mobile_proved_at
-    if not timedelta(0) <= age_of_proof <= timedelta(days=policy.mobile_proof_max_age_days):
+    frozen_at = asked.history.mobile_frozen_at
+    is_fresh = timedelta(0) <= age_of_proof <= timedelta(days=policy.mobile_proof_max_age_days)
+    if not is_fresh or (frozen_at is not None and order.mobile_proved_at <= frozen_at):
         yield Reason.MOBILE_NOT_PROVED
     if asked.history.mobile_of_another:
         yield Reason.MOBILE_OF_ANOTHER

@@ -1,21 +1,13 @@
 """Orders and what was decided about each."""
 
 from datetime import date, datetime
-from enum import StrEnum
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import Field, SQLModel
 
+from models.rules.order import OrderOutcome
 from models.tables.columns import document, identity, link, recorded, reference, words
-
-
-class OrderOutcome(StrEnum):
-    """The one outcome of a decision about an order."""
-
-    ACCEPTED = "accepted"
-    REFUSED = "refused"
-    HELD = "held"
 
 
 class Order(SQLModel, table=True):

@@ -467,6 +467,14 @@ def test_a_mobile_counts_only_while_its_proof_is_fresh(proved_at: datetime, *, g
     assert decision.may_text == good
 
 
+@pytest.mark.parametrize(("frozen_ago", "good"), [(timedelta(minutes=6), True), (timedelta(minutes=5), False)])
+def test_only_a_proof_after_the_freeze_makes_a_frozen_mobile_good_again(frozen_ago: timedelta, *, good: bool) -> None:
+    decision = decide(history=History(mobile_frozen_at=NOW - frozen_ago))
+
+    assert (decision.outcome is OrderOutcome.ACCEPTED) == good
+    assert decision.may_text == good
+
+
 def test_someone_from_another_area_is_told_where_to_go() -> None:
     decision = decide(authority=ELSEWHERE)
 
