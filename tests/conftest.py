@@ -18,12 +18,17 @@ for name in [name for name in os.environ if name == "PREFECT_API_URL" or name.st
 import shutil
 
 import pytest
+from hypothesis import settings
 from sqlalchemy import Engine
 
 from app.database import Begin, begin_on
 from tests.support import postgres
 
 GOLDEN = Path(__file__).parent / "golden"
+
+# A first call that loads a calendar, or a busy machine, is no failure.
+settings.register_profile("kitpost", deadline=None)
+settings.load_profile("kitpost")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
