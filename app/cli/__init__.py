@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli import deploy, migrate, up
+from app.cli import deploy, lab, migrate, up
 from models.rules.errors import ServiceError
 
 cli = typer.Typer(
@@ -16,6 +16,7 @@ cli = typer.Typer(
 cli.command()(up.up)
 cli.command()(migrate.migrate)
 cli.command()(deploy.deploy)
+cli.add_typer(lab.app, name="lab")
 
 
 def main() -> None:

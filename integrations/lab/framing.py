@@ -178,30 +178,28 @@ def hl7_messages(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     What stands before the first MSH comes first, with its line, and may be b''. Envelope segments stay
     at the end of the message before them. Raises BrokenFile for a message beyond the size cap.
     """
-    buffer = b""
-    line = 1
+    buffer = b"\r"  # as if a line ended before the file: then every MSH is found the same way
+    line = 0
+    start = b""
     for chunk in with_equal_line_ends(chunks, b"\r"):
         buffer += chunk
         if b"\x0b" in buffer or b"\x1c" in buffer:
-            buffer = _without_frames(buffer)
-        *done, buffer = _MESSAGE_BORDER.split(buffer)
-        for message in done:
-            yield line, message
-            line += message.count(b"\r")
+            buffer = buffer.replace(b"\r\x0b", b"\r").replace(b"\x1c\r", b"\r")
+        *done, buffer = buffer.split(b"\rMSH")
+        for part in done:
+            yield line or 1, start + part + b"\r" if start else part[1:] + b"\r" * (len(part) > 1)
+            line += part.count(b"\r") + 1
+            start = b"MSH"
         if len(buffer) > MAX_MESSAGE_BYTES:
             raise BrokenFile(Fault(Quarantine.MALFORMED, "A message is larger than 16 MiB."))
-    yield line, buffer
-
-
-_MESSAGE_BORDER: Final = re.compile(rb"(?<=\r)(?=MSH)")
-_FRAME_START: Final = re.compile(rb"(?:(?<=\r)|\A)\x0b(?=MSH|FHS|BHS)")
-
-
-def _without_frames(buffer: bytes) -> bytes:
-    return _FRAME_START.sub(b"", buffer).replace(b"\x1c\r", b"\r")
+    buffer = buffer.removesuffix(b"\x1c")
+    yield line or 1, start + buffer if start else buffer[1:]
 
 
 _ENVELOPE_LINE: Final = re.compile(rb"(?:\A|(?<=\r))([BF][HT]S)([^\r]*)")
+
+
+_ENVELOPE_MARKS: Final = (b"\rBTS", b"\rFTS", b"\rBHS", b"\rFHS")
 
 
 class _Envelopes:
@@ -292,7 +290,7 @@ def check_hl7(meter: Meter, lab: LabMap) -> FileVerdict:
                 fault = fault or Fault(Quarantine.UNSUPPORTED_FORMAT, "The file does not begin with an HL7 header.")
             if len(message) > MAX_LINE_BYTES and max(map(len, message.split(b"\r"))) > MAX_LINE_BYTES:
                 fault = fault or Fault(Quarantine.MALFORMED, "A line is longer than 1 MiB.")
-            if b"TS" in message or not message.startswith(b"MSH"):
+            if not message.startswith(b"MSH") or any(mark in message for mark in _ENVELOPE_MARKS):
                 for found in _ENVELOPE_LINE.finditer(message):
                     envelopes.segment(found[1], found[2])
     except BrokenFile as broken:

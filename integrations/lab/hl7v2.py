@@ -27,6 +27,7 @@ _OFFSET: Final = re.compile(r"[+-]?\d{4}", re.ASCII)
 _NULL: Final = '""'
 _CODED_TYPES: Final = frozenset({"CE", "CWE", "CNE", "CF"})
 _BLANKS: Final = [""] * 40
+_new_row: Final = tuple.__new__
 _CACHE: Final = 16_384
 
 _CHARACTER_SETS: Final = {
@@ -84,13 +85,18 @@ class _Grammar:
 
     def first(self, raw: str) -> str:
         """The first subcomponent of the first component of the first repetition; an explicit null is ''."""
-        text = self.text(raw.split(self.repeat, 1)[0].split(self.component, 1)[0].split(self.sub, 1)[0]).strip()
+        if not raw or raw == _NULL:
+            return ""
+        text = raw.split(self.component, 1)[0]
+        if self.repeat in text or self.sub in text or self.escape in text:
+            text = self.text(text.split(self.repeat, 1)[0].split(self.sub, 1)[0])
+        text = text.strip()
         return "" if text == _NULL else text
 
     def time(self, raw: str) -> str:
         """A time; an offset spelled as a second component is put where it belongs."""
         if self.component not in raw:
-            return "" if raw == _NULL else raw.strip()
+            return "" if raw == _NULL else raw
         moment, rest = raw.split(self.component, 1)
         return f"{moment}^{rest}" if _OFFSET.fullmatch(rest) else moment
 
@@ -147,15 +153,16 @@ def sender(head: bytes) -> tuple[str, str] | None:
     found = re.search(rb"(?:\A|[\r\n\x0b\xbf])(MSH[^\r\n]*)[\r\n]", head)
     if not found or len(found[1]) < 9:  # noqa: PLR2004
         return None
-    return _sender(found[1].decode("utf-8", "replace"))
-
-
-def _sender(header: str) -> tuple[str, str]:
+    header = found[1].decode("utf-8", "replace")
     fields = header.split(header[3:4])
     if len(fields) < 4 or not fields[1]:  # noqa: PLR2004
-        return "", ""
-    component = fields[1][0]
-    return fold_token(fields[2].split(component)[0]), fold_token(fields[3].split(component)[0])
+        return None
+    return _sender(fields[2], fields[3], fields[1][0])
+
+
+@lru_cache(maxsize=256)
+def _sender(application: str, facility: str, component: str) -> tuple[str, str]:
+    return fold_token(application.split(component)[0]), fold_token(facility.split(component)[0])
 
 
 def _character_set(raw: bytes) -> str | None:
@@ -227,7 +234,7 @@ def _message(raw: bytes, line: int, number: int, lab: LabMap) -> LabMessage:
         fault = Fault(Quarantine.MALFORMED, "The delimiters in MSH-1 and MSH-2 can't be read.")
         separator, marks = "|", "^~\\&"
     grammar = _grammar(separator + marks, encoding)
-    fault = fault or _refused(raw, header, fields, grammar, lab)
+    fault = fault or _refused(raw, fields, grammar, lab)
     reader = _MessageReader(grammar, lab, line)
     reader.read(lines)
     fault = fault or reader.fault
@@ -253,10 +260,10 @@ def _message(raw: bytes, line: int, number: int, lab: LabMap) -> LabMessage:
     )
 
 
-def _refused(raw: bytes, header: str, fields: list[str], grammar: _Grammar, lab: LabMap) -> Fault | None:
+def _refused(raw: bytes, fields: list[str], grammar: _Grammar, lab: LabMap) -> Fault | None:
     if has_control_bytes(raw):
         return Fault(Quarantine.MALFORMED, "The message holds control characters.")
-    if _sender(header) not in lab.senders:
+    if _sender(fields[2], fields[3], grammar.component) not in lab.senders:
         return Fault(Quarantine.UNKNOWN_SENDER, f"The sender in MSH-3 and MSH-4 is not known for {lab.lab}.")
     if fields[8].split(grammar.component)[:2] != ["ORU", "R01"]:
         return Fault(Quarantine.UNSUPPORTED_FORMAT, "The message is not a result report (MSH-9 is not ORU^R01).")
@@ -301,17 +308,18 @@ class _MessageReader:
         for number in range(1, len(lines)):
             segment = lines[number]
             name = segment[:3]
-            if not segment.strip():
+            if name == "OBX" and segment[3:4] == separator and not has_ended:
+                if self._order is None:
+                    self._order = _Order(_BLANKS, (), self._line + number, [])
+                notes = []
+                self._order.rows.append((self._result(segment, self._line + number), notes))
+                continue
+            if not segment or segment.isspace():
                 continue
             if segment[3:4] != separator and (len(segment) != 3 or not _NAME.fullmatch(name)):  # noqa: PLR2004
                 self._malformed("A line is no segment: a line break stands inside a field.")
             elif has_ended and name not in _ENVELOPE:
                 self._malformed("A segment follows the batch trailer.")
-            elif name == "OBX":
-                if self._order is None:
-                    self._order = _Order(_BLANKS, (), self._line + number, [])
-                notes = []
-                self._order.rows.append((self._result(segment, self._line + number), notes))
             elif name == "NTE":
                 fields = segment.split(separator, 4)
                 if len(fields) > 3 and fields[3]:  # noqa: PLR2004
@@ -379,13 +387,13 @@ class _MessageReader:
             f += _BLANKS
         kind = f[2].strip()
         raw, codes = grammar.value(f"{kind}{grammar.field}{f[5]}")
-        at14, at19 = grammar.time(f[14]), grammar.time(f[19])
+        at14, at19 = f[14] and grammar.time(f[14]), f[19] and grammar.time(f[19])
         is_sampling = self._lab.obx14_is_sampling_time
         return (
             line,
             str(line),
             grammar.code(f[3]),
-            grammar.text(f[4]).strip(),
+            f[4] and grammar.text(f[4]).strip(),
             kind,
             raw,
             codes,
@@ -443,4 +451,5 @@ class _MessageReader:
             *((person.family_name, person.dob, person.nhs_number) if person else ("", "", "")),
             tuple(self._notes),
         )
-        self.rows += [LabRow._make((*head, tuple(notes), *tail)) for head, notes in order.rows]
+        # tuple.__new__ is LabRow._make without its second look at the length, which mypy can't see either.
+        self.rows += [_new_row(LabRow, (*head, tuple(notes), *tail)) for head, notes in order.rows]

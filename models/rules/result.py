@@ -613,6 +613,9 @@ def _joined_number(raw: tuple[str, ...]) -> str:
 
 # ── Whose it is ──────────────────────────────────────────────────────────────────────────────
 
+_KIT_LENGTH: Final = 10
+_SHOWN_TUBE_LENGTH: Final = 14
+
 
 class _Identity(NamedTuple):
     """What the row says of kit, tube and person. With a fault, the codes are only what could be read."""
@@ -627,6 +630,9 @@ class _Identity(NamedTuple):
 @lru_cache(maxsize=16_384)
 def _read_id(text: str) -> str | None:
     """A kit or tube id, or None. Ids are opaque: keeping them in memory tells nothing."""
+    if len(text) == _SHOWN_TUBE_LENGTH and text[-2] == "-" and text[-1] in "123456789":
+        kit = _read_id(text[:-2])  # the tubes of one kit: its check character is computed once
+        return kit + text[-1] if kit and len(kit) == _KIT_LENGTH else None
     return normalise_tube_code(text) or normalise_kit_code(text)
 
 
@@ -656,9 +662,6 @@ def _identity(lab: LabMap, form: Form, row: LabRow) -> _Identity:
     return _Identity(kit, tube, dob, fold_name(row.family_name) or None, fault)
 
 
-_KIT_LENGTH: Final = 10
-
-
 def _disagreement(lab: LabMap, row: LabRow, kits: set[str], tubes: set[str]) -> Fault | None:
     """What is wrong among the ids of one row, each of which is well spelt."""
     if not row.has_person:
@@ -677,7 +680,9 @@ def _disagreement(lab: LabMap, row: LabRow, kits: set[str], tubes: set[str]) -> 
 # ── When ─────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Times(NamedTuple):
+class RowTimes(NamedTuple):
+    """A row's clocks, as precise as they were sent, and what is impossible among them."""
+
     collected: lab_time.LabTime | None
     received: lab_time.LabTime | None
     authorised: lab_time.LabTime | None
@@ -691,7 +696,7 @@ _YEAR_OR_MONTH: Final = re.compile(r"\d{4}(-?\d\d)?", re.ASCII)
 @lru_cache(maxsize=8_192)
 def _times(  # noqa: PLR0913, PLR0917 - the four clocks and what bounds them; memoised, so plain values
     lab: LabMap, form: Form, collected_raw: str, received_raw: str, authorised_raw: str, tested_raw: str, sent_raw: str
-) -> _Times:
+) -> RowTimes:
     """The row's clocks, and what is impossible among them without knowing today's date."""
     day = lab.csv.date_format if form is Form.CSV and lab.csv else form
     clock = lab.csv.time_format if form is Form.CSV and lab.csv else form
@@ -712,7 +717,20 @@ def _times(  # noqa: PLR0913, PLR0917 - the four clocks and what bounds them; me
     collected, received, authorised, tested, sent = read
     if fault is None:
         fault = _impossible(lab, collected, received, sent or authorised)
-    return _Times(collected, received, authorised, tested, fault)
+    return RowTimes(collected, received, authorised, tested, fault)
+
+
+def times_of(message: LabMessage, row: LabRow, lab: LabMap) -> RowTimes:
+    """When the sample was collected and received, and the result tested and authorised."""
+    return _times(
+        lab,
+        message.form,
+        row.sampled_raw or row.collected_raw,
+        row.received_raw,
+        row.authorised_raw,
+        row.tested_raw,
+        message.sent_raw,
+    )
 
 
 def _impossible(
@@ -805,6 +823,7 @@ def interpret(message: LabMessage, lab: LabMap) -> list[Reading]:
     readings: list[Reading] = []
     details: list[tuple[int, _Meaning, str | None, bool]] = []
     open_orders = _open_orders(lab, message)
+    message_fault = message.fault or _not_live(message)
     identity_key: tuple[object, ...] | None = None
     identity = _Identity(None, None, None, None, None)
     for row in message.rows:
@@ -812,69 +831,79 @@ def interpret(message: LabMessage, lab: LabMap) -> list[Reading]:
         if key != identity_key:
             identity, identity_key = _identity(lab, message.form, row), key
         meaning = _row_meaning(lab, message, row, open_orders)
-        times = _times(
-            lab,
-            message.form,
-            row.sampled_raw or row.collected_raw,
-            row.received_raw,
-            row.authorised_raw,
-            row.tested_raw,
-            message.sent_raw,
-        )
-        fault = message.fault or row.fault or _not_live(message) or (None if meaning.is_detail else identity.fault)
-        fault = fault or meaning.fault or (None if meaning.is_detail else times.fault)
+        times = times_of(message, row, lab)
+        fault = message_fault or row.fault
+        if meaning.is_detail:
+            if fault is None:
+                details.append((len(readings), meaning, identity.kit_code, _comment(lab, row.notes)[0]))
+                readings.append(Detail(row.position, row.row_key))
+                continue
+        else:
+            fault = fault or identity.fault or meaning.fault or times.fault
         if fault is not None:
             readings.append(_quarantine(message, row, identity, meaning, times, fault))
-        elif meaning.is_detail:
-            review, _, _ = _comment(lab, row.notes)
-            details.append((len(readings), meaning, identity.kit_code, review))
-            readings.append(Detail(row.position, row.row_key))
         else:
-            review, urgent, comment = _comment(lab, row.notes + row.order_notes + row.person_notes)
-            review = review or meaning.needs_review or (bool(row.reject_raw) and meaning.outcome is Outcome.NEGATIVE)
-            parts = meaning.parts or ((meaning.test, meaning.outcome),)
-            for test, outcome in parts:
-                assert test is not None, "a meaning without a fault has a test"
-                assert meaning.site is not None, "a meaning without a fault has a site"
-                assert outcome is not None, "a meaning without a fault has an outcome"
-                assert meaning.status is not None, "a meaning without a fault has a status"
-                assert identity.kit_code is not None, "an identity without a fault has a kit"
-                assert identity.dob is not None, "an identity without a fault has a date of birth"
-                stamp = times.tested or times.authorised
-                readings.append(
-                    Finding(
-                        row.position,
-                        row.row_key,
-                        message.message_id,
-                        row.accession,
-                        identity.kit_code,
-                        identity.tube_code,
-                        identity.dob,
-                        identity.family_name,
-                        row.nhs_number or None,
-                        test,
-                        meaning.site,
-                        row.sub_id,
-                        outcome,
-                        meaning.status,
-                        meaning.order_corrected,
-                        stamp.at if stamp else None,
-                        stamp.is_doubtful if stamp else False,
-                        int(row.revision_raw) if row.revision_raw.isascii() and row.revision_raw.isdigit() else None,
-                        times.collected.at if times.collected else None,
-                        times.received.at if times.received else None,
-                        times.authorised.at if times.authorised else None,
-                        review,
-                        urgent,
-                        comment,
-                        row.parent_ref,
-                    )
-                )
+            readings += _findings(lab, message, row, identity, meaning, times)
     if details:
         _apply_details(lab, message, readings, details)
     if len(readings) > 1:
         _refuse_contradictions(message, readings)
     return readings
+
+
+def _findings(
+    lab: LabMap, message: LabMessage, row: LabRow, identity: _Identity, meaning: _Meaning, times: RowTimes
+) -> list[Reading]:
+    """The findings of a row without a fault: one, or one for each part of a combined value."""
+    assert meaning.site is not None, "a meaning without a fault has a site"
+    assert meaning.status is not None, "a meaning without a fault has a status"
+    assert identity.kit_code is not None, "an identity without a fault has a kit"
+    assert identity.dob is not None, "an identity without a fault has a date of birth"
+    review, urgent, comment = False, False, ""
+    if row.notes or row.order_notes or row.person_notes:
+        review, urgent, comment = _comment(lab, row.notes + row.order_notes + row.person_notes)
+    if meaning.needs_review or (row.reject_raw and meaning.status is not ReportStatus.CANCELLED):
+        review = True
+    collected, received, authorised, tested, _ = times
+    stamp = tested or authorised
+    found: list[Reading] = []
+    for test, outcome in meaning.parts or ((meaning.test, meaning.outcome),):
+        assert test is not None, "a meaning without a fault has a test"
+        assert outcome is not None, "a meaning without a fault has an outcome"
+        found.append(
+            Finding(
+                row.position,
+                row.row_key,
+                message.message_id,
+                row.accession,
+                identity.kit_code,
+                identity.tube_code,
+                identity.dob,
+                identity.family_name,
+                row.nhs_number or None,
+                test,
+                meaning.site,
+                row.sub_id,
+                outcome,
+                meaning.status,
+                meaning.order_corrected,
+                stamp.at if stamp else None,
+                stamp.is_doubtful if stamp else False,
+                _revision(row.revision_raw),
+                collected.at if collected else None,
+                received.at if received else None,
+                authorised.at if authorised else None,
+                review,
+                urgent,
+                comment,
+                row.parent_ref,
+            )
+        )
+    return found
+
+
+def _revision(text: str) -> int | None:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else None  # noqa: PLR2004
 
 
 def _not_live(message: LabMessage) -> Fault | None:
@@ -886,7 +915,7 @@ def _not_live(message: LabMessage) -> Fault | None:
 
 
 def _quarantine(
-    message: LabMessage, row: LabRow, identity: _Identity, meaning: _Meaning, times: _Times, fault: Fault
+    message: LabMessage, row: LabRow, identity: _Identity, meaning: _Meaning, times: RowTimes, fault: Fault
 ) -> Quarantined:
     return Quarantined(
         row.position,
@@ -953,7 +982,7 @@ def _apply_details(
                 fault = Fault(
                     Quarantine.CONFLICTING_VALUES, "A cut-off index came without the result that it supports."
                 )
-                clocks = _Times(None, None, None, None, None)
+                clocks = RowTimes(None, None, None, None, None)
                 readings[at] = _quarantine(message, row, identity, meaning, clocks, fault)
             continue
         for number, found in mine:

@@ -1,0 +1,187 @@
+"""`kitpost lab`: what a laboratory's engineer needs before and after go-live."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from models.rules.lab import Fault, LabMap, LabMessage
+    from models.rules.lab_time import LabTime
+    from models.rules.result import Reading
+
+app = typer.Typer(help="Laboratories: try their files before they go live.", no_args_is_help=True)
+
+CHUNK_BYTES: Final = 1 << 20
+
+KEYS: Final = (
+    "file",
+    "line",
+    "message_id",
+    "accession",
+    "kit_id",
+    "tube_id",
+    "test",
+    "site",
+    "outcome",
+    "status",
+    "collected_at",
+    "authorised_at",
+    "quarantine",
+    "detail",
+)
+"""The keys of one line of --json, in order. Stable: docs/lab-integration.md promises them."""
+
+Line = dict[str, str | int | None]
+
+
+@app.callback()
+def labs() -> None:
+    """Laboratories: try their files before they go live."""
+
+
+@app.command()
+def explain(
+    file: Annotated[Path, typer.Argument(help="A lab's file: HL7 v2, FHIR R4 or its table. FILE.ctl beside it is read.")],
+    lab: Annotated[str | None, typer.Option(help="Whose file it is. Else the sender or header must tell.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a result, for machines.")] = False,
+) -> None:
+    """Say what every row of a lab's file would mean here. Reads no database and changes nothing.
+
+    Ends with 0 if nothing was quarantined, 1 if something was, 2 if the file could not be read at all.
+    """
+    from app.service.labs import load_lab_maps
+    from app.wiring import lab_files
+    from models.rules.errors import ServiceError
+
+    try:
+        maps = load_lab_maps()
+        with file.open("rb") as opened:
+            head = opened.read(lab_files.HEAD_BYTES)
+    except ServiceError as error:
+        _stop(error.message)
+    except OSError as error:
+        _stop(f"{file.name} can't be opened: {error.strerror}.")
+    if lab is not None:
+        chosen = {name.casefold(): one for name, one in maps.items()}.get(lab.casefold())
+        if chosen is None:
+            _stop(f"No lab of that name is configured. There are: {', '.join(sorted(maps))}.")
+    else:
+        recognised = lab_files.recognise(head, list(maps.values()))
+        if recognised.fault is not None:
+            if recognised.fault.reason in _UNREADABLE:
+                _show([_file_line(file, recognised.fault)], as_json=as_json)
+            _stop(f"{file.name} was not read. {recognised.fault.detail} Name the lab with --lab if you know it.")
+        assert recognised.lab is not None, "either a lab or a fault is recognised"
+        chosen = recognised.lab
+    control = file.with_name(f"{file.name}.ctl")
+    verdict = lab_files.check_file(_chunks(file), chosen, control.read_bytes() if control.is_file() else None)
+    for warning in verdict.warnings:
+        typer.echo(f"{file.name}: {warning}", err=True)
+    if verdict.held is not None:
+        _show([_file_line(file, verdict.held)], as_json=as_json)
+        typer.echo(f"{file.name} is held as a whole. {verdict.held.detail}", err=True)
+        raise typer.Exit(2 if verdict.held.reason in _UNREADABLE else 1)
+    quarantined = _show(_lines(file, lab_files.read_messages(_chunks(file), chosen), chosen), as_json=as_json)
+    raise typer.Exit(1 if quarantined else 0)
+
+
+_UNREADABLE: Final = frozenset({"unsupported_format", "empty_file", "encoding"})
+"""Reasons for which nothing at all of a file could be read."""
+
+
+def _stop(sentence: str) -> NoReturn:
+    typer.echo(sentence, err=True)
+    raise typer.Exit(2)
+
+
+def _chunks(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as opened:
+        while chunk := opened.read(CHUNK_BYTES):
+            yield chunk
+
+
+def _lines(file: Path, messages: "Iterator[LabMessage]", lab_map: "LabMap") -> Iterator[Line]:
+    """What is shown of every result of a file; rows that only support another are not results."""
+    from models.rules.result import Detail, interpret, times_of
+
+    for message in messages:
+        rows = {row.row_key: row for row in message.rows}
+        for warning in message.warnings:
+            typer.echo(f"{file.name}, line {message.position}: {warning}", err=True)
+        for reading in interpret(message, lab_map):
+            if not isinstance(reading, Detail):
+                times = times_of(message, rows[reading.row_key], lab_map)
+                yield _line(file, reading, times.collected, times.authorised)
+
+
+def _line(file: Path, reading: "Reading", collected: "LabTime | None", authorised: "LabTime | None") -> Line:
+    from models.rules.kit import show_kit_code, show_tube_code
+    from models.rules.result import Detail, Finding
+
+    assert not isinstance(reading, Detail), "details are not shown"
+    held = "A comment that is not on the lab's reviewed list holds this result for a person."
+    shown: tuple[str | int | None, ...] = (
+        file.name,
+        reading.position,
+        reading.message_id or None,
+        reading.accession or None,
+        show_kit_code(reading.kit_code) if reading.kit_code else None,
+        show_tube_code(reading.tube_code) if reading.tube_code else None,
+        reading.test.value if reading.test else None,
+        reading.site.value if reading.site else None,
+        reading.outcome.value if isinstance(reading, Finding) else None,
+        reading.status.value if reading.status else None,
+        _time(collected),
+        _time(authorised),
+        None if isinstance(reading, Finding) else reading.reason.value,
+        (held if reading.note_review else None) if isinstance(reading, Finding) else reading.detail,
+    )
+    return dict(zip(KEYS, shown, strict=True))
+
+
+def _file_line(file: Path, fault: "Fault") -> Line:
+    """The one line of a file that is held as a whole."""
+    return dict.fromkeys(KEYS) | {"file": file.name, "quarantine": fault.reason.value, "detail": fault.detail}
+
+
+def _time(moment: "LabTime | None") -> str | None:
+    """UTC with its offset, or only the day where no clock time was sent."""
+    if moment is None:
+        return None
+    return moment.at.isoformat() if moment.has_clock else moment.on.isoformat()
+
+
+def _show(lines: Iterator[Line] | list[Line], *, as_json: bool) -> int:
+    """Prints the lines and returns how many are quarantined."""
+    if as_json:
+        quarantined = 0
+        for line in lines:
+            quarantined += line["quarantine"] is not None
+            sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+        return quarantined
+    return _show_table(lines)
+
+
+def _show_table(lines: Iterator[Line] | list[Line]) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("line")
+    for heading in ("kit or tube", "test", "site", "reads as"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("why", overflow="fold")
+    total = quarantined = 0
+    for line in lines:
+        total += 1
+        quarantined += line["quarantine"] is not None
+        reads = line["outcome"] or f"[bold red]{line['quarantine']}[/]"
+        cells = (line["line"], line["tube_id"] or line["kit_id"], line["test"], line["site"], reads, line["detail"])
+        table.add_row(*("" if cell is None else str(cell) for cell in cells))
+    console = Console()
+    console.print(table)
+    console.print(f"Results: {total}, quarantined: {quarantined}.")
+    return quarantined
