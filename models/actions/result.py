@@ -109,10 +109,16 @@ class _Kit:
     heads: dict[Target, _Head] = field(default_factory=dict)
 
 
+SeriesKey = tuple[str, Test, Site, str]
+"""Accession, test, site, sub-id: a series within one lab."""
+
+
 @dataclass(slots=True)
 class _Chunk:
     """What a chunk will write."""
 
+    owner_of: dict[SeriesKey, int]
+    """Which kit each series already belongs to."""
     versions: list[tuple[object, ...]] = field(default_factory=list)
     repeats: list[tuple[object, ...]] = field(default_factory=list)
     quarantined: list[tuple[Quarantined, _Kit | None, LabRow | None]] = field(default_factory=list)
@@ -146,7 +152,7 @@ def store_chunk(
     kits = _lock_kits(session, fresh, lab=file.lab)
     ids = iter(next_ids(session, "result_version", _count(fresh)))
     series_ids = iter(next_ids(session, "result_series", _count(fresh)))
-    chunk = _Chunk()
+    chunk = _Chunk(owner_of=_owners(session, fresh, lab=file.lab))
     for each in fresh:
         raw = {row.row_key: row for row in each.message.rows}
         for reading in each.readings:
@@ -263,6 +269,17 @@ def _lock_kits(session: Session, messages: Sequence[ReadMessage], *, lab: str) -
     return {kit.code: kit for kit in kits.values()}
 
 
+def _owners(session: Session, messages: Sequence[ReadMessage], *, lab: str) -> dict[SeriesKey, int]:
+    """Which kit the accessions of these messages were reported for before: one accession is one person's."""
+    accessions = {r.accession for each in messages for r in each.readings if isinstance(r, Finding) and r.accession}
+    on = cursor(session)
+    on.execute(
+        "SELECT accession, test, site, sub_id, kit_id FROM result_series WHERE lab = %s AND accession = ANY(%s)",
+        (lab, list(accessions)),
+    )
+    return {(accession, Test(test), Site(site), sub_id): kit_id for accession, test, site, sub_id, kit_id in on}
+
+
 def _read_heads(on: Any, kits: Mapping[int, _Kit]) -> None:
     on.execute(
         """
@@ -314,6 +331,10 @@ def _take(
         tally.details += 1
         return
     mismatch = _whose(found, kit, file=file, lab_map=lab_map, now=now, services=services, indexes=indexes)
+    # A lab without accession numbers: the kit's own code stands in its place (ruling 16).
+    key = (found.accession or found.kit_code, found.test, found.site, found.sub_id)
+    if kit is not None and mismatch is None and chunk.owner_of.setdefault(key, kit.id) != kit.id:
+        mismatch = Mismatch(Quarantine.IDENTITY_CONFLICT, "This accession was already reported for another kit.")
     if mismatch is None and found.outcome is Outcome.NOT_REQUESTED:
         mismatch = Mismatch(Quarantine.NOT_REQUESTED, "This test was requested, and the row says it was not.")
     if kit is None or mismatch is not None:
@@ -336,7 +357,7 @@ def _take(
     previous_id = head.version_id if head else None
     if head is None:
         head = kit.heads[target] = _Head(
-            next(series_ids), found.accession, found.sub_id, found.tube_code or "", version_id, word,
+            next(series_ids), key[0], found.sub_id, found.tube_code or "", version_id, word,
             found.status in _SAYS_IT_CHANGED, found.collected_at, is_new=True,
         )  # fmt: skip
     elif change in _BECOMES_CURRENT:
@@ -417,7 +438,7 @@ def _reported(found: Finding, *, born: bool, family: bool) -> Reported:
 
 def _is_second_accession(found: Finding, head: _Head | None, lab_map: LabMap) -> bool:
     """Whether this is the same test of the same tube under an accession that nothing links to the first (ruling 7)."""
-    if head is None or head.accession == found.accession or found.parent_ref:
+    if head is None or head.accession == (found.accession or found.kit_code) or found.parent_ref:
         return False
     return not any(
         suffix and found.accession == head.accession + suffix or suffix and head.accession == found.accession + suffix

@@ -1,0 +1,5 @@
+"""What we remember. Importing any table imports all of them, so that every foreign key finds its target."""
+
+from models.tables import audit, clinic, inbox, kit, order, parcel, person, release, result, service, text
+
+__all__ = ["audit", "clinic", "inbox", "kit", "order", "parcel", "person", "release", "result", "service", "text"]
