@@ -1,7 +1,7 @@
 """Ink on pages: the two embedded fonts, wrapping that never shrinks below 7 pt, and the pen.
 
 ReportLab owns the document, the artwork and the font subsets. Pages are written past it as finished
-bytes, in operators of our own: its dictionaries and graphics state took five sixths of the time.
+bytes, in operators of our own: formatting its dictionaries took two thirds of the time.
 """
 
 import unicodedata
