@@ -261,7 +261,7 @@ def _words(plain: Mapping[str, Any], language: Language) -> Words:
             failures={why: found["failures"][why] for why in (*TellableFailure, "several")},
         )
     except (KeyError, ValueError) as wrong:
-        raise ServiceError(Code.TEMPLATE, f"The catalogue's words in {language} lack or mistake {wrong.args[0]}.") from None
+        raise ServiceError(Code.TEMPLATE, f"The catalogue's words in {language} lack {wrong.args[0]}.") from None
     if words.tests.keys() != set(Test) or len(words.months) != len(_MONTHS):
         raise ServiceError(Code.TEMPLATE, f"The catalogue's words in {language} must name every test and month.")
     return words

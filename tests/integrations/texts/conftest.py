@@ -1,6 +1,5 @@
 """A running stand-in for Twilio, and what the catalogue fills its bodies with."""
 
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from app.demo.sms_provider import SmsProvider
+from app.demo.sms_provider import SmsProvider, listen
 from integrations.texts.catalogue import Catalogue, load_catalogue
 from integrations.texts.twilio import TwilioSender
 from models.rules.service import ClinicPolicy, OrderPolicy, PackPolicy, ReleasePolicy, ReturnPolicy, Service, TextPolicy
@@ -18,6 +17,8 @@ ACCOUNT = "AC" + "0" * 32
 MESSAGING_SERVICE = "MG" + "0" * 32
 TOKEN = "a-token-for-tests"
 PUBLIC = "https://kits.example.gov.uk"
+NOBODY = "http://127.0.0.1:9"
+"""Callbacks go to a port where nothing listens, unless a test listens."""
 
 
 @pytest.fixture(scope="session")
@@ -46,29 +47,39 @@ def service() -> Service:
 
 def serve(app: object) -> tuple[uvicorn.Server, threading.Thread, str]:
     """Any ASGI application on a free loopback port."""
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = listen(0)
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1))  # type: ignore[arg-type]
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     return server, thread, f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
+@pytest.fixture(scope="session")
+def served() -> Iterator[list[tuple[uvicorn.Server, threading.Thread]]]:
+    """What serves, told to stop after each test and waited for only once: stopping takes a while."""
+    running: list[tuple[uvicorn.Server, threading.Thread]] = []
+    yield running
+    for _, thread in running:
+        thread.join(5)
+
+
 @pytest.fixture
-def standin(tmp_path: Path) -> Iterator[Callable[..., tuple[SmsProvider, str]]]:
+def standin(
+    tmp_path: Path, served: list[tuple[uvicorn.Server, threading.Thread]]
+) -> Iterator[Callable[..., tuple[SmsProvider, str]]]:
     """Starts stand-ins with the faults a test asks for, and stops them."""
-    running = []
+    before = len(served)
 
     def start(**options: object) -> tuple[SmsProvider, str]:
         options = {"ledger": tmp_path / "ledger.jsonl", "auth_token": TOKEN, "step_seconds": 0.01, **options}
         provider = SmsProvider(**options)  # type: ignore[arg-type]
         server, thread, url = serve(provider.app)
-        running.append((server, thread))
+        served.append((server, thread))
         return provider, url
 
     yield start
-    for server, thread in running:
+    for server, _ in served[before:]:
         server.should_exit = True
-        thread.join(5)
 
 
 @pytest.fixture
@@ -77,7 +88,7 @@ def sender() -> Iterator[Callable[..., TwilioSender]]:
     made = []
 
     def make(base_url: str, **options: object) -> TwilioSender:
-        options = {"timeout_seconds": 2.0, "auth_token": TOKEN, "public_base_url": PUBLIC, **options}
+        options = {"timeout_seconds": 2.0, "auth_token": TOKEN, "public_base_url": NOBODY, **options}
         made.append(
             TwilioSender(account_sid=ACCOUNT, messaging_service_sid=MESSAGING_SERVICE, base_url=base_url, **options)  # type: ignore[arg-type]
         )
