@@ -236,6 +236,9 @@ _INDEX_IN_TEXT: Final = re.compile(r"(.+?) \(coi ([<>]?=? ?\d{1,6}(?:\.\d{1,4})?
 _INFINITE: Final = math.inf
 
 
+_CT_AND_GC: Final = re.compile(r"\b(?:CT\W.*\bGC|GC\W.*\bCT)\b", re.ASCII | re.IGNORECASE)
+
+
 def _named(text: str, words: Mapping[Test, tuple[str, ...]] | Mapping[Site, tuple[str, ...]]) -> set[Test] | set[Site]:
     folded = fold_token(text)
     return {key for key, names in words.items() if any(name in folded for name in names)}  # type: ignore[return-value]
@@ -353,7 +356,7 @@ def _state_of(  # noqa: PLR0911 - one return for each line of the table in lab-m
 
 
 def _unknown(test: Test, token: str, words: Mapping[tuple[str, str], Outcome]) -> Fault:
-    if len(_named(token, _ORGANISMS)) > 1:
+    if len(_named(token, _ORGANISMS)) > 1 or _CT_AND_GC.search(token):
         return Fault(Quarantine.COMBINED_RESULT, "One value tells of several infections and is not in the lab map.")
     near = _nearest(token, (word for system, word in words if system == PLAIN and word))
     return Fault(Quarantine.UNKNOWN_TOKEN, f"The result word or code is not in the lab map for {test}.{near}")
