@@ -5,25 +5,37 @@ so that a command that only prints something opens nothing.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from sqlalchemy import Engine, text
 
 from app import embedded_postgres
 from app.database import Begin, as_application, begin_on, check_ready, make_engine
+from app.service import SHIPPED, as_document, load_services
 from app.settings import LocalPlace, Settings, key_bytes, load_settings, local_place
 from integrations.cipher import BlindIndex, Cipher
-from integrations.ports import ArrivalQueue, FileStore
+from integrations.lab import reader as lab_files
+from integrations.orders import order_reader
+from integrations.ports import ArrivalQueue, FileStore, LabelPrinter, ParcelTracker, TextSender
+from integrations.texts.catalogue import Catalogue
+from models.actions.order import Intake
+from models.actions.service import keep_service_version
 from models.rules.errors import Code, ServiceError
+from models.rules.lab import LabMap
+from models.rules.service import ServiceInForce, Services
 
-__all__ = ["Clock", "LocalPlace", "Wiring", "connect", "local_place", "wiring"]
+__all__ = ["Clock", "LocalPlace", "Wiring", "connect", "lab_files", "local_place", "wiring"]
 
 Clock = Callable[[], datetime]
 """Service time (ruling 12): an aware UTC instant, which a demo's database may have shifted forward."""
+
+TEMPLATES: Final = Path(__file__).parents[1] / "templates"
+"""What people read."""
 
 DATABASE = "kitpost"
 """The product's database on the embedded server."""
@@ -90,6 +102,81 @@ class Wiring:
         from integrations.store import SqsArrivalQueue
 
         return SqsArrivalQueue(self._aws("sqs", self.settings.sqs_endpoint), self.settings.sqs_queue_url)
+
+    @cached_property
+    def services(self) -> Services:
+        """Every council's choices, each stored as the version that decisions cite."""
+        loaded = load_services(self.settings.service_dir or SHIPPED)
+        with self.begin() as session:
+            return {
+                service_id: ServiceInForce(service, keep_service_version(session, service_id, as_document(service)))
+                for service_id, service in loaded.items()
+            }
+
+    @cached_property
+    def labels(self) -> LabelPrinter:
+        """What draws kit packs and reads them back."""
+        from integrations.labels.press import LabelPress
+
+        return LabelPress()
+
+    @cached_property
+    def courier(self) -> ParcelTracker:
+        """Whom we ask where parcels are."""
+        from integrations.courier.royal_mail import RoyalMailTracker
+
+        return RoyalMailTracker(
+            str(self.settings.courier_base_url),
+            self.settings.courier_client_id,
+            self.settings.courier_client_secret.get_secret_value(),
+        )
+
+    @cached_property
+    def lab_maps(self) -> Mapping[str, LabMap]:
+        """Every laboratory's map, checked whole, by lab."""
+        from app.service.labs import load_lab_maps
+
+        return load_lab_maps()
+
+    @cached_property
+    def texts(self) -> TextSender:
+        """The provider that texts go to."""
+        from integrations.texts.twilio import TwilioSender
+
+        secondary = self.settings.twilio_auth_token_secondary
+        return TwilioSender(
+            account_sid=self.settings.twilio_account_sid,
+            auth_token=self.settings.twilio_auth_token.get_secret_value(),
+            messaging_service_sid=self.settings.twilio_messaging_service_sid,
+            public_base_url=str(self.settings.public_base_url),
+            base_url=str(self.settings.twilio_base_url),
+            secondary_auth_token=secondary.get_secret_value() if secondary else None,
+        )
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """Every text there is, checked whole. Raises ServiceError(TEMPLATE) for a missing variant."""
+        from integrations.texts.catalogue import load_catalogue
+
+        return load_catalogue(TEMPLATES / "texts" / "catalogue.toml")
+
+    @cached_property
+    def channel_keys(self) -> dict[str, str]:
+        """The key of each ordering channel, by "service/channel"."""
+        return {name: key.get_secret_value() for name, key in self.settings.api_keys.items()}
+
+    @cached_property
+    def intake(self) -> Intake:
+        """What taking orders needs."""
+        from integrations.address import Authorities
+
+        return Intake(
+            services=self.services,
+            cipher=self.cipher,
+            indexes=self.index,
+            read=order_reader(allow_test_numbers=self.settings.environment == "demo"),
+            authority_of=Authorities().authority_of,
+        )
 
     def _aws(self, service: str, endpoint: str | None) -> Any:
         import boto3

@@ -7,9 +7,9 @@ fault that names its field and never quotes what stood there. A good row is not 
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from typing import IO, Annotated, Any, Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -19,8 +19,9 @@ from models.rules.order import Address, MobileProof, Order, Safeguarding, SafeTi
 from models.rules.panel import BodyPart, Exposure
 from models.rules.person import OLDEST_AGE_YEARS, is_possible_birth_date, read_postcode
 from models.rules.phone import MobileRefused, read_mobile
-from models.rules.service import OrderPolicy
+from models.rules.service import OrderPolicy, Service
 from models.rules.vocabulary import Language, Wording
+from models.rules.working_days import london_day
 
 _PRINTABLE: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
 ChannelRef = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,80}$")]
@@ -303,6 +304,20 @@ def read_order(order_in: OrderIn, *, today: date, policy: OrderPolicy, allow_tes
             partner_age_gap=order_in.safeguarding_partner_age_gap,
         ),
     )
+
+
+def order_reader(*, allow_test_numbers: bool) -> Callable[[str, Service, datetime], Order]:
+    """What `Intake.read` asks for: a stored order's text, its service and the moment -> the order as the rules know it.
+
+    Raises OrderUnreadable, like both of its steps.
+    """
+
+    def read(body: str, service: Service, now: datetime) -> Order:
+        order_in = parse_order(body.encode())
+        today = london_day(now)
+        return read_order(order_in, today=today, policy=service.orders, allow_test_numbers=allow_test_numbers)
+
+    return read
 
 
 def _address(order_in: OrderIn, which: str, faults: list[Fault]) -> Address | None:

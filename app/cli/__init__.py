@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli import deploy, lab, migrate, up
+from app.cli import deploy, lab, migrate, orders, up
 from models.rules.errors import ServiceError
 
 cli = typer.Typer(
@@ -17,6 +17,7 @@ cli.command()(up.up)
 cli.command()(migrate.migrate)
 cli.command()(deploy.deploy)
 cli.add_typer(lab.app, name="lab")
+cli.add_typer(orders.app, name="orders")
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from models.rules.order import (
     OrderDecision,
     OrderOutcome,
     Reason,
+    Told,
     decide_order,
     latest_risk_at,
     write_address,
@@ -39,6 +40,7 @@ from models.rules.person import FOLDING_VERSION, age_on, fold_address, fold_emai
 from models.rules.secrets import ADDRESS, EMAIL, MOBILE, NAME_BORN, BlindIndex, Cipher
 from models.rules.service import Service, ServiceInForce, Services
 from models.rules.text import OrderReceived
+from models.rules.vocabulary import Language
 from models.rules.working_days import london_day
 from models.tables.clinic import ClinicCase
 from models.tables.inbox import Inbox, InboxKind, InboxState
@@ -77,7 +79,8 @@ class Taken:
     channel_ref: str
     outcome: OrderOutcome
     reasons: tuple[str, ...]
-    told: tuple[str, ...]
+    told: tuple[Told, ...]
+    language: Language
     decided_at: datetime
     cancelled: bool
 
@@ -299,7 +302,7 @@ class _Taking:
                 actor=self.actor,
                 intake=self.intake,
             )
-        return _taken(row, written)
+        return _taken(self.session, row, written)
 
     # who it is
 
@@ -571,7 +574,7 @@ def settle_order(
         row,
         outcome=OrderOutcome.ACCEPTED if accept else OrderOutcome.REFUSED,
         reasons=held.reasons,
-        told=["accepted"] if accept else held.told.split(),
+        told=[Told.ACCEPTED] if accept else held.told.split(),
         service_version_id=in_force.version_id,
         actor=actor,
         now=now,
@@ -579,7 +582,7 @@ def settle_order(
     )
     if accept:
         _send_settled(session, row, in_force.service, now=now, actor=actor, intake=intake)
-    return _taken(row, decision)
+    return _taken(session, row, decision)
 
 
 def _send_settled(
@@ -665,6 +668,62 @@ def find_order(session: Session, *, service_id: str, channel: str, channel_ref: 
     if row is None:
         raise ServiceError(Code.NOT_FOUND, "This channel has no order under that reference: check it.")
     return _answer(session, row)
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionLine:
+    """One decision about an order, without a word about the person."""
+
+    outcome: OrderOutcome
+    reasons: tuple[str, ...]
+    told: tuple[str, ...]
+    rule_version: str
+    actor: str
+    because: str
+    decided_at: datetime
+    stands: bool
+
+
+def decisions_of(session: Session, order_ref: str) -> list[DecisionLine]:
+    """Every decision about an order, oldest first. Raises ServiceError(NOT_FOUND)."""
+    row = session.exec(select(OrderRow).where(OrderRow.ref == order_ref)).one_or_none()
+    if row is None:
+        raise _no_such_order()
+    found = session.exec(select(DecisionRow).where(DecisionRow.order_id == row.id).order_by(col(DecisionRow.id)))
+    return [
+        DecisionLine(
+            outcome=each.outcome,
+            reasons=tuple(each.reasons),
+            told=tuple(each.told.split()),
+            rule_version=each.rule_version,
+            actor=each.actor,
+            because=each.because,
+            decided_at=each.decided_at,
+            stands=each.id == row.current_decision_id,
+        )
+        for each in found
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptLine:
+    """One row that waits for a person because it could not be read."""
+
+    ref: str
+    service_id: str
+    why: str
+    received_at: datetime
+
+
+def kept_aside(session: Session, *, limit: int) -> list[KeptLine]:
+    """The newest orders that could not be read, and the fields at fault."""
+    found = session.exec(
+        select(Inbox)
+        .where(Inbox.kind == InboxKind.ORDER, Inbox.state == InboxState.FAILED)
+        .order_by(col(Inbox.id).desc())
+        .limit(limit)
+    )
+    return [KeptLine(each.ref, each.service_id, each.reason, each.received_at) for each in found]
 
 
 # ── Rows ─────────────────────────────────────────────────────────────────────────────────────
@@ -801,8 +860,12 @@ def _locked(session: Session, order_ref: str) -> OrderRow:
         select(OrderRow).where(OrderRow.ref == order_ref).with_for_update().execution_options(populate_existing=True)
     ).one_or_none()
     if row is None:
-        raise ServiceError(Code.NOT_FOUND, "There is no such order: check its reference.")
+        raise _no_such_order()
     return row
+
+
+def _no_such_order() -> ServiceError:
+    return ServiceError(Code.NOT_FOUND, "There is no such order: check its reference.")
 
 
 def _current(session: Session, row: OrderRow) -> DecisionRow:
@@ -810,16 +873,17 @@ def _current(session: Session, row: OrderRow) -> DecisionRow:
 
 
 def _answer(session: Session, row: OrderRow) -> Taken:
-    return _taken(row, _current(session, row))
+    return _taken(session, row, _current(session, row))
 
 
-def _taken(row: OrderRow, decision: DecisionRow) -> Taken:
+def _taken(session: Session, row: OrderRow, decision: DecisionRow) -> Taken:
     return Taken(
         order_ref=row.ref,
         channel_ref=row.channel_ref,
         outcome=decision.outcome,
         reasons=tuple(decision.reasons),
-        told=tuple(decision.told.split()),
+        told=tuple(map(Told, decision.told.split())),
+        language=Language(session.get_one(Contact, row.contact_id).language),
         decided_at=decision.decided_at,
         cancelled=row.cancelled_at is not None,
     )

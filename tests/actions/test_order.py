@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
 from app.database import Begin
-from integrations.orders import EXAMPLE, parse_order, read_order
+from integrations.orders import EXAMPLE, parse_order
 from models.actions.kit import move_kit
 from models.actions.order import (
     Intake,
@@ -27,16 +27,14 @@ from models.actions.order import (
     take_order,
     waiting_orders,
 )
-from models.actions.service import keep_service_version
 from models.rules.clinic import CaseKind, Urgency
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import KitState
-from models.rules.order import Order, OrderOutcome
+from models.rules.order import OrderOutcome
 from models.rules.secrets import KIT_FAMILY, kit_family
-from models.rules.service import OrderPolicy, Service, ServiceInForce
+from models.rules.service import OrderPolicy, ServiceInForce
 from models.rules.text import TextPurpose
 from models.rules.vocabulary import Site, Test
-from models.rules.working_days import london_day
 from models.tables.clinic import ClinicCase
 from models.tables.inbox import Inbox, InboxState
 from models.tables.kit import Kit, KitIdentity, KitTest
@@ -45,6 +43,7 @@ from models.tables.order import OrderDecision
 from models.tables.person import Contact, MobileHolder, Person, SafeguardingNote
 from models.tables.text import Text, TextState
 from tests.support import build
+from tests.support.intake import larkfield_intake
 
 NOW = build.NOW
 BY = "flow:take_orders"
@@ -65,21 +64,9 @@ SOMEONE_ELSE = {
 }
 
 
-def read(body: str, service: Service, now: datetime) -> Order:
-    return read_order(parse_order(body.encode()), today=london_day(now), policy=service.orders, allow_test_numbers=True)
-
-
 @pytest.fixture
 def intake(begin: Begin) -> Intake:
-    with begin() as session:
-        version = keep_service_version(session, "larkfield", {"made": "for tests"})
-    return Intake(
-        services={"larkfield": ServiceInForce(build.service(), version)},
-        cipher=build.cipher(),
-        indexes=build.indexes(),
-        read=read,
-        authority_of={"LS1 4AP": "E08000035", "SW1A 1AA": "E09000033"}.get,
-    )
+    return larkfield_intake(begin)
 
 
 Place = Callable[..., Taken]

@@ -121,13 +121,13 @@ def test_an_unknown_field_is_named_and_nothing_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    "written", ["1998-02-30", "23/04/1998", "19980423", "893289600", 893289600, "1998-04-23T00:00:00"]
+    "written", ["1998-02-30", "23/04/1998", "19980423", "893289600", 893_289_600.0, "1998-04-23T00:00:00"]
 )
 def test_a_date_of_birth_in_another_form_or_that_never_was_is_never_guessed(written: object) -> None:
     assert faults_of(json_order(date_of_birth=written)) == {"date_of_birth": "Give a date that exists, as YYYY-MM-DD."}
 
 
-@pytest.mark.parametrize("written", ["2026-11-24T09:58:00", "1700000000", 1700000000, "2026-11-24", "yesterday"])
+@pytest.mark.parametrize("written", ["2026-11-24T09:58:00", "1700000000", 1_700_000_000.0, "2026-11-24", "yesterday"])
 def test_a_moment_without_its_offset_is_never_guessed(written: object) -> None:
     assert list(faults_of(json_order(mobile_proved_at=written))) == ["mobile_proved_at"]
 
@@ -287,6 +287,7 @@ def test_a_bad_row_is_kept_as_it_came() -> None:
         lambda line: line.replace(b"Testina", b"Test\x00na"),
         lambda line: line[: len(line) // 2] + b"\r\n",
     ],
+    ids=["a cell too many", "lone quotation mark", "not UTF-8", "control character", "cut short"],
 )
 def test_a_malformed_row_spoils_itself_and_not_its_neighbours(spoil) -> None:
     header, first, second = csv_file({}, {"channel_ref": "next"}).getvalue().splitlines(keepends=True)
