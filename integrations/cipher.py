@@ -120,7 +120,7 @@ class BlindIndex:
 
 def key_id_of(sealed: bytes) -> str:
     """Which key a ciphertext was written with. Raises ServiceError(UNEXPECTED) for bytes that are none."""
-    if sealed[:1] != FORM or len(sealed) < 2 + sealed[1] + NONCE_BYTES:
+    if not sealed.startswith(FORM) or len(sealed) < len(FORM) + 1 or len(sealed) < 2 + sealed[1] + NONCE_BYTES:
         raise ServiceError(Code.UNEXPECTED, "A column that should be encrypted holds something else; restore it.")
     return sealed[2 : 2 + sealed[1]].decode("ascii", errors="replace")
 

@@ -20,9 +20,6 @@ PLACE = "PYTEST_KITPOST_STATE"
 
 TEMPLATE = "kitpost_template"
 
-NOT_DURABLE = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
-"""Locks and constraints as in production; only the waiting for the disk is left out."""
-
 
 @dataclass(frozen=True, slots=True)
 class Database:
@@ -51,7 +48,7 @@ def end_run() -> None:
 
 def server() -> str:
     """The owner's URL of the run's server."""
-    return embedded_postgres.ensure(Path(os.environ[PLACE]), options=NOT_DURABLE)
+    return embedded_postgres.ensure(Path(os.environ[PLACE]), durable=False)
 
 
 def template() -> str:

@@ -1,0 +1,204 @@
+"""Files and arrivals, against an S3 and SQS server over HTTP."""
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from botocore.config import Config
+
+from integrations.store import CLIENT, S3FileStore, SqsArrivalQueue, keys_announced
+from models.rules.errors import Code, ServiceError
+from tests.support import aws
+
+BUCKET = "kits"
+LANDED = "northlab/incoming/24 Nov+b 50% é.hl7"
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    with aws.moto() as address:
+        yield address
+
+
+@pytest.fixture
+def s3(endpoint: str) -> Any:
+    client = aws.client("s3", endpoint)
+    client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": aws.REGION})
+    client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    yield client
+    for found in client.list_object_versions(Bucket=BUCKET).get("Versions", []):
+        client.delete_object(Bucket=BUCKET, Key=found["Key"], VersionId=found["VersionId"])
+    for gone in client.list_object_versions(Bucket=BUCKET).get("DeleteMarkers", []):
+        client.delete_object(Bucket=BUCKET, Key=gone["Key"], VersionId=gone["VersionId"])
+    client.delete_bucket(Bucket=BUCKET)
+
+
+@pytest.fixture
+def store(s3: Any) -> S3FileStore:
+    return S3FileStore(s3, BUCKET)
+
+
+@pytest.fixture
+def sqs(endpoint: str) -> Any:
+    return aws.client("sqs", endpoint)
+
+
+@pytest.fixture
+def queue_url(sqs: Any) -> Iterator[str]:
+    url = sqs.create_queue(QueueName="arrivals")["QueueUrl"]
+    yield url
+    sqs.delete_queue(QueueUrl=url)
+
+
+@pytest.fixture
+def queue(sqs: Any, queue_url: str) -> SqsArrivalQueue:
+    return SqsArrivalQueue(sqs, queue_url)
+
+
+def test_what_was_put_is_read(store):
+    store.put("print/7.pdf", b"%PDF", "application/pdf")
+
+    assert store.read("print/7.pdf") == b"%PDF"
+
+
+def test_a_file_replaced_after_it_was_recorded_is_still_read_as_it_was(store):
+    pinned = store.put(LANDED, b"first", "text/plain")
+    store.put(LANDED, b"second", "text/plain")
+
+    assert store.read(LANDED, pinned) == b"first"
+
+
+def test_a_large_file_comes_in_pieces_and_whole(store):
+    content = bytes(range(256)) * 10_000
+    store.put("northlab/incoming/large.csv", content, "text/csv")
+
+    pieces = list(store.stream("northlab/incoming/large.csv"))
+
+    assert len(pieces) > 1
+    assert b"".join(pieces) == content
+
+
+def test_listing_keeps_to_the_prefix_and_the_order_and_pins_versions(store):
+    for key in ("northlab/incoming/b", "northlab/incoming/a", "southlab/incoming/c"):
+        store.put(key, key.encode(), "text/plain")
+
+    found = list(store.list("northlab/incoming/"))
+
+    assert [item.key for item in found] == ["northlab/incoming/a", "northlab/incoming/b"]
+    assert [store.read(item.key, item.version_id) for item in found] == [item.key.encode() for item in found]
+    assert [item.size_bytes for item in found] == [len(item.key) for item in found]
+
+
+def test_moving_twice_changes_nothing_the_second_time(store):
+    store.put(LANDED, b"results", "text/plain")
+
+    store.move(LANDED, "northlab/done/1")
+    store.move(LANDED, "northlab/done/1")
+
+    assert store.read("northlab/done/1") == b"results"
+    assert list(store.list("northlab/incoming/")) == []
+
+
+@pytest.mark.parametrize("call", [lambda s: s.read("gone"), lambda s: s.move("gone", "there")], ids=["read", "move"])
+def test_a_file_that_is_gone_is_said_to_be(store, call):
+    with pytest.raises(ServiceError) as refused:
+        call(store)
+
+    assert refused.value.code is Code.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s: s.check(),
+        lambda s: s.put("a", b"", "text/plain"),
+        lambda s: list(s.list("a")),
+        lambda s: s.read("a"),
+    ],
+    ids=["check", "put", "list", "read"],
+)
+def test_a_missing_bucket_is_named_with_its_setting(s3, call):
+    with pytest.raises(ServiceError, match=r"no bucket elsewhere: .*KITPOST_S3_BUCKET") as refused:
+        call(S3FileStore(s3, "elsewhere"))
+
+    assert refused.value.code is Code.BUCKET_MISSING
+
+
+def nothing_listens() -> str:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{held.getsockname()[1]}"
+
+
+def test_a_store_that_is_down_is_said_to_be_and_no_key_is_told():
+    client = aws.client("s3", nothing_listens())
+    client.meta.config.retries = {"max_attempts": 0}
+
+    with pytest.raises(ServiceError, match="does not answer") as refused:
+        S3FileStore(client, BUCKET).read(LANDED)
+
+    assert refused.value.code is Code.STORE_DOWN
+    assert LANDED not in refused.value.message
+
+
+def test_a_file_that_lands_is_announced_under_its_true_key_until_it_is_done(s3, sqs, store, queue, queue_url):
+    arn = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    s3.put_bucket_notification_configuration(
+        Bucket=BUCKET,
+        NotificationConfiguration={"QueueConfigurations": [{"QueueArn": arn, "Events": ["s3:ObjectCreated:*"]}]},
+    )
+    store.put(LANDED, b"results", "text/plain")
+
+    [(receipt, key)] = queue.receive(0)
+    queue.done(receipt)
+
+    assert key == LANDED
+    assert queue.receive(0) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "kits"}',
+        '{"Records": [{"eventName": "ObjectRemoved:Delete", "s3": {"object": {"key": "a"}}}]}',
+        '{"Records": [{"eventName": "ObjectCreated:Put"}]}',
+        '{"Records": 7}',
+        "[]",
+        "no JSON",
+        "",
+    ],
+)
+def test_a_message_that_announces_no_new_file_is_taken_off_and_ignored(sqs, queue, queue_url, body):
+    if body:
+        sqs.send_message(QueueUrl=queue_url, MessageBody=body)
+
+    assert keys_announced(body) == []
+    assert queue.receive(0) == []
+    counted = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    left = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=counted)["Attributes"]
+    assert set(left.values()) == {"0"}
+
+
+@pytest.mark.parametrize(
+    ("quoted", "key"),
+    [("a/b+c.hl7", "a/b c.hl7"), ("a%2Fb%2Bc.hl7", "a/b+c.hl7"), ("a/%C3%A9.csv", "a/é.csv"), ("a/50%25", "a/50%")],
+)
+def test_keys_are_unquoted_as_s3_quotes_them(quoted, key):
+    record = {"eventName": "ObjectCreated:Put", "s3": {"object": {"key": quoted}}}
+
+    assert keys_announced(json.dumps({"Records": [record]})) == [key]
+
+
+def test_a_queue_that_is_missing_is_named_with_its_setting(sqs, queue_url):
+    with pytest.raises(ServiceError, match="KITPOST_SQS_QUEUE_URL") as refused:
+        SqsArrivalQueue(sqs, queue_url + "-elsewhere").receive(0)
+
+    assert refused.value.code is Code.STORE_DOWN
+
+
+def test_no_call_waits_for_ever():
+    assert isinstance(CLIENT, Config)
+    assert CLIENT.connect_timeout <= 5
+    assert CLIENT.read_timeout <= 30
