@@ -6,7 +6,7 @@ so that a command that only prints something opens nothing.
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ from models.rules.errors import Code, ServiceError
 from models.rules.lab import LabMap
 from models.rules.service import ServiceInForce, Services
 
-__all__ = ["Clock", "LocalPlace", "Wiring", "connect", "lab_files", "local_place", "wiring"]
+__all__ = ["Clock", "LocalPlace", "StaffWeb", "Wiring", "connect", "lab_files", "local_place", "wiring"]
 
 Clock = Callable[[], datetime]
 """Service time (ruling 12): an aware UTC instant, which a demo's database may have shifted forward."""
@@ -39,6 +39,17 @@ TEMPLATES: Final = Path(__file__).parents[1] / "templates"
 
 DATABASE = "kitpost"
 """The product's database on the embedded server."""
+
+
+@dataclass(frozen=True, slots=True)
+class StaffWeb:
+    """What the web application is told: its own address, the session's secret, and where staff sign in."""
+
+    public_base_url: str
+    session_secret: str = field(repr=False)
+    issuer: str
+    client_id: str
+    client_secret: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -176,6 +187,17 @@ class Wiring:
             indexes=self.index,
             read=order_reader(allow_test_numbers=self.settings.environment == "demo"),
             authority_of=Authorities().authority_of,
+        )
+
+    @cached_property
+    def staff_web(self) -> StaffWeb:
+        """What the web application is told."""
+        return StaffWeb(
+            public_base_url=str(self.settings.public_base_url),
+            session_secret=self.settings.session_secret.get_secret_value(),
+            issuer=str(self.settings.oidc_issuer),
+            client_id=self.settings.oidc_client_id,
+            client_secret=self.settings.oidc_client_secret.get_secret_value(),
         )
 
     def _aws(self, service: str, endpoint: str | None) -> Any:
