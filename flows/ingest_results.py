@@ -5,19 +5,22 @@ that can be resumed: each chunk of messages is one transaction that also moves t
 so a run killed at any line is taken up where it stood, and nothing is doubled.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from itertools import islice
 from typing import Final
 
+from prefect import flow
+
 from app.database import Begin
-from app.wiring import Clock
-from integrations.lab.framing import Completeness
-from integrations.lab.reader import check_file, read_messages
+from app.wiring import Clock, connect, lab_files
+from flows.events import TEXT_OWED, tell
+from flows.guard import guarded
 from integrations.ports import FileStore
 from models.actions import lab_file, release
-from models.actions.result import ChunkTally, FileRef, ReadMessage, move_position, store_chunk
+from models.actions.result import ChunkTally, Desk, FileRef, ReadMessage, move_position
 from models.actions.service import keep_lab_map_version
 from models.rules.errors import Code, ServiceError
 from models.rules.lab import Fault, LabMap
@@ -27,6 +30,7 @@ from models.rules.service import Services
 from models.rules.vocabulary import Quarantine
 
 ACTOR: Final = "flow:ingest_results"
+log: Final = logging.getLogger("kitpost")
 MESSAGES_A_CHUNK: Final = 500
 """One transaction each: large enough for set-based work, small enough to hold few kits locked."""
 
@@ -119,7 +123,7 @@ def read_file(ingest: Ingest, file: lab_file.ClaimedFile, tally: Tally) -> None:
     lab_map = ingest.maps[file.lab]
     now = ingest.clock()
     tally.files += 1
-    verdict = check_file(_bytes_of(ingest, file), lab_map, control=_control_of(ingest, file))
+    verdict = lab_files.check_file(_bytes_of(ingest, file), lab_map, control=_control_of(ingest, file))
     with ingest.begin() as session:
         version_id = keep_lab_map_version(session, file.lab, lab_map.version)
         known = lab_file.note_content(
@@ -127,7 +131,7 @@ def read_file(ingest: Ingest, file: lab_file.ClaimedFile, tally: Tally) -> None:
             file,
             content_sha256=verdict.sha256.hex(),
             control_id=verdict.control_id,
-            complete=verdict.completeness is Completeness.PROVEN,
+            complete=verdict.is_complete,
             lab_map_version_id=version_id,
         )
         if known is not None:
@@ -156,23 +160,14 @@ def _store(
     ingest: Ingest, file: FileRef, lab_map: LabMap, chunk: list[ReadMessage], *, read: int, now: datetime
 ) -> ChunkTally:
     with ingest.begin() as session:
-        stored = store_chunk(
-            session,
-            chunk,
-            file=file,
-            lab_map=lab_map,
-            now=now,
-            actor=ACTOR,
-            services=ingest.services,
-            indexes=ingest.indexes,
-            cipher=ingest.cipher,
-        )
+        desk = Desk(file, lab_map, now, ACTOR, ingest.services, ingest.indexes, ingest.cipher)
+        stored = release.take_chunk(session, chunk, desk)
         move_position(session, file, stored, messages_read=read, lease_seconds=lab_file.LEASE_SECONDS)
     return stored
 
 
 def _chunks(ingest: Ingest, file: lab_file.ClaimedFile, lab_map: LabMap) -> Iterator[list[ReadMessage]]:
-    messages = read_messages(_bytes_of(ingest, file), lab_map, skip_messages=file.messages_read)
+    messages = lab_files.read_messages(_bytes_of(ingest, file), lab_map, skip_messages=file.messages_read)
     read = (ReadMessage(message, interpret(message, lab_map)) for message in messages)
     while chunk := list(islice(read, MESSAGES_A_CHUNK)):
         yield chunk
@@ -208,3 +203,25 @@ def put_away(ingest: Ingest) -> int:
         with ingest.begin() as session:
             lab_file.note_moved(session, file.id)
     return len(waiting)
+
+
+@flow(name="ingest-results", retries=0)
+@guarded("ingest-results")
+def ingest_results(limit: int = 50) -> None:
+    """Reads waiting lab files, and wakes the sender when something may be owed."""
+    product = connect()
+    tally = ingest_waiting_files(
+        Ingest(
+            begin=product.begin,
+            store=product.store,
+            maps=product.lab_maps,
+            services=product.services,
+            indexes=product.index,
+            cipher=product.cipher,
+            clock=product.clock,
+        ),
+        limit=limit,
+    )
+    log.info("ingest-results: %s", tally)
+    if tally.decided or tally.waits_ended:
+        tell(TEXT_OWED)

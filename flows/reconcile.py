@@ -3,16 +3,18 @@
 import logging
 from typing import Final
 
+from prefect import flow
+
 from app.database import Begin
-from app.wiring import Clock
+from app.wiring import Clock, connect
+from flows.guard import guarded
 from models.actions.balance import Balance, strike_balance
 from models.rules.errors import Code, ServiceError
 
-ACTOR: Final = "flow:reconcile"
 log: Final = logging.getLogger("kitpost")
 
 
-def reconcile(begin: Begin, clock: Clock) -> Balance:
+def strike(begin: Begin, clock: Clock) -> Balance:
     """Strikes the balance and says in our own log what does not add up, by opaque ids."""
     with begin() as session:
         balance = strike_balance(session, now=clock())
@@ -26,3 +28,11 @@ def check_even(balance: Balance) -> None:
     if not balance.is_even:
         failed = ", ".join(difference.check for difference in balance.differences)
         raise ServiceError(Code.UNBALANCED, f"The daily balance does not add up: {failed}.")
+
+
+@flow(name="reconcile", retries=0)
+@guarded("reconcile")
+def reconcile() -> None:
+    """Strikes the daily balance and fails, by code, when anything is missing, doubled or ownerless."""
+    product = connect()
+    check_even(strike(product.begin, product.clock))

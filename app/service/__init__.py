@@ -76,7 +76,7 @@ def _check_known(content: object, kind: Any, path: Path, where: str) -> None:
 
 
 def _check_whole(service: Service, path: Path) -> None:
-    """What a type can't say: every kind of case has a due time, every ordered test a window, a signature where needed."""
+    """What a type can't say: a due time for every kind of case, a window for every test, a signature where needed."""
     due = service.clinic.due_working_hours or {}
     if missing := [kind.value for kind in CaseKind if kind.value not in due]:
         raise _wrong(path, f"clinic.due_working_hours.{missing[0]}", "is missing: every kind of case needs a due time")
@@ -87,9 +87,10 @@ def _check_whole(service: Service, path: Path) -> None:
     windows = service.release.window_days or {}
     for contract in service.labs:
         if missing_windows := sorted(test.value for test in contract.tests if test not in windows):
-            raise _wrong(path, f"release.window_days.{missing_windows[0]}", "is missing: its texts could not be written")
+            raise _wrong(path, f"release.window_days.{missing_windows[0]}", "is missing: texts need it")
         if not contract.carries_tube and not contract.tubeless_signed_by:
-            raise _wrong(path, f"labs.{contract.lab}.tubeless_signed_by", "is missing: going without tube ids is signed for")
+            where = f"labs.{contract.lab}.tubeless_signed_by"
+            raise _wrong(path, where, "is missing: going without tube ids is signed for")
     if not service.orders.local_authorities:
         raise _wrong(path, "orders.local_authorities", "is empty: nobody could order")
 

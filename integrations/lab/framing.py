@@ -55,6 +55,11 @@ class FileVerdict(NamedTuple):
     completeness: Completeness
     warnings: tuple[str, ...]
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the lab's own count or control file proves that nothing is missing."""
+        return self.completeness is Completeness.PROVEN
+
 
 class BrokenFile(Exception):  # noqa: N818 - it holds the fault; it is not one of our errors
     """The file can't be read to its end. Carries the fault that holds it."""
@@ -108,7 +113,7 @@ class Meter:
 
 def foreign_format(head: bytes) -> Fault | None:
     """Why a file can't be one of ours, seen from its first bytes; None if it may be."""
-    if not head.strip():
+    if not head.removeprefix(_BOM).strip():
         return Fault(Quarantine.EMPTY_FILE, "The file is empty.")
     if head.startswith(_OTHER_BOMS):
         return Fault(Quarantine.ENCODING, "The file is UTF-16; UTF-8 or the agreed encoding is needed.")

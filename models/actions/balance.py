@@ -154,7 +154,8 @@ _CHECKS: Final[tuple[tuple[str, str, str], ...]] = (
         SELECT k.code FROM kit k
         JOIN (SELECT kit_id, encode(sha256(convert_to(string_agg(
                          test || '|' || site || '|' || current_version_id, E'\\n'
-                         ORDER BY (test || '|' || site || '|' || current_version_id) COLLATE "C"), 'UTF8')), 'hex') AS digest
+                         ORDER BY (test || '|' || site || '|' || current_version_id) COLLATE "C"), 'UTF8')), 'hex')
+                     AS digest
               FROM result_series GROUP BY kit_id) AS now ON now.kit_id = k.id
         LEFT JOIN release_decision d ON d.id = k.current_decision_id AND d.kit_id = k.id
         WHERE d.id IS NULL OR d.digest <> now.digest
@@ -204,7 +205,8 @@ _CHECKS: Final[tuple[tuple[str, str, str], ...]] = (
         LEFT JOIN (SELECT text_id, count(*) AS taken FROM text_attempt WHERE provider_id <> '' GROUP BY text_id) AS a
           ON a.text_id = t.id
         WHERE (t.state IN ('accepted', 'delivered') AND coalesce(a.taken, 0) = 0)
-           OR (t.state IN ('owed', 'cancelled') AND coalesce(a.taken, 0) > 0 AND t.retry_at IS NULL AND t.error_code = '')
+           OR (t.state IN ('owed', 'cancelled') AND coalesce(a.taken, 0) > 0
+               AND t.retry_at IS NULL AND t.error_code = '')
         """,
     ),
     (

@@ -118,7 +118,10 @@ def note_content(
     if known:
         return int(known[0])
     on.execute(
-        "UPDATE lab_file SET content_sha256 = %s, control_id = %s, complete = %s, lab_map_version_id = %s WHERE id = %s",
+        """
+        UPDATE lab_file SET content_sha256 = %s, control_id = %s, complete = %s, lab_map_version_id = %s
+        WHERE id = %s
+        """,
         (content_sha256, control_id[:80], complete, lab_map_version_id, file.id),
     )
     return None

@@ -82,11 +82,12 @@ def scan(session: Session, text: str, *, services: Services, now: datetime, acto
         return _scan_without_kit(session, read)
     bench = _bench(session, kit, actor)
     verdict = judge_scan(bench, read)
-    if verdict is BenchVerdict.OK and read.label is Label.RETURN and _is_taken(session, read.code, kit):
-        verdict = BenchVerdict.WRONG
+    number = read.code if read.label is Label.RETURN else bench.scanned_return
+    if verdict in {BenchVerdict.OK, BenchVerdict.DISPATCH} and number and _is_taken(session, number, kit):
+        # Scanned at two benches: whoever dispatches first has it.
+        read, verdict = Scanned(Label.RETURN, number), BenchVerdict.WRONG
     if verdict is BenchVerdict.DISPATCH:
         service = services[kit.service_id].service
-        number = bench.scanned_return
         pair_and_dispatch(session, kit, return_number=number, service=service, now=now, actor=actor, cipher=cipher)
     return _answer(session, kit, bench, read, verdict, now=now, actor=actor)
 

@@ -14,15 +14,15 @@ from typing import Any, Final
 from sqlmodel import Session
 
 from models.actions.owed import CaseItemDue, OwedCase, OwedText, cancel_texts, owe_cases, owe_texts, result_case_key
+from models.actions.result import ChunkTally, Desk, NewArrival, ReadMessage, store_chunk
 from models.rules.clinic import kind_for
 from models.rules.errors import Code, ServiceError
-from models.rules.kit import CLOSED_TO_TEXTS, KitState
+from models.rules.kit import KitState
 from models.rules.person import age_on
 from models.rules.release import (
     RULE_VERSION,
     Current,
     KitResults,
-    Reason,
     ReleaseDecision,
     ReleaseKind,
     Target,
@@ -36,6 +36,7 @@ from models.rules.text import (
     ExpectCall,
     FailedSample,
     FailedTest,
+    ReceivedAtLab,
     SwabInfection,
     SwabPositive,
     TellableFailure,
@@ -70,6 +71,17 @@ class _Case:
     collected_at: dict[Target, datetime | None] = field(default_factory=dict)
     kept_aside: tuple[CaseItemDue, ...] = ()
     """Versions that froze the kit: not current, and not to be lost (ruling 1)."""
+
+
+def take_chunk(session: Session, messages: Sequence[ReadMessage], desk: Desk) -> ChunkTally:
+    """Stores one chunk of a lab file and decides about every kit it touches: one transaction (laws 3-6)."""
+    stored = store_chunk(session, messages, desk)
+    decided = decide_kits(
+        session, stored.triggers, now=desk.now, actor=desk.actor, services=desk.services, cipher=desk.cipher
+    )
+    _tell_of_receipt(session, stored.arrivals, decided, desk)
+    stored.tally.decided = len(decided)
+    return stored.tally
 
 
 def decide_kits(
@@ -175,7 +187,8 @@ def close_finished_kits(session: Session, *, limit: int, now: datetime, actor: s
         WHERE k.state = 'reported' AND k.frozen_at IS NULL
           AND NOT EXISTS (SELECT FROM clinic_case c WHERE c.kit_id = k.id AND c.closed_at IS NULL)
           AND NOT EXISTS (SELECT FROM quarantined_row q WHERE q.kit_id = k.id AND q.resolved_at IS NULL)
-          AND NOT EXISTS (SELECT FROM text t WHERE t.kit_id = k.id AND t.state IN ('owed', 'sending', 'unsure', 'accepted'))
+          AND NOT EXISTS (SELECT FROM text t
+                          WHERE t.kit_id = k.id AND t.state IN ('owed', 'sending', 'unsure', 'accepted'))
           AND (EXISTS (SELECT FROM text t WHERE t.kit_id = k.id AND t.state = 'delivered' AND t.purpose = ANY(%s))
                OR EXISTS (SELECT FROM clinic_case c WHERE c.kit_id = k.id AND c.closed_at IS NOT NULL))
         ORDER BY k.id LIMIT %s FOR UPDATE OF k SKIP LOCKED
@@ -194,6 +207,19 @@ def close_finished_kits(session: Session, *, limit: int, now: datetime, actor: s
         [(kit_id, service_id, "kit.closed", as_json({"reason": "told"}), actor, now) for kit_id, service_id in done],
     )
     return len(done)
+
+
+def _tell_of_receipt(
+    session: Session, arrivals: Sequence[NewArrival], decided: Mapping[int, ReleaseDecision], desk: Desk
+) -> None:
+    """A kit that arrived and has to wait is told that it arrived; one with an answer is told that (FEATURES 26)."""
+    texts: dict[str, list[OwedText]] = defaultdict(list)
+    for kit in arrivals:
+        decision = decided.get(kit.kit_id)
+        if decision is not None and decision.kind is ReleaseKind.WAIT:
+            texts[kit.service_id].append(OwedText(kit.order_id, kit.kit_id, kit.contact_id, ReceivedAtLab(), "1"))
+    for service_id, owed in texts.items():
+        owe_texts(session, owed, service=desk.services[service_id].service, now=desk.now, cipher=desk.cipher)
 
 
 # ── Reading ──────────────────────────────────────────────────────────────────────────────────

@@ -1,8 +1,8 @@
-"""Stores one chunk of a lab file and decides about every kit it touches: one transaction (laws 1-6, 9).
+"""Stores one chunk of a lab file: every row a version, a repeat, or kept for a person (laws 1, 2, 6, 9).
 
 Set-based: a few statements a chunk, whatever its size. Order of work: known messages are dropped,
-kits locked in ascending id (ruling 2), each row matched and compared by pure rules, everything
-written in bulk, decisions made last, the file's position moved in the same commit.
+kits locked in ascending id (ruling 2), each row matched and compared by pure rules, everything written in
+bulk, the file's position moved in the same commit. `models.actions.release` decides what follows.
 """
 
 import json
@@ -14,17 +14,16 @@ from typing import Any, Final
 
 from sqlmodel import Session
 
-from models.actions import release
-from models.actions.owed import OwedCase, OwedText, cancel_texts, owe_cases, owe_texts, result_case_key
+from models.actions.owed import OwedCase, cancel_texts, owe_cases, result_case_key
 from models.rules.clinic import CaseKind, due_at
 from models.rules.kit import KitState
 from models.rules.lab import LabMap, LabMessage, LabRow
 from models.rules.matching import KitFacts, Mismatch, Reported, Tube, check_match
-from models.rules.release import ReleaseDecision, ReleaseKind, Target
+from models.rules.release import Target
 from models.rules.result import Detail, Finding, Quarantined, Reading
 from models.rules.secrets import KIT_BORN, KIT_FAMILY, BlindIndex, Cipher, kit_born, kit_family
 from models.rules.service import Services
-from models.rules.text import ReceivedAtLab, TextPurpose
+from models.rules.text import TextPurpose
 from models.rules.versions import Change, Word, compare
 from models.rules.vocabulary import SITE_OF, Outcome, Quarantine, ReportStatus, Site, Specimen, Test
 from models.tables.bulk import as_json, copy, cursor, next_ids
@@ -62,6 +61,19 @@ class FileRef:
     lab_map_version_id: int
 
 
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What storing the rows of one file needs: where they are from, how the lab is read, whose rules hold, and keys."""
+
+    file: FileRef
+    lab_map: LabMap
+    now: datetime
+    actor: str
+    services: Services
+    indexes: BlindIndex
+    cipher: Cipher
+
+
 @dataclass(slots=True)
 class ChunkTally:
     """Counts of one chunk, for the run's own report. No ids, no values."""
@@ -74,6 +86,25 @@ class ChunkTally:
     details: int = 0
     replayed: int = 0
     decided: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NewArrival:
+    """A kit whose first matched row this chunk held: its sample is now known to be at the lab."""
+
+    kit_id: int
+    service_id: str
+    order_id: int
+    contact_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What one chunk came to: its counts, why which kits must be decided about, and which have just arrived."""
+
+    tally: ChunkTally
+    triggers: Mapping[int, str]
+    arrivals: Sequence[NewArrival]
 
 
 @dataclass(slots=True)
@@ -119,6 +150,8 @@ class _Chunk:
 
     owner_of: dict[SeriesKey, int]
     """Which kit each series already belongs to."""
+    version_ids: Iterator[int]
+    series_ids: Iterator[int]
     versions: list[tuple[object, ...]] = field(default_factory=list)
     repeats: list[tuple[object, ...]] = field(default_factory=list)
     quarantined: list[tuple[Quarantined, _Kit | None, LabRow | None]] = field(default_factory=list)
@@ -129,30 +162,21 @@ class _Chunk:
     """Kits that a matched row proves received, with the lab's own time of receipt."""
 
 
-def store_chunk(
-    session: Session,
-    messages: Sequence[ReadMessage],
-    *,
-    file: FileRef,
-    lab_map: LabMap,
-    now: datetime,
-    actor: str,
-    services: Services,
-    indexes: BlindIndex,
-    cipher: Cipher,
-) -> ChunkTally:
-    """Stores every row of these messages as a version, a repeat or a quarantined row, and decides.
+def store_chunk(session: Session, messages: Sequence[ReadMessage], desk: Desk) -> Stored:
+    """Stores every row of these messages as a version, a repeat or a quarantined row.
 
     Rows in = versions + repeats + quarantined + details + replays; nothing else can happen to a row.
     Messages already known (same lab, id and content) are replays: no row, no text, no task (H9).
     """
     tally = ChunkTally(messages=len(messages), rows=sum(len(each.message.rows) for each in messages))
-    fresh = _drop_known(session, messages, file=file)
+    fresh = _drop_known(session, messages, desk.file)
     tally.replayed = tally.rows - sum(len(each.message.rows) for each in fresh)
-    kits = _lock_kits(session, fresh, lab=file.lab)
-    ids = iter(next_ids(session, "result_version", _count(fresh)))
-    series_ids = iter(next_ids(session, "result_series", _count(fresh)))
-    chunk = _Chunk(owner_of=_owners(session, fresh, lab=file.lab))
+    kits = _lock_kits(session, fresh)
+    chunk = _Chunk(
+        owner_of=_owners(session, fresh, lab=desk.file.lab),
+        version_ids=iter(next_ids(session, "result_version", _count(fresh))),
+        series_ids=iter(next_ids(session, "result_series", _count(fresh))),
+    )
     for each in fresh:
         raw = {row.row_key: row for row in each.message.rows}
         for reading in each.readings:
@@ -163,30 +187,12 @@ def store_chunk(
                     kit = kits.get(reading.kit_code or "")
                     chunk.quarantined.append((reading, kit, raw.get(reading.row_key)))
                 case Finding():
-                    _take(
-                        reading,
-                        kits.get(reading.kit_code),
-                        raw.get(reading.row_key),
-                        chunk,
-                        tally,
-                        file=file,
-                        lab_map=lab_map,
-                        now=now,
-                        actor=actor,
-                        services=services,
-                        indexes=indexes,
-                        cipher=cipher,
-                        version_ids=ids,
-                        series_ids=series_ids,
-                    )
+                    tally.details += _take(reading, kits.get(reading.kit_code), raw.get(reading.row_key), chunk, desk)
     tally.stored, tally.repeated, tally.quarantined = len(chunk.versions), len(chunk.repeats), len(chunk.quarantined)
-    _write(session, chunk, kits, file=file, now=now, services=services, cipher=cipher)
-    _receive(session, chunk, kits, now=now, actor=actor)
-    _open_row_cases(session, chunk, file=file, now=now, actor=actor, services=services)
-    decided = release.decide_kits(session, chunk.triggers, now=now, actor=actor, services=services, cipher=cipher)
-    _tell_of_receipt(session, decided, chunk, kits, now=now, services=services, cipher=cipher)
-    tally.decided = len(decided)
-    return tally
+    _write(session, chunk, kits, desk)
+    _receive(session, chunk, kits, desk)
+    _open_row_cases(session, chunk, desk)
+    return Stored(tally, chunk.triggers, _waiting_for_word(chunk, kits))
 
 
 def move_position(
@@ -207,7 +213,7 @@ def move_position(
 # ── Before the rows ──────────────────────────────────────────────────────────────────────────
 
 
-def _drop_known(session: Session, messages: Sequence[ReadMessage], *, file: FileRef) -> list[ReadMessage]:
+def _drop_known(session: Session, messages: Sequence[ReadMessage], file: FileRef) -> list[ReadMessage]:
     """The messages that were never taken before, each once."""
     on = cursor(session)
     on.execute(
@@ -237,7 +243,7 @@ def _count(messages: Iterable[ReadMessage]) -> int:
     return sum(isinstance(reading, Finding) for each in messages for reading in each.readings)
 
 
-def _lock_kits(session: Session, messages: Sequence[ReadMessage], *, lab: str) -> dict[str, _Kit]:
+def _lock_kits(session: Session, messages: Sequence[ReadMessage]) -> dict[str, _Kit]:
     """The kits that these messages name, by code; their rows locked in ascending id."""
     codes = {reading.kit_code for each in messages for reading in each.readings if not isinstance(reading, Detail)}
     on = cursor(session)
@@ -308,29 +314,12 @@ def _read_heads(on: Any, kits: Mapping[int, _Kit]) -> None:
 # ── One row ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _take(
-    found: Finding,
-    kit: _Kit | None,
-    raw: LabRow | None,
-    chunk: _Chunk,
-    tally: ChunkTally,
-    *,
-    file: FileRef,
-    lab_map: LabMap,
-    now: datetime,
-    actor: str,
-    services: Services,
-    indexes: BlindIndex,
-    cipher: Cipher,
-    version_ids: Iterator[int],
-    series_ids: Iterator[int],
-) -> None:
-    """What one understood row comes to: a version, a repeat, or a quarantined row."""
+def _take(found: Finding, kit: _Kit | None, raw: LabRow | None, chunk: _Chunk, desk: Desk) -> bool:
+    """What one understood row comes to: a version, a repeat, or a quarantined row. True for a mere detail."""
     target = (found.test, found.site)
     if found.outcome is Outcome.NOT_REQUESTED and (kit is None or target not in kit.facts.requested):
-        tally.details += 1
-        return
-    mismatch = _whose(found, kit, file=file, lab_map=lab_map, now=now, services=services, indexes=indexes)
+        return True
+    mismatch = _whose(found, kit, desk)
     # A lab without accession numbers: the kit's own code stands in its place (ruling 16).
     key = (found.accession or found.kit_code, found.test, found.site, found.sub_id)
     if kit is not None and mismatch is None and chunk.owner_of.setdefault(key, kit.id) != kit.id:
@@ -340,7 +329,7 @@ def _take(
     if kit is None or mismatch is not None:
         assert mismatch is not None  # no kit is always a mismatch
         chunk.quarantined.append((_quarantined(found, mismatch), kit, raw))
-        return
+        return False
     chunk.touched.setdefault(kit.id, found.received_at)
     head = kit.heads.get(target)
     word = Word(found.outcome, found.status, found.lab_time, found.note_review, found.order_corrected)
@@ -348,16 +337,16 @@ def _take(
     if change is Change.CONFLICT:
         mismatch = Mismatch(Quarantine.CONFLICTING_VALUES, "Two different final values that no time orders.")
         chunk.quarantined.append((_quarantined(found, mismatch), kit, raw))
-        return
+        return False
     if change is Change.REPEAT:
         assert head is not None  # only a current version can be repeated
-        chunk.repeats.append((head.version_id, file.id, found.position, found.row_key))
-        return
-    version_id = next(version_ids)
+        chunk.repeats.append((head.version_id, desk.file.id, found.position, found.row_key))
+        return False
+    version_id = next(chunk.version_ids)
     previous_id = head.version_id if head else None
     if head is None:
         head = kit.heads[target] = _Head(
-            next(series_ids), key[0], found.sub_id, found.tube_code or "", version_id, word,
+            next(chunk.series_ids), key[0], found.sub_id, found.tube_code or "", version_id, word,
             found.status in _SAYS_IT_CHANGED, found.collected_at, is_new=True,
         )  # fmt: skip
     elif change in _BECOMES_CURRENT:
@@ -366,21 +355,21 @@ def _take(
         head.is_changed = True
     comment = None
     if found.note_review:
-        place = f"{file.ref}:{found.position}:{found.row_key}"
-        comment = cipher.encrypt("result_version", "comment", place, found.comment)
+        place = f"{desk.file.ref}:{found.position}:{found.row_key}"
+        comment = desk.cipher.encrypt("result_version", "comment", place, found.comment)
     chunk.versions.append(
         (
-            version_id, head.series_id, kit.id, kit.service_id, found.test.value, found.site.value, file.id,
+            version_id, head.series_id, kit.id, kit.service_id, found.test.value, found.site.value, desk.file.id,
             found.position, found.row_key, found.outcome.value, found.status.value, Effect(change.value).value,
             previous_id, found.note_review, comment, found.lab_time, found.collected_at, found.received_at,
-            found.authorised_at, file.lab_map_version_id,
+            found.authorised_at, desk.file.lab_map_version_id,
         )
     )  # fmt: skip
     chunk.events.append(
         (
             kit.id, kit.service_id, f"result.{change.value}",
             as_json({"test": found.test.value, "site": found.site.value, "version_id": version_id}),
-            actor, found.lab_time or now,
+            desk.actor, found.lab_time or desk.now,
         )
     )  # fmt: skip
     if change is Change.FROZEN:
@@ -388,34 +377,26 @@ def _take(
         chunk.triggers[kit.id] = f"frozen:{version_id}"
     elif change is not Change.OUT_OF_ORDER:
         chunk.triggers.setdefault(kit.id, "results")
+    return False
 
 
 _SAYS_IT_CHANGED: Final = frozenset({ReportStatus.CORRECTED, ReportStatus.WITHDRAWN})
 _BECOMES_CURRENT: Final = frozenset({Change.PROGRESS, Change.CORRECTION})
 
 
-def _whose(
-    found: Finding,
-    kit: _Kit | None,
-    *,
-    file: FileRef,
-    lab_map: LabMap,
-    now: datetime,
-    services: Services,
-    indexes: BlindIndex,
-) -> Mismatch | None:
+def _whose(found: Finding, kit: _Kit | None, desk: Desk) -> Mismatch | None:
     """Why this row may not be this kit's, or None when everything that must agree does."""
     if kit is None:
-        return check_match(_reported(found, born=False, family=False), None, None, now=now, oldest_days=None)
-    in_force = services.get(kit.service_id)
-    contract = in_force.service.contract(file.lab) if in_force else None
-    born = kit.born.intersection(indexes.live(KIT_BORN, kit.service_id, kit_born(kit.code, found.dob.isoformat())))
+        return check_match(_reported(found, born=False, family=False), None, None, now=desk.now, oldest_days=None)
+    in_force = desk.services.get(kit.service_id)
+    contract = in_force.service.contract(desk.file.lab) if in_force else None
+    born = kit.born.intersection(desk.indexes.live(KIT_BORN, kit.service_id, kit_born(kit.code, found.dob.isoformat())))
     family = found.family_name is not None and kit.family.intersection(
-        indexes.live(KIT_FAMILY, kit.service_id, kit_family(kit.code, found.family_name))
+        desk.indexes.live(KIT_FAMILY, kit.service_id, kit_family(kit.code, found.family_name))
     )
     reported = _reported(found, born=bool(born), family=bool(family))
-    mismatch = check_match(reported, kit.facts, contract, now=now, oldest_days=lab_map.max_sample_age_days)
-    if mismatch is None and _is_second_accession(found, kit.heads.get((found.test, found.site)), lab_map):
+    mismatch = check_match(reported, kit.facts, contract, now=desk.now, oldest_days=desk.lab_map.max_sample_age_days)
+    if mismatch is None and _is_second_accession(found, kit.heads.get((found.test, found.site)), desk.lab_map):
         mismatch = Mismatch(
             Quarantine.SECOND_ACCESSION, "This tube was already reported for this test under another accession."
         )
@@ -441,7 +422,8 @@ def _is_second_accession(found: Finding, head: _Head | None, lab_map: LabMap) ->
     if head is None or head.accession == (found.accession or found.kit_code) or found.parent_ref:
         return False
     return not any(
-        suffix and found.accession == head.accession + suffix or suffix and head.accession == found.accession + suffix
+        (suffix and found.accession == head.accession + suffix)
+        or (suffix and head.accession == found.accession + suffix)
         for suffix in lab_map.reflex_suffixes
     )
 
@@ -482,16 +464,7 @@ _QUARANTINED: Final = (
 )  # fmt: skip
 
 
-def _write(
-    session: Session,
-    chunk: _Chunk,
-    kits: Mapping[str, _Kit],
-    *,
-    file: FileRef,
-    now: datetime,
-    services: Services,
-    cipher: Cipher,
-) -> None:
+def _write(session: Session, chunk: _Chunk, kits: Mapping[str, _Kit], desk: Desk) -> None:
     heads = [(kit, target, head) for kit in kits.values() for target, head in kit.heads.items()]
     copy(
         session,
@@ -499,9 +472,9 @@ def _write(
         _SERIES,
         [
             (
-                head.series_id, kit.service_id, file.lab, head.accession, test.value, site.value, head.sub_id, kit.id,
-                head.tube_code, head.version_id, head.word.outcome.value, head.word.status.value, head.word.lab_time,
-                head.collected_at, head.word.note_review, head.corrected,
+                head.series_id, kit.service_id, desk.file.lab, head.accession, test.value, site.value, head.sub_id,
+                kit.id, head.tube_code, head.version_id, head.word.outcome.value, head.word.status.value,
+                head.word.lab_time, head.collected_at, head.word.note_review, head.corrected,
             )
             for kit, (test, site), head in heads
             if head.is_new
@@ -529,72 +502,53 @@ def _write(
         "quarantined_row",
         _QUARANTINED,
         [
-            _quarantined_values(row, kit, raw, number, chunk, file=file, now=now, services=services, cipher=cipher)
+            _quarantined_values(row, kit, raw, number, chunk, desk)
             for number, (row, kit, raw) in enumerate(chunk.quarantined)
         ],
     )
     copy(session, "kit_event", ("kit_id", "service_id", "kind", "detail", "actor", "occurred_at"), chunk.events)
     cursor(session).execute(
-        "UPDATE kit SET frozen_at = coalesce(frozen_at, %s) WHERE id = ANY(%s)", (now, list(chunk.frozen))
+        "UPDATE kit SET frozen_at = coalesce(frozen_at, %s) WHERE id = ANY(%s)", (desk.now, list(chunk.frozen))
     )
 
 
 def _quarantined_values(
-    row: Quarantined,
-    kit: _Kit | None,
-    raw: LabRow | None,
-    number: int,
-    chunk: _Chunk,
-    *,
-    file: FileRef,
-    now: datetime,
-    services: Services,
-    cipher: Cipher,
+    row: Quarantined, kit: _Kit | None, raw: LabRow | None, number: int, chunk: _Chunk, desk: Desk
 ) -> tuple[object, ...]:
-    ref = f"{file.ref[:16]}{row.position:08d}{number:08d}"[:32]
-    role, due = _row_owner(row, kit, file=file, now=now, services=services)
+    ref = f"{desk.file.ref[:16]}{row.position:08d}{number:08d}"[:32]
+    role, due = _row_owner(row, kit, desk)
     if kit is not None:
         # A row that names this kit stops it from being told anything, whatever was decided before.
-        chunk.triggers[kit.id] = f"quarantine:{file.id}:{row.position}:{number}"
+        chunk.triggers[kit.id] = f"quarantine:{desk.file.id}:{row.position}:{number}"
     text = json.dumps(raw._asdict() if raw else {}, default=str, ensure_ascii=False)
     return (
-        ref, file.id, file.lab, row.position, row.row_key, row.reason.value, row.detail[:400], row.accession[:80],
-        kit.id if kit else None, kit.service_id if kit else "", row.test.value if row.test else None,
-        row.site.value if row.site else None, row.may_be_non_negative,
-        cipher.encrypt("quarantined_row", "raw", ref, text), role, due, "",
+        ref, desk.file.id, desk.file.lab, row.position, row.row_key, row.reason.value, row.detail[:400],
+        row.accession[:80], kit.id if kit else None, kit.service_id if kit else "",
+        row.test.value if row.test else None, row.site.value if row.site else None, row.may_be_non_negative,
+        desk.cipher.encrypt("quarantined_row", "raw", ref, text), role, due, "",
     )  # fmt: skip
 
 
-def _row_owner(
-    row: Quarantined, kit: _Kit | None, *, file: FileRef, now: datetime, services: Services
-) -> tuple[str, datetime]:
+def _row_owner(row: Quarantined, kit: _Kit | None, desk: Desk) -> tuple[str, datetime]:
     """Who owns a quarantined row, and by when: a clinician the same day if it may be bad news (lab-messages.md 7)."""
-    service_id = kit.service_id if kit else _a_service_of(file.lab, services)
+    service_id = kit.service_id if kit else _a_service_of(desk)
     kind = _kind_of_row(row) if kit else CaseKind.LAB_ROW
-    policy = services[service_id].service.clinic
+    policy = desk.services[service_id].service.clinic
     role = "clinician" if row.may_be_non_negative or kind is CaseKind.IDENTITY else "lab_liaison"
-    return role, due_at(kind, now, policy)
+    return role, due_at(kind, desk.now, policy)
 
 
-def _a_service_of(lab: str, services: Services) -> str:
+def _a_service_of(desk: Desk) -> str:
     """The service that looks after a row which names no kit of ours: the first with a contract with this lab."""
-    held = [each.service.id for each in services.values() if each.service.contract(lab) is not None]
-    return min(held or services)
+    held = [each.service.id for each in desk.services.values() if each.service.contract(desk.file.lab) is not None]
+    return min(held or desk.services)
 
 
 def _kind_of_row(row: Quarantined) -> CaseKind:
     return CaseKind.IDENTITY if row.reason in IDENTITY_DOUBTS else CaseKind.RESULT_REVIEW
 
 
-def _open_row_cases(
-    session: Session,
-    chunk: _Chunk,
-    *,
-    file: FileRef,
-    now: datetime,
-    actor: str,
-    services: Services,
-) -> None:
+def _open_row_cases(session: Session, chunk: _Chunk, desk: Desk) -> None:
     """Every quarantined row has a case: its kit's, or one of the lab for rows alike that name no kit of ours."""
     cases: dict[str, dict[str, OwedCase]] = defaultdict(dict)
     for row, kit, _ in chunk.quarantined:
@@ -610,25 +564,31 @@ def _open_row_cases(
         else:
             role = "clinician" if row.may_be_non_negative else "lab_liaison"
             owed = OwedCase(
-                key=f"file:{file.id}:{row.reason.value}:{role}",
+                key=f"file:{desk.file.id}:{row.reason.value}:{role}",
                 kind=CaseKind.LAB_ROW,
-                lab=file.lab,
-                detail={"quarantine": row.reason.value, "file_ref": file.ref},
+                lab=desk.file.lab,
+                detail={"quarantine": row.reason.value, "file_ref": desk.file.ref},
                 owner_role=role,
             )
-            cases[_a_service_of(file.lab, services)][owed.key] = owed
+            cases[_a_service_of(desk)][owed.key] = owed
     for service_id, owed_cases in cases.items():
-        owe_cases(session, list(owed_cases.values()), service=services[service_id].service, now=now, actor=actor)
+        owe_cases(
+            session,
+            list(owed_cases.values()),
+            service=desk.services[service_id].service,
+            now=desk.now,
+            actor=desk.actor,
+        )
 
 
-def _receive(session: Session, chunk: _Chunk, kits: Mapping[str, _Kit], *, now: datetime, actor: str) -> None:
+def _receive(session: Session, chunk: _Chunk, kits: Mapping[str, _Kit], desk: Desk) -> None:
     """A matched row proves receipt: reminders stop, and the kit is at the lab (ruling 10; FEATURES 27)."""
     arrived = [kit for kit in kits.values() if kit.id in chunk.touched and kit.received_at is None]
     if not arrived:
         return
     cursor(session).executemany(
         "UPDATE kit SET received_at = %s WHERE id = %s",
-        [(chunk.touched[kit.id] or now, kit.id) for kit in arrived],
+        [(chunk.touched[kit.id] or desk.now, kit.id) for kit in arrived],
     )
     cursor(session).execute(
         "UPDATE kit SET state = 'at_lab' WHERE id = ANY(%s) AND state IN ('dispatched', 'coming_back')",
@@ -638,32 +598,23 @@ def _receive(session: Session, chunk: _Chunk, kits: Mapping[str, _Kit], *, now: 
         session,
         "kit_event",
         ("kit_id", "service_id", "kind", "detail", "actor", "occurred_at"),
-        [(kit.id, kit.service_id, "lab.received", as_json({}), actor, chunk.touched[kit.id] or now) for kit in arrived],
+        [
+            (kit.id, kit.service_id, "lab.received", as_json({}), desk.actor, chunk.touched[kit.id] or desk.now)
+            for kit in arrived
+        ],
     )
     cancel_texts(
         session,
         [kit.id for kit in arrived],
         because="sample_at_lab",
-        now=now,
+        now=desk.now,
         purposes=(TextPurpose.RETURN_REMINDER, TextPurpose.KIT_LAPSED),
     )
 
 
-def _tell_of_receipt(
-    session: Session,
-    decided: Mapping[int, ReleaseDecision],
-    chunk: _Chunk,
-    kits: Mapping[str, _Kit],
-    *,
-    now: datetime,
-    services: Services,
-    cipher: Cipher,
-) -> None:
-    """A kit that arrived and has to wait is told that it arrived; one with an answer is told the answer (FEATURES 26)."""
-    texts: dict[str, list[OwedText]] = defaultdict(list)
-    for kit in kits.values():
-        decision = decided.get(kit.id)
-        if kit.received_at is None and kit.id in chunk.touched and decision and decision.kind is ReleaseKind.WAIT:
-            texts[kit.service_id].append(OwedText(kit.order_id, kit.id, kit.contact_id, ReceivedAtLab(), "1"))
-    for service_id, owed in texts.items():
-        owe_texts(session, owed, service=services[service_id].service, now=now, cipher=cipher)
+def _waiting_for_word(chunk: _Chunk, kits: Mapping[str, _Kit]) -> list[NewArrival]:
+    return [
+        NewArrival(kit.id, kit.service_id, kit.order_id, kit.contact_id)
+        for kit in kits.values()
+        if kit.id in chunk.touched and kit.received_at is None
+    ]

@@ -32,6 +32,8 @@ def _keep(
 ) -> int:
     session.execute(insert(table).values(values).on_conflict_do_nothing(index_elements=list(key)))
     found = session.execute(
-        sa.select(sa.column("id")).select_from(sa.table(table.__tablename__)).where(*(sa.column(k) == values[k] for k in key))
+        sa.select(sa.column("id"))
+        .select_from(sa.table(table.__tablename__))
+        .where(*(sa.column(each) == values[each] for each in key))
     )
     return int(found.scalar_one())

@@ -9,7 +9,6 @@ Sources: clinical.md 3.5 (what may be texted), 9 (H1-H8); RULINGS 5, 6, 10, 14.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
@@ -136,22 +135,10 @@ def decide_release(kit: KitResults) -> ReleaseDecision:
     Worst first (clinical.md 3.3). The only path to an all clear is the whitelist at the end.
     """
     outcomes = kit.outcomes()
-    corrected = any(result.corrected for result in kit.current.values()) or Outcome.WITHDRAWN in outcomes
-
-    if kit.age_years < kit.minimum_age_years:
-        return _person(Reason.UNDER_AGE)
-    if kit.frozen:
-        return _person(Reason.FROZEN)
-    if kit.state in CLOSED_TO_TEXTS:
-        return _person(Reason.KIT_NOT_OPEN)
-    if corrected and kit.told:
-        return _person(Reason.CORRECTED_AFTER_TOLD)
-    if not kit.current.keys() <= kit.requested:
-        return _person(Reason.NOT_REQUESTED_RESULT)
-    if _impossible(kit.current):
-        return _person(Reason.IMPOSSIBLE_OUTCOME)
-
-    to_call = _reasons_to_call(outcomes, corrected=corrected)
+    stopped = _why_stopped(kit)
+    if stopped is not None:
+        return _person(stopped)
+    to_call = _reasons_to_call(kit)
     if to_call:
         # Any blood reaction, correction or identity doubt: no result text for this kit (ruling 6).
         return _call(kit, to_call)
@@ -171,6 +158,23 @@ def decide_release(kit: KitResults) -> ReleaseDecision:
     return _person(Reason.IMPOSSIBLE_OUTCOME)
 
 
+def _why_stopped(kit: KitResults) -> Reason | None:
+    """The first thing, if any, that puts this kit into a person's hands whatever its results say."""
+    stops = (
+        (Reason.UNDER_AGE, kit.age_years < kit.minimum_age_years),
+        (Reason.FROZEN, kit.frozen),
+        (Reason.KIT_NOT_OPEN, kit.state in CLOSED_TO_TEXTS),
+        (Reason.CORRECTED_AFTER_TOLD, kit.told and _is_corrected(kit)),
+        (Reason.NOT_REQUESTED_RESULT, not kit.current.keys() <= kit.requested),
+        (Reason.IMPOSSIBLE_OUTCOME, _impossible(kit.current)),
+    )
+    return next((reason for reason, stands in stops if stands), None)
+
+
+def _is_corrected(kit: KitResults) -> bool:
+    return Outcome.WITHDRAWN in kit.outcomes() or any(result.corrected for result in kit.current.values())
+
+
 def _impossible(current: Mapping[Target, Current]) -> bool:
     """A blood screen that claims `positive`, or a swab that claims to react: never believed (law 5)."""
     return any(
@@ -180,17 +184,16 @@ def _impossible(current: Mapping[Target, Current]) -> bool:
     )
 
 
-def _reasons_to_call(outcomes: frozenset[Outcome], *, corrected: bool) -> tuple[Reason, ...]:
-    found = []
-    if corrected:
-        found.append(Reason.WITHDRAWN if Outcome.WITHDRAWN in outcomes else Reason.CORRECTED)
-    if outcomes & REACTIONS:
-        found.append(Reason.REACTIVE)
-    if outcomes & IDENTITY_FAILURES:
-        found.append(Reason.IDENTITY_DOUBT)
-    if Outcome.EQUIVOCAL in outcomes:
-        found.append(Reason.EQUIVOCAL)
-    return tuple(found)
+def _reasons_to_call(kit: KitResults) -> tuple[Reason, ...]:
+    outcomes = kit.outcomes()
+    reasons = (
+        (Reason.WITHDRAWN, Outcome.WITHDRAWN in outcomes),
+        (Reason.CORRECTED, Outcome.WITHDRAWN not in outcomes and _is_corrected(kit)),
+        (Reason.REACTIVE, bool(outcomes & REACTIONS)),
+        (Reason.IDENTITY_DOUBT, bool(outcomes & IDENTITY_FAILURES)),
+        (Reason.EQUIVOCAL, Outcome.EQUIVOCAL in outcomes),
+    )
+    return tuple(reason for reason, stands in reasons if stands)
 
 
 def _person(reason: Reason) -> ReleaseDecision:

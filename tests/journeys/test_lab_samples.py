@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from app.database import Begin
 from flows.ingest_results import ingest_waiting_files
-from flows.reconcile import reconcile
+from flows.reconcile import strike
 from models.rules.kit import normalise_kit_code
 from tests.support import lab_samples
 from tests.support.ingesting import READ_AT, drop, ingest
@@ -291,7 +291,7 @@ def test_all_files_in_any_order_end_the_same_and_balance(
     take(seeded, *orders[number])
 
     assert end_state(seeded) == reference
-    assert reconcile(seeded, lambda: READ_AT).differences == ()
+    assert strike(seeded, lambda: READ_AT).differences == ()
 
 
 @pytest.fixture
@@ -326,4 +326,4 @@ def test_replaying_every_file_ten_times_changes_nothing(seeded: Begin) -> None:
         rows(seeded, "SELECT count(*) FROM result_version"),
     )
     assert after == before
-    assert reconcile(seeded, lambda: READ_AT).differences == ()
+    assert strike(seeded, lambda: READ_AT).differences == ()
