@@ -247,7 +247,13 @@ def _seen(message: MessageInstance) -> Seen:
 
 
 def _keep_numbers_out_of_logs() -> None:
-    """Twilio logs the lists it asks for, and urllib3 their URLs: both hold phone numbers."""
-    for name in ("twilio", "twilio.http_client", "urllib3.connectionpool"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("twilio.http_client").propagate = False
+    """Twilio logs the lists it asks for, and urllib3 their URLs: both hold phone numbers.
+
+    Filters, not levels: whoever sets up logging later may turn levels down.
+    """
+    for name in ("twilio.http_client", "urllib3.connectionpool"):
+        logging.getLogger(name).addFilter(_warnings_only)
+
+
+def _warnings_only(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING
