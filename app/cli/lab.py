@@ -45,7 +45,9 @@ def labs() -> None:
 
 @app.command()
 def explain(
-    file: Annotated[Path, typer.Argument(help="A lab's file: HL7 v2, FHIR R4 or its table. FILE.ctl beside it is read.")],
+    file: Annotated[
+        Path, typer.Argument(help="A lab's file: HL7 v2, FHIR R4 or its table. FILE.ctl beside it is read.")
+    ],
     lab: Annotated[str | None, typer.Option(help="Whose file it is. Else the sender or header must tell.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a result, for machines.")] = False,
 ) -> None:

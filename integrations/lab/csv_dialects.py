@@ -193,11 +193,8 @@ def check_csv(meter: Meter, lab: LabMap, control: bytes | None) -> FileVerdict:
 
 def _read_control(control: bytes, sha256: bytes) -> tuple[int | None, Fault | None]:
     """(rows, fault) of a control file with lines rows= and sha256=."""
-    said = dict(
-        found.groups()
-        for line in control.decode("ascii", "replace").splitlines()
-        if (found := _CONTROL_LINE.fullmatch(line.strip()))
-    )
+    lines = (_CONTROL_LINE.fullmatch(line.strip()) for line in control.decode("ascii", "replace").splitlines())
+    said = {found[1]: found[2] for found in lines if found}
     if set(said) != {"rows", "sha256"}:
         return None, Fault(Quarantine.INCOMPLETE_FILE, "The control file does not give rows and sha256.")
     if said["sha256"].lower() != sha256.hex():

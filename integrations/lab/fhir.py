@@ -433,9 +433,9 @@ class _Reader:
     def _specimens(self, entry: _Entry, report: _Entry | None) -> list[_Entry]:
         """The result's own specimen, or the report's if it has only one."""
         owner, references = entry, _items(entry.resource.get("specimen"))
-        if not references and report is not None:
-            listed = _items(report.resource.get("specimen"))
-            owner, references = report, listed if len(listed) == 1 else []
+        if report is not None and (entry is report or not references):
+            owner, references = report, _items(report.resource.get("specimen"))
+            references = references if len(references) == 1 else []
         return [found for reference in references if (found := self._resolve(reference, owner)) is not None]
 
     def _ids(self, identifiers: object) -> list[str]:

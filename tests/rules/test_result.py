@@ -46,7 +46,20 @@ def test_case_and_space_do_not_change_a_word(value: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["NOT", "Not", "Not detected.", "detected not", "Negative", "NEG", "ND", "NR", "0", "-", "Non-reactive", "REACTIVE"],
+    [
+        "NOT",
+        "Not",
+        "Not detected.",
+        "detected not",
+        "Negative",
+        "NEG",
+        "ND",
+        "NR",
+        "0",
+        "-",
+        "Non-reactive",
+        "REACTIVE",
+    ],
 )
 def test_a_word_that_is_not_agreed_is_never_a_result(value: str) -> None:
     assert said(ordered(obx(value))) == ["unknown_token"]
@@ -613,9 +626,7 @@ def test_every_row_that_comes_in_is_accounted_for_once(results: list[str], statu
 
     accounted = [key for key, _ in itertools.groupby(r.row_key for r in readings)]
     assert accounted == [row.row_key for row in found.rows]
-    assert not any(
-        isinstance(r, Finding) and r.test in BLOOD_TESTS and r.outcome is Outcome.POSITIVE for r in readings
-    )
+    assert not any(isinstance(r, Finding) and r.test in BLOOD_TESTS and r.outcome is Outcome.POSITIVE for r in readings)
 
 
 @pytest.mark.parametrize("reason", [Quarantine.UNKNOWN_TOKEN, Quarantine.UNKNOWN_STATUS])

@@ -1,0 +1,155 @@
+"""`kitpost lab explain`: the keys, words and exit codes that a lab's engineer builds on."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from app.cli.lab import KEYS, app
+from models.rules.vocabulary import Outcome, Quarantine, ReportStatus, Site, Test
+from tests.support.lab import GOLDEN, message, obr, obx
+
+DOCS = Path(__file__).parents[2] / "docs" / "lab-integration.md"
+
+
+def explain(file: Path, *options: str) -> Result:
+    return CliRunner().invoke(app, ["explain", str(file), *options])
+
+
+def lines(result: Result) -> list[dict[str, object]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def written(tmp_path: Path, content: str | bytes, name: str = "file.hl7") -> Path:
+    path = tmp_path / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "exit_code", "count"),
+    [
+        ("01-batch-ordinary.hl7", 0, 8),
+        ("02a-partial.hl7", 0, 4),
+        ("04-insufficient-blood.hl7", 0, 5),
+        ("05-hiv-reactive.hl7", 0, 2),
+        ("06-fhir-bundle.json", 0, 3),
+        ("07-csv-dialect-a.csv", 0, 4),
+        ("08-csv-dialect-b.csv", 0, 20),
+        ("09-csv-dialect-c.csv", 0, 5),
+        ("10-truncated.hl7", 1, 1),
+        ("11-unknown-token.hl7", 1, 3),
+    ],
+)
+def test_a_sample_is_explained_one_result_a_line(name: str, exit_code: int, count: int) -> None:
+    result = explain(GOLDEN / name, "--json")
+
+    assert result.exit_code == exit_code
+    found = lines(result)
+    assert len(found) == count
+    for line in found:
+        assert tuple(line) == KEYS
+        assert line["file"] == name
+        assert line["test"] is None or line["test"] in set(Test)
+        assert line["site"] is None or line["site"] in set(Site)
+        assert line["status"] is None or line["status"] in set(ReportStatus)
+        assert (line["outcome"] in set(Outcome)) != (line["quarantine"] in set(Quarantine))
+
+
+def test_a_line_tells_what_was_read_in_the_labs_own_identifiers() -> None:
+    found = lines(explain(GOLDEN / "01-batch-ordinary.hl7", "--json"))[4]
+
+    assert found == {
+        "file": "01-batch-ordinary.hl7",
+        "line": 18,
+        "message_id": "NL26110300002",
+        "accession": "26V0451377",
+        "kit_id": "W8J-PVM-8V7R",
+        "tube_id": "W8J-PVM-8V7R-1",
+        "test": "chlamydia",
+        "site": "urine",
+        "outcome": "positive",
+        "status": "final",
+        "collected_at": "2026-10-29",
+        "authorised_at": "2026-11-02T17:40:00+00:00",
+        "quarantine": None,
+        "detail": None,
+    }
+
+
+def test_a_lab_may_be_named_in_any_case(tmp_path: Path) -> None:
+    result = explain(written(tmp_path, message()), "--lab", "northlab", "--json")
+
+    assert (result.exit_code, len(lines(result))) == (0, 1)
+
+
+def test_an_unknown_sender_is_not_read_without_a_name_and_refused_with_one(tmp_path: Path) -> None:
+    file = written(tmp_path, message().replace("WINLIMS|NORTHLAB", "WINLIMS|NOBODY", 1))
+
+    unnamed, named = explain(file, "--json"), explain(file, "--lab", "NORTHLAB", "--json")
+
+    assert (unnamed.exit_code, unnamed.stdout) == (2, "")
+    assert "--lab" in unnamed.stderr
+    assert named.exit_code == 1
+    assert [line["quarantine"] for line in lines(named)] == ["unknown_sender"]
+
+
+@pytest.mark.parametrize("content", ["", "%PDF-1.7", "UNA:+.? 'UNB", "hello;world\n1;2\n"])
+def test_a_file_that_can_not_be_read_at_all_ends_with_2(tmp_path: Path, content: str) -> None:
+    file = written(tmp_path, content)
+
+    assert explain(file, "--json").exit_code == 2
+    assert explain(file).exit_code == 2
+
+
+def test_a_foreign_file_for_a_named_lab_says_what_it_is(tmp_path: Path) -> None:
+    result = explain(written(tmp_path, "%PDF-1.7"), "--lab", "NORTHLAB", "--json")
+
+    assert result.exit_code == 2
+    assert [line["quarantine"] for line in lines(result)] == ["unsupported_format"]
+
+
+@pytest.mark.parametrize("options", [("--lab", "NOWHERE"), ()])
+def test_a_missing_file_or_lab_ends_with_2_and_one_sentence(tmp_path: Path, options: tuple[str, ...]) -> None:
+    file = written(tmp_path, message()) if options else tmp_path / "missing.hl7"
+
+    result = explain(file, *options)
+
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+def test_a_control_file_beside_the_table_is_believed(tmp_path: Path) -> None:
+    table = (GOLDEN / "07-csv-dialect-a.csv").read_bytes()
+    file = written(tmp_path, table, "t.csv")
+    written(tmp_path, "rows=5\nsha256=" + "0" * 64, "t.csv.ctl")
+
+    result = explain(file, "--json")
+
+    assert result.exit_code == 1
+    assert [line["quarantine"] for line in lines(result)] == ["incomplete_file"]
+
+
+def test_a_table_for_eyes_tells_the_same(tmp_path: Path) -> None:
+    result = explain(written(tmp_path, message(obr(), obx("odd"))))
+
+    assert result.exit_code == 1
+    assert "unknown_token" in result.output
+    assert "T4J-WW7-5K3Y-1" in result.output
+
+
+def test_nothing_personal_is_printed(tmp_path: Path) -> None:
+    file = written(tmp_path, message(obr(), obx("Testina Kit"), obx("Kit", code="GCN")))
+
+    for options in ((), ("--json",)):
+        output = explain(file, *options).output
+        assert not re.search("Testina|19990214|1999-02-14", output)
+
+
+def test_the_guide_documents_every_key_and_every_quarantine_word() -> None:
+    guide = DOCS.read_text()
+
+    assert all(f"`{word}`" in guide for word in (*KEYS, *Quarantine, *Outcome, *ReportStatus))

@@ -1,0 +1,73 @@
+"""The labs' maps as files: typed, closed, and refused with a sentence that names file and key."""
+
+from pathlib import Path
+
+import pytest
+
+from app.service.labs import FOLDER, load_lab_map, load_lab_maps
+from models.rules.errors import Code, ServiceError
+
+SOUTHVALE = (FOLDER / "southvale.toml").read_text()
+
+
+def load(tmp_path: Path, content: str) -> object:
+    path = tmp_path / "lab.toml"
+    path.write_text(content)
+    return load_lab_map(path)
+
+
+def test_the_shipped_labs_load_and_carry_a_version_of_their_own() -> None:
+    maps = load_lab_maps()
+
+    assert set(maps) >= {"NORTHLAB", "SOUTHVALE", "QUAYSIDE"}
+    assert len({lab.version for lab in maps.values()}) == len(maps)
+
+
+def test_any_change_of_a_map_is_a_new_version(tmp_path: Path) -> None:
+    first = load_lab_map(FOLDER / "southvale.toml")
+    path = tmp_path / "southvale.toml"
+    path.write_text(SOUTHVALE + "\n# a word more\n")
+
+    assert load_lab_map(path).version != first.version
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ('"R" = "reactive"', '"R" = "positive"', "words.blood.R"),
+        ('"POS" = "positive"', '"POS" = "reactive"', "words.naat.POS"),
+        ('"NEG" = "negative"', '"NEG" = "fine"', "words.naat.NEG"),
+        ('zone = "Europe/London"', 'zone = "London"', "zone"),
+        ('encoding = "cp1252"', 'encoding = "windows"', "encoding"),
+        ('encoding = "cp1252"', 'encoding = "cp1252"\nguess = true', "guess"),
+        ('test = "hiv"', 'test = "aids"', "tests"),
+        ('kit = "barcode"', 'kit = "bar"', "csv.kit"),
+        ('delimiter = ";"', 'delimiter = "auto"', "csv.delimiter"),
+        ('code = "gc_ur"', 'code = "ct_ur"', "two meanings"),
+        ('sites = ["urine"]', "sites = []", "sites"),
+        ('lab = "SOUTHVALE"', "", "lab"),
+        ('lab = "SOUTHVALE"', "lab =", "lab.toml"),
+    ],
+)
+def test_a_wrong_map_is_refused_by_file_and_key(tmp_path: Path, old: str, new: str, named: str) -> None:
+    assert old in SOUTHVALE
+
+    with pytest.raises(ServiceError) as refused:
+        load(tmp_path, SOUTHVALE.replace(old, new, 1))
+
+    assert refused.value.code is Code.SETTINGS
+    assert "lab.toml" in refused.value.message
+    assert named in refused.value.message
+
+
+def test_two_files_for_one_lab_are_refused(tmp_path: Path) -> None:
+    for name in ("one.toml", "two.toml"):
+        (tmp_path / name).write_text(SOUTHVALE)
+
+    with pytest.raises(ServiceError, match="another file"):
+        load_lab_maps(tmp_path)
+
+
+def test_no_map_at_all_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ServiceError, match="no lab map"):
+        load_lab_maps(tmp_path)

@@ -1,0 +1,337 @@
+"""FHIR R4 by closed checks: what the report says, whose it is, and nothing from outside the file."""
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from integrations.lab import reader
+from models.rules.result import Detail, Finding, interpret
+from models.rules.vocabulary import ReportStatus
+from tests.support.lab import GOLDEN, KIT, northlab, say
+
+SNOMED = "http://snomed.info/sct"
+LOCAL = "https://northlab.example/test"
+KIT_SYSTEM = "https://anysvc.example/kit"
+Body = dict[str, Any]
+
+
+def observation(**changed: Any) -> Body:
+    """One Observation that stands alone, as suppliers of self-sampling kits send it, patient inside."""
+    body: Body = {
+        "resourceType": "Observation",
+        "id": "o1",
+        "contained": [
+            {
+                "resourceType": "Patient",
+                "id": "p",
+                "identifier": [{"system": KIT_SYSTEM, "value": KIT}],
+                "name": [{"family": "Kit"}],
+                "birthDate": "1999-02-14",
+            },
+            {"resourceType": "Specimen", "id": "s", "type": {"text": "Vulvovaginal swab"}},
+        ],
+        "identifier": [{"system": "https://northlab.example/result", "value": "26V1"}],
+        "status": "final",
+        "code": {"coding": [{"system": LOCAL, "code": "CTN"}]},
+        "subject": {"reference": "#p"},
+        "specimen": {"reference": "#s"},
+        "issued": "2026-11-04T12:05:00Z",
+        "valueCodeableConcept": {"coding": [{"system": SNOMED, "code": "260415000", "display": "Not detected"}]},
+    }
+    body |= changed
+    return {key: value for key, value in body.items() if value is not None}
+
+
+def bundle(change: Callable[[Body], object] = lambda _: None) -> Body:
+    body: Body = json.loads((GOLDEN / "06-fhir-bundle.json").read_bytes())
+    change(body)
+    return body
+
+
+def resource(body: Body, number: int) -> Body:
+    found: Body = body["entry"][number - 1]["resource"]
+    return found
+
+
+def said(body: object) -> list[str]:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    verdict = reader.check_file([raw], northlab())
+    if verdict.held:
+        return [str(verdict.held.reason)]
+    return [str(say(r)) for m in reader.read_messages([raw], northlab()) for r in interpret(m, northlab())]
+
+
+def findings(body: Body) -> list[Finding]:
+    raw = json.dumps(body).encode()
+    read = [r for m in reader.read_messages([raw], northlab()) for r in interpret(m, northlab())]
+    return [r for r in read if isinstance(r, Finding)]
+
+
+def value(code: str, display: str = "", text: str = "") -> Body:
+    coding = {"system": SNOMED, "code": code} | ({"display": display} if display else {})
+    return {"valueCodeableConcept": {"coding": [coding]} | ({"text": text} if text else {})}
+
+
+def test_one_observation_alone_is_a_result() -> None:
+    (found,) = findings(observation())
+
+    assert (found.kit_code, found.test, found.site, found.outcome) == (
+        "T4JWW75K3Y",
+        "chlamydia",
+        "vaginal",
+        "negative",
+    )
+    assert found.accession == "26V1"
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"status": "registered"}, "pending"),
+        ({"status": "preliminary"}, "pending"),
+        ({"status": "amended"}, "negative"),
+        ({"status": "corrected"}, "negative"),
+        ({"status": "entered-in-error"}, "withdrawn"),
+        ({"status": "cancelled"}, "cancelled_no_reason"),
+        ({"status": "unknown"}, "unknown_status"),
+        ({"status": "finished"}, "unknown_status"),
+        ({"status": "Final"}, "unknown_status"),
+        ({"status": None}, "unknown_status"),
+        ({"status": 1}, "unknown_status"),
+        (value("260373001", "Detected"), "positive"),
+        (value("260415000", "Detected"), "code_display_conflict"),
+        (value("260415000", "Not detected", "Detected"), "code_display_conflict"),
+        (value("260415000", "", "Not detected"), "negative"),
+        (value("99999"), "unknown_token"),
+        ({"valueCodeableConcept": {"text": "Not detected"}}, "negative"),
+        ({"valueCodeableConcept": {}}, "empty_value"),
+        ({"valueCodeableConcept": None, "valueString": "Not detected"}, "negative"),
+        ({"valueCodeableConcept": None, "valueString": "negative-ish"}, "unknown_token"),
+        ({"valueCodeableConcept": None, "valueBoolean": False}, "unknown_token"),
+        ({"valueCodeableConcept": None, "valueQuantity": {"value": 0}}, "unknown_token"),
+        ({"valueCodeableConcept": None}, "empty_value"),
+        ({"valueString": "Not detected"}, "conflicting_values"),
+        ({"dataAbsentReason": {"text": "x"}}, "conflicting_values"),
+        ({"valueCodeableConcept": None, "dataAbsentReason": {"text": "Insufficient sample"}}, "insufficient"),
+        ({"valueCodeableConcept": None, "dataAbsentReason": {"text": "unsupported"}}, "empty_value"),
+        ({"interpretation": [{"coding": [{"code": "N"}]}]}, "negative"),
+        ({"interpretation": [{"coding": [{"code": "A"}]}]}, "flag_conflict"),
+        ({"interpretation": [{"text": "abnormal"}]}, "flag_conflict"),
+        ({"code": {"coding": [{"system": LOCAL, "code": "MGN"}]}}, "unknown_test"),
+        ({"code": {"coding": [{"system": "http://loinc.org", "code": "21613-5"}]}}, "negative"),
+        ({"code": {"text": "Chlamydia"}}, "unknown_test"),
+        ({"code": {"coding": [{"system": SNOMED, "code": "89293008"}]}}, "unknown_test"),
+        ({"specimen": None}, "site_unknown"),
+        ({"specimen": {"reference": "Specimen/elsewhere"}}, "site_unknown"),
+        ({"subject": None}, "identity_missing"),
+        ({"subject": {"reference": "Patient/elsewhere"}}, "identity_missing"),
+        ({"modifierExtension": [{"url": "x"}]}, "malformed"),
+        ({"implicitRules": "https://x.example"}, "malformed"),
+        ({"comment": "STU3"}, "malformed"),
+        ({"related": []}, "malformed"),
+        ({"contained": [{"resourceType": "Questionnaire", "id": "p"}]}, "malformed"),
+        ({"meta": {"security": [{"code": "HTEST"}]}}, "test_message"),
+    ],
+)
+def test_an_observation_is_a_result_only_if_all_of_it_is_understood(changed: Body, expected: str) -> None:
+    assert said(observation(**changed)) == [expected]
+
+
+@pytest.mark.parametrize("birth_date", ["1999", "1999-02", "14/02/1999", "", None, 19990214])
+def test_a_birth_date_must_be_full(birth_date: object) -> None:
+    body = observation()
+    body["contained"][0]["birthDate"] = birth_date
+
+    assert said(body) == ["identity_missing"]
+
+
+def test_a_note_holds_the_result() -> None:
+    (found,) = findings(observation(note=[{"text": "Repeat advised"}]))
+
+    assert found.note_review
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ("final", ["negative", "positive", "negative"]),
+        ("amended", ["negative", "positive", "negative"]),
+        ("appended", ["negative", "positive", "negative"]),
+        ("registered", ["pending"] * 3),
+        ("partial", ["pending"] * 3),
+        ("preliminary", ["pending"] * 3),
+        ("entered-in-error", ["withdrawn"] * 3),
+        ("cancelled", ["cancelled_no_reason"] * 3),
+        ("unknown", ["unknown_status"] * 3),
+        ("other", ["unknown_status"] * 3),
+        (None, ["unknown_status"] * 3),
+    ],
+)
+def test_the_report_can_only_make_its_rows_less_certain(status: str | None, expected: list[str]) -> None:
+    assert said(bundle(lambda b: resource(b, 2).update(status=status))) == expected
+
+
+def test_a_partial_report_lets_its_final_rows_stand_beside_an_open_one() -> None:
+    def partial(body: Body) -> None:
+        resource(body, 2)["status"] = "partial"
+        resource(body, 4)["status"] = "preliminary"
+
+    assert said(bundle(partial)) == ["negative", "pending", "negative"]
+
+
+def test_a_corrected_report_marks_its_final_rows_for_comparison() -> None:
+    found = findings(bundle(lambda b: resource(b, 2).update(status="corrected")))
+
+    assert [(f.status, f.order_corrected) for f in found] == [(ReportStatus.FINAL, True)] * 3
+
+
+def test_an_appended_report_and_a_conclusion_hold_every_row() -> None:
+    appended = findings(bundle(lambda b: resource(b, 2).update(status="appended")))
+    concluded = findings(bundle(lambda b: resource(b, 2).update(conclusion="Please recall")))
+
+    assert all(f.note_review for f in appended + concluded)
+
+
+def test_a_result_that_is_listed_and_missing_is_for_a_person() -> None:
+    assert said(bundle(lambda b: b["entry"].pop(3))) == ["negative", "malformed", "negative"]
+
+
+def test_a_test_that_no_report_lists_is_for_a_person() -> None:
+    assert said(bundle(lambda b: resource(b, 2)["result"].pop(1))) == ["negative", "negative", "malformed"]
+
+
+def test_an_answer_to_a_question_at_order_is_no_result_and_is_accounted_for() -> None:
+    answer = {
+        "resourceType": "Observation",
+        "status": "final",
+        "code": {"text": "History of syphilis"},
+        "valueString": "Yes",
+    }
+
+    assert said(bundle(lambda b: b["entry"].append({"resource": answer}))) == [
+        "negative",
+        "positive",
+        "negative",
+        "detail",
+    ]
+
+
+def test_another_patients_observation_in_the_report_is_for_a_person() -> None:
+    def swap(body: Body) -> None:
+        other = copy.deepcopy(body["entry"][0])
+        other["fullUrl"] = "urn:uuid:other"
+        body["entry"].append(other)
+        resource(body, 3)["subject"] = {"reference": "urn:uuid:other"}
+
+    assert said(bundle(swap)) == ["identity_conflict", "positive", "negative"]
+
+
+def test_a_tube_of_another_kit_is_for_a_person() -> None:
+    def swap(body: Body) -> None:
+        resource(body, 6)["identifier"][0]["value"] = f"{KIT}-1"
+
+    assert said(bundle(swap)) == ["tube_mismatch", "tube_mismatch", "negative"]
+
+
+def test_a_group_is_no_result_and_its_members_are() -> None:
+    def group(body: Body) -> None:
+        members = resource(body, 2)["result"]
+        resource(body, 2)["result"] = [{"reference": "urn:uuid:g"}]
+        head = {
+            "resourceType": "Observation",
+            "status": "final",
+            "code": {"text": "CT and GC"},
+            "hasMember": members,
+        }
+        body["entry"].append({"fullUrl": "urn:uuid:g", "resource": head})
+
+    assert sorted(said(bundle(group))) == ["detail", "negative", "negative", "positive"]
+
+
+def test_components_are_results_of_their_own() -> None:
+    components = [
+        {"code": {"coding": [{"system": LOCAL, "code": "CTN"}]}, **value("260415000")},
+        {"code": {"coding": [{"system": LOCAL, "code": "GCN"}]}, **value("260373001")},
+    ]
+    body = observation(code={"text": "CT and GC"}, valueCodeableConcept=None, component=components)
+
+    assert said(body) == ["negative", "positive"]
+
+
+def test_a_report_without_results_does_not_vanish() -> None:
+    def empty(body: Body) -> None:
+        resource(body, 2)["result"] = []
+        del body["entry"][2:5]
+
+    assert said(bundle(empty)) == ["unknown_test"]
+
+
+def test_a_cut_off_index_speaks_to_its_screen() -> None:
+    def index(number: str) -> Callable[[Body], None]:
+        def add(body: Body) -> None:
+            row = copy.deepcopy(body["entry"][4])
+            row["fullUrl"] = "urn:uuid:index"
+            found = row["resource"]
+            del found["valueCodeableConcept"], found["interpretation"]
+            found["code"] = {"coding": [{"system": LOCAL, "code": "HIVC"}]}
+            found["valueQuantity"] = {"value": float(number), "comparator": "<"}
+            body["entry"].append(row)
+            resource(body, 2)["result"].append({"reference": "urn:uuid:index"})
+
+        return add
+
+    assert said(bundle(index("0.5"))) == ["negative", "positive", "negative", "detail"]
+    assert said(bundle(index("5.0"))) == ["negative", "positive", "conflicting_values", "detail"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (b'{"resourceType": "Observation", "status": "final", "status": "preliminary"}', "malformed"),
+        (b'{"resourceType": "Observation", "valueQuantity": {"value": NaN}}', "malformed"),
+        (b'[{"resourceType": "Observation"}]', "unsupported_format"),
+        (b'{"resourceType": "Patient"}', "unsupported_format"),
+        (b'{"resourceType": "Bundle", "type": "history", "entry": [{}]}', "unsupported_format"),
+        (b'{"resourceType": "Bundle", "type": "collection", "entry": []}', "empty_file"),
+        (b'{"resourceType": "Observation"', "incomplete_file"),
+        (b'{"resourceType": "Observation", "id": \xff}', "encoding"),
+        (b'{"a":' * 5000 + b"1" + b"}" * 5000, "malformed"),
+        (b'{"resourceType" "Observation"}', "malformed"),
+    ],
+)
+def test_a_body_that_is_no_report_is_held_with_its_reason(raw: bytes, expected: str) -> None:
+    assert said(raw) == [expected]
+
+
+def test_a_byte_order_mark_changes_nothing() -> None:
+    assert said(b"\xef\xbb\xbf" + json.dumps(observation()).encode()) == ["negative"]
+
+
+def test_a_report_of_another_lab_gives_nothing() -> None:
+    raw = json.dumps(bundle()).replace("northlab.example", "otherlab.example")
+
+    assert set(said(raw.encode())) == {"unknown_sender"}
+
+
+def test_nothing_outside_the_file_is_ever_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    def no_network(*_: object) -> None:
+        raise AssertionError("the reader opened a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    body = observation(subject={"reference": "https://northlab.example/Patient/1"})
+
+    assert said(body) == ["identity_missing"]
+
+
+def test_a_detail_is_never_a_finding() -> None:
+    raw = json.dumps(bundle(lambda b: resource(b, 5).update(code={"coding": [{"system": LOCAL, "code": "HIVC"}]})))
+
+    readings = [r for m in reader.read_messages([raw.encode()], northlab()) for r in interpret(m, northlab())]
+
+    assert not any(isinstance(r, Finding) and r.test == "hiv" for r in readings)
+    assert not any(isinstance(r, Detail) for r in readings)

@@ -1,0 +1,423 @@
+"""HL7 v2: bytes, delimiters, escapes, groups and envelopes, held to two independent libraries."""
+
+import re
+
+import hl7
+import hl7kit
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from integrations.lab import hl7v2, reader
+from models.rules.result import Finding, Quarantined
+from models.rules.vocabulary import Quarantine
+from tests.support.lab import GOLDEN, KIT, MSH, PID, message, messages, northlab, obr, obx, only, ordered, read, said
+
+HL7 = sorted(path.name for path in GOLDEN.glob("*.hl7"))
+
+
+def verdict(content: str | bytes) -> reader.FileVerdict:
+    raw = content.encode() if isinstance(content, str) else content
+    return reader.check_file([raw], northlab())
+
+
+def held(content: str | bytes) -> str | None:
+    fault = verdict(content).held
+    return None if fault is None else str(fault.reason)
+
+
+# ── Bytes ────────────────────────────────────────────────────────────────────────────────────
+
+
+def named(name: bytes, charset: str = "UNICODE UTF-8") -> bytes:
+    return message(msh=MSH.replace("UNICODE UTF-8", charset)).encode().replace(b"Kit^Testina", name + b"^Testina")
+
+
+@pytest.mark.parametrize(
+    ("name", "charset", "is_flagged"),
+    [
+        ("Renée".encode(), "UNICODE UTF-8", False),
+        ("Renée".encode(), "", False),
+        ("Renée".encode("cp1252"), "8859/1", False),
+        ("Renée".encode("cp1252"), "UNICODE UTF-8", True),
+        ("Renée".encode("cp1252"), "", True),
+        ("Renée".encode(), "8859/1", True),
+    ],
+)
+def test_a_name_is_the_same_in_every_encoding_and_a_wrong_label_is_flagged(
+    name: bytes, charset: str, is_flagged: bool
+) -> None:
+    content = named(name, charset)
+
+    found = only(content)
+
+    assert isinstance(found, Finding)
+    assert found.family_name == "renee"
+    assert bool(messages(content)[0].warnings) is is_flagged
+
+
+@pytest.mark.parametrize("charset", ["KLINGON", "UNICODE UTF-16"])
+def test_a_character_set_that_is_not_known_is_for_a_person(charset: str) -> None:
+    assert said(named("Renée".encode(), charset)) == ["encoding"]
+
+
+def test_bytes_of_no_agreed_encoding_are_for_a_person() -> None:
+    assert said(named(b"Ren\x81e")) == ["encoding"]
+
+
+def test_a_replacement_character_in_a_name_is_for_a_person_and_in_a_comment_only_holds() -> None:
+    in_name = read(named("Ren�e".encode()))
+    in_comment = only(ordered(obx(), "NTE|1|L|50 �l received"))
+
+    assert [r.reason for r in in_name if isinstance(r, Quarantined)] == [Quarantine.ENCODING]
+    assert isinstance(in_comment, Finding)
+    assert in_comment.note_review
+
+
+@pytest.mark.parametrize("byte", [b"\x00", b"\x01", b"\x1f", b"\x0b"])
+def test_a_control_byte_inside_text_is_malformed(byte: bytes) -> None:
+    assert said(message().encode().replace(b"Not detected", b"Not" + byte + b"detected")) == ["malformed"]
+
+
+@pytest.mark.parametrize("at", ["Testina", "Chlamydia", "Not ", "ANYSVC^KIT"])
+def test_a_line_break_inside_a_field_is_never_glued(at: str) -> None:
+    broken = message().replace(at, at + "\n")
+
+    assert set(said(broken)) == {"malformed"}
+
+
+def test_a_patient_line_broken_in_two_gives_no_finding() -> None:
+    assert set(said(message().replace("PID|1", "PI\rD|1"))) == {"malformed"}
+
+
+def test_unknown_segments_are_malformed_and_local_ones_are_skipped() -> None:
+    assert said(message(obr(), obx(), "ZZZ|anything")) == ["negative"]
+    assert said(message(obr(), obx(), "QQQ|anything")) == ["malformed"]
+
+
+# ── Delimiters and escapes ───────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("marks", ["^~\\&", "^~\\&#", "*%!$", "@:/;"])
+@pytest.mark.parametrize("field", ["|", "+"])
+def test_delimiters_come_from_the_message_itself(marks: str, field: str) -> None:
+    ordinary = message(obr(), obx("Not detected~Not detected"), "NTE|1|L|Specimen\\.br\\leaked")
+    table = str.maketrans(dict(zip("|^~\\&", field + marks[:4], strict=True)))
+    body = ordinary.replace("^~\\&", "\x00", 1).replace("+0000", "")
+    content = body.translate(table).replace("\x00", marks)
+
+    found = only(content)
+
+    assert isinstance(found, Finding)
+    assert (found.outcome, found.comment) == ("negative", "Specimen\nleaked")
+
+
+@pytest.mark.parametrize("marks", ["^~\\", "^~\\^", "^~\\&#!", "||||", ""])
+def test_delimiters_that_can_not_be_told_apart_are_malformed(marks: str) -> None:
+    assert set(said(message().replace("^~\\&", marks, 1))) <= {"malformed", "unknown_sender"}
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("a\\F\\b", "a|b"),
+        ("a\\S\\b", "a^b"),
+        ("a\\T\\b", "a&b"),
+        ("a\\R\\b", "a~b"),
+        ("a\\E\\b", "a\\b"),
+        ("\\E\\T\\E\\", "\\T\\"),
+        ("a\\X0D0A\\b", "a\r\nb"),
+        ("a\\.br\\b", "a\nb"),
+        ("a\\.sp+2\\b", "a\nb"),
+        ("\\H\\a\\N\\", "a"),
+        ("dose 5\\ left", "dose 5\\ left"),
+        ("a\\b and \\T\\ c", "a\\b and & c"),
+        ("\\Zxx\\a", "\\Zxx\\a"),
+        ("\\XZZ\\", "\\XZZ\\"),
+    ],
+)
+def test_escapes_are_undone_once_and_odd_ones_are_kept(written: str, meant: str) -> None:
+    found = only(ordered(obx(), f"NTE|1|L|{written}"))
+
+    assert isinstance(found, Finding)
+    assert found.comment == meant
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1, max_size=40))
+def test_any_text_survives_being_escaped_and_read(text: str) -> None:
+    table = {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\"}
+    escaped = "".join(table.get(character, character) for character in text)
+
+    (found,) = messages(ordered(obx(), f"NTE|1|L|{escaped}"))
+
+    assert found.rows[0].notes == ((text.strip(),) if text.strip() else ("",))
+
+
+# ── Groups ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_specimen_after_the_results_belongs_to_their_order() -> None:
+    spm = "SPM|1|%s&ANYSVC^26V||%s|||||||||||||20261030|202611020812"
+    content = message(
+        obr(specimen="", collected="", received=""),
+        obx(),
+        spm % (f"{KIT}-1", "VVS^Vulvovaginal swab^NORTHLAB"),
+        obr(specimen="", placer="", filler="26V2"),
+        obx("Non-reactive", code="HIVS"),
+        spm % (f"{KIT}-2", "CAP^Capillary blood^NORTHLAB"),
+    )
+
+    swab, blood = read(content)
+
+    assert isinstance(swab, Finding)
+    assert isinstance(blood, Finding)
+    assert (swab.site, swab.tube_code, blood.site, blood.tube_code) == (
+        "vaginal",
+        "T4JWW75K3Y1",
+        "blood",
+        "T4JWW75K3Y2",
+    )
+    assert swab.collected_at is not None
+    assert swab.received_at is not None
+
+
+def test_two_specimens_of_one_order_must_agree() -> None:
+    spm = "SPM|1|||%s"
+
+    assert said(message(obr(), obx(), spm % "VVS", spm % "URN")) == ["specimen_conflict"]
+
+
+def test_a_rejected_specimen_holds_what_was_reported_of_it() -> None:
+    found = only(message(obr(), obx(), f"SPM|1|||VVS{'|' * 17}RH"))
+
+    assert isinstance(found, Finding)
+    assert found.note_review
+
+
+def test_a_reflex_keeps_the_link_to_its_parent() -> None:
+    parent = "GCN&Neisseria gonorrhoeae NAAT&NORTHLAB^1^DETECTED"
+    content = message(obr(), obx(), obr(filler="26V0451201R", parent=parent), obx(code="GCN"))
+
+    first, reflex = read(content)
+
+    assert isinstance(first, Finding)
+    assert isinstance(reflex, Finding)
+    assert (first.parent_ref, bool(reflex.parent_ref), reflex.accession) == ("", True, "26V0451201R")
+
+
+def test_a_reflex_that_contradicts_the_screen_is_for_a_person() -> None:
+    content = message(obr(), obx("DETECTED", code="GCN"), obr(filler="26V1R", parent="GCN^1"), obx(code="GCN"))
+
+    assert said(content) == ["conflicting_values"] * 2
+
+
+def test_a_result_without_an_order_is_malformed() -> None:
+    assert said(message(obx(), orc="")) == ["malformed"]
+
+
+def test_a_result_before_the_patient_has_no_owner() -> None:
+    assert said(message(obr(), obx(), PID, pid="", orc="")) == ["identity_missing"]
+
+
+@pytest.mark.parametrize("kind", ["ADT^A01", "ACK", "ORU^R30", ""])
+def test_a_message_of_another_kind_is_kept_and_not_read(kind: str) -> None:
+    assert said(message().replace("ORU^R01^ORU_R01", kind)) == ["unsupported_format"]
+
+
+@pytest.mark.parametrize("version", ["2.3", "2.3.1", "2.4", "2.5.1", ""])
+def test_the_version_is_no_reason_to_refuse(version: str) -> None:
+    assert said(message().replace("|2.4|", f"|{version}|")) == ["negative"]
+
+
+@pytest.mark.parametrize("sender", ["WINLIMS|OTHERLAB", "OTHER|NORTHLAB", "|", "NORTHLAB|WINLIMS"])
+def test_a_message_of_another_sender_gives_nothing(sender: str) -> None:
+    assert said(message().replace("WINLIMS|NORTHLAB", sender, 1)) == ["unknown_sender"]
+
+
+def test_a_message_without_results_does_not_vanish() -> None:
+    assert said(f"{MSH}\r{PID}\r") == ["malformed"]
+
+
+# ── Envelopes ────────────────────────────────────────────────────────────────────────────────
+
+FHS = "FHS|^~\\&|WINLIMS|NORTHLAB|||20261103||f||CTL1\r"
+BHS = "BHS|^~\\&|WINLIMS|NORTHLAB|||20261103||||B1\r"
+ONE = message()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ONE,
+        f"{BHS}{ONE}BTS|1\r",
+        f"{FHS}{BHS}{ONE}{ONE}BTS|2\rFTS|1\r",
+        f"{FHS}{BHS}{ONE}BTS|1\r{BHS}{ONE}{ONE}BTS|2\rFTS|2\r",
+        f"{FHS}{BHS}{ONE}BTS|1|comment\rFTS|1\r\r\n",
+        f"{FHS}{BHS}BTS|0\rFTS|1\r",
+    ],
+)
+def test_a_whole_file_is_taken(content: str) -> None:
+    assert held(content) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ONE.rstrip("\r"),
+        f"{ONE}{ONE}",
+        f"{FHS}{BHS}{ONE}BTS|2\rFTS|1\r",
+        f"{FHS}{BHS}{ONE}BTS|1\rFTS|2\r",
+        f"{FHS}{BHS}{ONE}BTS|1\r",
+        f"{FHS}{BHS}{ONE}FTS|1\r",
+        f"{FHS}{BHS}{ONE}BTS|\rFTS|1\r",
+        f"{FHS}{BHS}{ONE}BTS|one\rFTS|1\r",
+        f"{FHS}{BHS}{ONE}BTS|1\rFTS|1",
+        f"{FHS}{BHS}{ONE}{BHS}{ONE}BTS|1\rFTS|2\r",
+        f"{FHS}{ONE}FTS|0\r",
+        f"{BHS}{ONE}BTS|1\r{ONE}",
+        f"{ONE}BTS|1\r",
+        f"{ONE}FTS|0\r",
+        f"{FHS}{BHS}{ONE}BTS|1\rFTS|1\r{ONE}",
+        f"{BHS}{ONE}",
+    ],
+)
+def test_a_file_that_does_not_add_up_is_held_whole(content: str) -> None:
+    assert held(content) == "incomplete_file"
+
+
+def test_a_single_message_is_unproven_and_a_counted_batch_proven() -> None:
+    assert verdict(ONE).completeness is reader.Completeness.UNPROVEN
+    counted = verdict(f"{FHS}{BHS}{ONE}BTS|1\rFTS|1\r")
+    assert (counted.completeness, counted.expected, counted.seen, counted.control_id) == (
+        reader.Completeness.PROVEN,
+        1,
+        1,
+        "CTL1",
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty_file"),
+        (b" \r\n\r\n", "empty_file"),
+        (b"\xef\xbb\xbf", "empty_file"),
+        (b"%PDF-1.7 x", "unsupported_format"),
+        (b"PK\x03\x04xx", "unsupported_format"),
+        (b"UNA:+.? 'UNB+UNOA", "unsupported_format"),
+        (b"UNB+UNOA:2", "unsupported_format"),
+        (b"<html>", "unsupported_format"),
+        ("MSH|".encode("utf-16"), "encoding"),
+    ],
+)
+def test_a_file_of_another_kind_is_held_with_its_reason(content: bytes, reason: str) -> None:
+    assert held(content) == reason
+
+
+def test_a_line_beyond_any_sense_holds_the_file() -> None:
+    assert held(ordered(obx("x" * (1 << 20)))) == "malformed"
+
+
+def test_a_message_beyond_any_sense_holds_the_file() -> None:
+    endless = message().encode() + b"NTE|1|L|x\r" * 1_800_000
+
+    assert held(endless) == "malformed"
+
+
+# ── Oracles ──────────────────────────────────────────────────────────────────────────────────
+
+Told = list[tuple[str, ...]]
+"""Of each message: PID-3.1, PID-5.1 and PID-7, then OBX-3.1, 5, 8 and 11 of every row."""
+
+
+def ours(raw: bytes) -> list[Told]:
+    told: list[Told] = []
+    for found in hl7v2.read([raw], northlab()):
+        first = found.rows[0]
+        told.append([(first.kit_refs[-1], first.family_name, first.dob)])
+        told[-1] += [
+            (row.test_codes[0].code, "~".join(row.value_raw), "~".join(row.flags_raw), row.row_status_raw)
+            for row in found.rows
+        ]
+    return told
+
+
+def by_hl7(raw: bytes) -> list[Told]:
+    told: list[Told] = []
+    for text in each_message(raw):
+        parsed = hl7.parse(text)
+        pid = parsed.segment("PID")
+
+        def field(segment: hl7.Segment, number: int, message: hl7.Message = parsed) -> str:
+            return message.unescape(str(segment[number])) if number < len(segment) else ""
+
+        told.append([(field(pid, 3).split("^")[0], field(pid, 5).split("^")[0], field(pid, 7))])
+        told[-1] += [
+            (field(row, 3).split("^")[0], field(row, 5), field(row, 8), field(row, 11))
+            for row in parsed.segments("OBX")
+        ]
+    return told
+
+
+def by_hl7kit(raw: bytes) -> list[Told]:
+    told: list[Told] = []
+    for text in each_message(raw):
+        parsed = hl7kit.parse(text)
+        told.append([tuple(parsed.get(path) or "" for path in ("PID-3.1", "PID-5.1", "PID-7"))])
+        told[-1] += [
+            tuple(parsed.get(f"OBX[{row}]-{number}") or "" for number in ("3.1", "5", "8", "11"))
+            for row in range(1, parsed.segments().count("OBX") + 1)
+        ]
+    return told
+
+
+def each_message(raw: bytes) -> list[str]:
+    """Neither library counts or splits batches (lab-messages.md 9), so that much is done for them."""
+    text = re.sub(r"\r\n|\n", "\r", raw.decode())
+    parts = [part for part in re.split(r"(?:^|(?<=\r))(?=MSH\|)", text) if part.startswith("MSH")]
+    return [re.sub(r"(?<=\r)[BF]TS[^\r]*\r?", "", part) for part in parts]
+
+
+@pytest.mark.parametrize("name", HL7)
+def test_two_other_libraries_read_the_samples_alike(name: str) -> None:
+    raw = (GOLDEN / name).read_bytes()
+
+    # The cut sample ends before OBX-8: the rows that are there must still agree.
+    assert ours(raw) == by_hl7(raw) == by_hl7kit(raw)
+
+
+WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Z"]), min_size=1, max_size=12)
+ESCAPES = str.maketrans({"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\"})
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from(["CTN", "GCN", "HIVS"]),
+        st.lists(WORDS.map(lambda word: word.translate(ESCAPES)), min_size=1, max_size=3).map("~".join),
+        st.sampled_from(["", "N", "A", "N~A"]),
+        st.sampled_from("FPCXW"),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(ROWS, st.sampled_from(["\r", "\n", "\r\n"]))
+def test_two_other_libraries_read_invented_messages_alike(rows: list[tuple[str, str, str, str]], end: str) -> None:
+    results = [obx(value, code=code, flag=flag, status=status) for code, value, flag, status in rows]
+    raw = message(obr(), *results, end=end).encode()
+
+    assert ours(raw) == by_hl7(raw) == by_hl7kit(raw)
+
+
+@pytest.mark.parametrize(
+    ("value", "read_here", "read_by_hl7"),
+    [
+        ("dose 5\\ left", "dose 5\\ left", "dose 5"),  # hl7 drops what follows an unterminated escape
+        ("\\H\\a\\N\\", "a", "_a_"),  # hl7 marks highlighting; it means nothing here
+        ("\\Zxx\\a", "\\Zxx\\a", "a"),  # hl7 drops local escapes; they may mean something
+    ],
+)
+def test_the_known_differences_to_hl7_are_these(value: str, read_here: str, read_by_hl7: str) -> None:
+    raw = ordered(obx(value)).encode()
+
+    assert ours(raw)[0][1][1] == read_here
+    assert by_hl7(raw)[0][1][1] == read_by_hl7
