@@ -15,7 +15,7 @@ from typing import Final
 from prefect import flow
 
 from app.database import Begin
-from app.wiring import Clock, connect, lab_files
+from app.wiring import Clock, Wiring, connect, lab_files
 from flows.events import TEXT_OWED, tell
 from flows.guard import guarded
 from integrations.ports import FileStore
@@ -205,23 +205,25 @@ def put_away(ingest: Ingest) -> int:
     return len(waiting)
 
 
+def ingest_of(product: Wiring) -> Ingest:
+    """What reading files needs, from an installation."""
+    return Ingest(
+        begin=product.begin,
+        store=product.store,
+        maps=product.lab_maps,
+        services=product.services,
+        indexes=product.index,
+        cipher=product.cipher,
+        clock=product.clock,
+    )
+
+
 @flow(name="ingest-results", retries=0)
 @guarded("ingest-results")
 def ingest_results(limit: int = 50) -> None:
     """Reads waiting lab files, and wakes the sender when something may be owed."""
     product = connect()
-    tally = ingest_waiting_files(
-        Ingest(
-            begin=product.begin,
-            store=product.store,
-            maps=product.lab_maps,
-            services=product.services,
-            indexes=product.index,
-            cipher=product.cipher,
-            clock=product.clock,
-        ),
-        limit=limit,
-    )
+    tally = ingest_waiting_files(ingest_of(product), limit=limit)
     log.info("ingest-results: %s", tally)
     if tally.decided or tally.waits_ended:
         tell(TEXT_OWED)

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli import deploy, lab, migrate, orders, up
+from app.cli import clock, deploy, lab, listen, migrate, orders, reconcile, report, up
 from models.rules.errors import ServiceError
 
 cli = typer.Typer(
@@ -16,6 +16,10 @@ cli = typer.Typer(
 cli.command()(up.up)
 cli.command()(migrate.migrate)
 cli.command()(deploy.deploy)
+cli.command()(listen.listen)
+cli.command()(reconcile.reconcile)
+cli.command()(report.report)
+cli.add_typer(clock.app, name="clock")
 cli.add_typer(lab.app, name="lab")
 cli.add_typer(orders.app, name="orders")
 
