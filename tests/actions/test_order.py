@@ -517,6 +517,12 @@ def test_a_neighbour_at_the_same_address_is_not_held_for_someone_elses_symptoms(
     assert place(**neighbour).outcome is OrderOutcome.ACCEPTED
 
 
+def test_a_twin_at_the_same_address_is_not_held_for_the_others_symptoms(place: Place) -> None:
+    place(symptoms=True)
+
+    assert place(given_name="Testora", mobile="07700 900456").outcome is OrderOutcome.ACCEPTED
+
+
 # ── A person's word ──────────────────────────────────────────────────────────────────────────
 
 
