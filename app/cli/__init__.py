@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli import clock, deploy, lab, listen, migrate, orders, reconcile, report, up
+from app.cli import clock, deploy, lab, listen, migrate, orders, reconcile, report, texts, up
 from models.rules.errors import ServiceError
 
 cli = typer.Typer(
@@ -22,6 +22,7 @@ cli.command()(report.report)
 cli.add_typer(clock.app, name="clock")
 cli.add_typer(lab.app, name="lab")
 cli.add_typer(orders.app, name="orders")
+cli.add_typer(texts.app, name="texts")
 
 
 def main() -> None:

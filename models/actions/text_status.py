@@ -16,6 +16,7 @@ from sqlmodel import Session, col, select
 
 from models.actions.text_moves import (
     CODE_LENGTH,
+    SHORT_REF_LENGTH,
     Counts,
     Held,
     Run,
@@ -29,7 +30,7 @@ from models.actions.text_moves import (
     render_text,
     see,
 )
-from models.rules.errors import ServiceError
+from models.rules.errors import Code, ServiceError
 from models.rules.text_delivery import (
     ASK_AGAIN,
     FINAL,
@@ -294,3 +295,33 @@ def _hand_over_if_silent(run: Run, held: Held) -> None:
     if held.is_latest and text.state is TextState.ACCEPTED and text.sent_at and run.now - text.sent_at >= patience:
         hand_over(run, text, "silent")
         attempt.ask_at = run.machine  # nothing more is awaited: the words can be blanked
+
+
+# ── For staff ────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What became of one text: states, codes and times, never words or numbers."""
+
+    text: Text
+    attempts: tuple[TextAttempt, ...]
+
+
+def story_of(session: Session, ref: str) -> Story:
+    """What became of a text, by its reference or by the six characters that its words end with.
+
+    Raises ServiceError(NOT_FOUND), or (CONFLICT) where the characters name several texts.
+    """
+    wanted = ref.strip().lower()
+    if len(wanted) < SHORT_REF_LENGTH or not wanted.isalnum():
+        raise ServiceError(Code.NOT_FOUND, "A text's reference has six characters or more, all letters and digits.")
+    found = session.exec(select(Text).where(col(Text.ref).startswith(wanted)).limit(2)).all()
+    if not found:
+        raise ServiceError(Code.NOT_FOUND, "There is no text with this reference.")
+    if len(found) > 1:
+        raise ServiceError(Code.CONFLICT, "Several texts begin with this reference: give the whole of it.")
+    attempts = session.exec(
+        select(TextAttempt).where(col(TextAttempt.text_id) == found[0].id).order_by(col(TextAttempt.number))
+    ).all()
+    return Story(found[0], tuple(attempts))

@@ -1,0 +1,109 @@
+"""`kitpost texts`: the switch, a held burst, what became of a text, and every text there is (FEATURES 79)."""
+
+import base64
+
+import pytest
+from sqlmodel import select
+from typer.testing import CliRunner
+
+from app.cli import cli
+from app.wiring import wiring
+from models.actions.text import hold_burst, sending_stopped
+from models.actions.text_moves import short_ref
+from models.rules.errors import ServiceError
+from models.rules.service import TextPolicy
+from models.rules.text import TextPurpose
+from models.tables.audit import Audit
+from models.tables.text import Text
+from tests.support import build
+from tests.support.texts import ACTOR, NOW, owed_result
+
+KEY = base64.b64encode(bytes(range(32))).decode()
+SECRET = "swordfish-swordfish-swordfish-swordfish"
+
+
+@pytest.fixture
+def kitpost(db, monkeypatch, tmp_path):
+    settings = {
+        "STATE_DIR": str(tmp_path),
+        "PUBLIC_BASE_URL": "https://kits.example.test/",
+        "DATABASE_URL": db.url,
+        "DATA_KEYS": f'{{"test": "{KEY}"}}',
+        "DATA_KEY_CURRENT": "test",
+        "INDEX_KEYS": f'{{"1": "{KEY}"}}',
+        "SESSION_SECRET": SECRET,
+        "S3_BUCKET": "kits",
+        "SQS_QUEUE_URL": "https://sqs.example.test/1/arrivals",
+        "TWILIO_ACCOUNT_SID": "AC0",
+        "TWILIO_AUTH_TOKEN": SECRET,
+        "TWILIO_MESSAGING_SERVICE_SID": "MG0",
+        "COURIER_CLIENT_ID": "us",
+        "COURIER_CLIENT_SECRET": SECRET,
+        "OIDC_ISSUER": "https://id.example.test",
+        "OIDC_CLIENT_ID": "us",
+        "OIDC_CLIENT_SECRET": SECRET,
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(f"KITPOST_{name}", value)
+    monkeypatch.setenv("COLUMNS", "400")
+    wiring.cache_clear()
+
+    def run(*words):
+        result = CliRunner().invoke(cli, ["texts", *words], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    yield run
+    wiring().engine.dispose()
+    wiring.cache_clear()
+
+
+def test_the_switch_stops_sending_and_says_who_threw_it_and_why(begin, kitpost):
+    kitpost("stop", "--because", "wrong wording")
+    with begin() as session:
+        assert sending_stopped(session)
+        line = session.exec(select(Audit).where(Audit.action == "texts.stopped")).one()
+
+    kitpost("start", "--because", "put right")
+
+    with begin() as session:
+        assert not sending_stopped(session)
+    assert line.because == "wrong wording"
+    assert line.actor.startswith("cli:")
+
+
+def test_a_held_burst_is_let_go_by_command(begin, kitpost):
+    with begin() as session:
+        for _ in range(3):
+            owed_result(session)
+        hold_burst(session, service=build.service(texts=TextPolicy(max_per_run=1)), now=NOW, actor=ACTOR)
+
+    said = kitpost("release", "larkfield", "--because", "a big file")
+
+    assert said == "2 texts may go.\n"
+    with begin() as session:
+        assert not any(session.exec(select(Text.held_at)))
+
+
+def test_a_text_is_shown_by_the_characters_a_person_reads_out_without_its_words(begin, kitpost):
+    with begin() as session:
+        text = owed_result(session)
+
+    said = kitpost("show", short_ref(text.ref))
+
+    assert f"Text {text.ref} of larkfield: owed" in said
+    assert "clear" not in said
+    assert "+44" not in said
+
+
+def test_an_unknown_reference_is_one_clear_sentence(kitpost):
+    with pytest.raises(ServiceError, match="no text with this reference"):
+        kitpost("show", "ffffff")
+
+
+def test_the_preview_shows_every_text_in_both_languages_and_sends_nothing(kitpost):
+    said = kitpost("preview")
+
+    assert all(purpose.value in said for purpose in TextPurpose)
+    assert "Cyf 7K3F9X" in said
+    assert "reactive" not in said.lower()
