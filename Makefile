@@ -31,7 +31,7 @@ up: setup  ## the same services kept running, for looking around; Ctrl-C ends th
 	@$(BIN)/kitpost up
 
 test: setup  ## the quick tests
-	@$(BIN)/pytest -q -n auto --dist loadfile
+	@PYTHONHASHSEED=0 $(BIN)/pytest -q -n auto --dist loadfile  # a seed: xdist's workers must agree on the order of sets
 
 proof: setup  ## the slow and thorough tests: kills, servers, the whole journey
 	@$(BIN)/pytest -q -m proof
