@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import uvicorn
 from fastapi import FastAPI, Form, Request
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from joserfc import jwt
 from joserfc.jwk import KeySet, RSAKey
 
@@ -181,13 +181,13 @@ def make_provider(
         return JSONResponse(issued, headers={"Cache-Control": "no-store"})
 
     @app.get("/end-session")
-    def end_session(post_logout_redirect_uri: str = "") -> RedirectResponse | HTMLResponse:
+    def end_session(post_logout_redirect_uri: str = "") -> Response:
         return _signed_out(provider, post_logout_redirect_uri)
 
     return app
 
 
-def _signed_out(provider: _Provider, back_to: str) -> RedirectResponse | HTMLResponse:
+def _signed_out(provider: _Provider, back_to: str) -> Response:
     """Back to the client's own site, and to no other."""
     wanted, ours = urlsplit(back_to), urlsplit(provider.redirect)
     if (wanted.scheme, wanted.netloc) == (ours.scheme, ours.netloc):

@@ -139,8 +139,7 @@ def record_confirmation(
 
     Raises ServiceError(BAD_INPUT) for a test that did not react in this case.
     """
-    case = _locked(session, ref, by, version)
-    check_may(by, Action.RECORD_CONFIRMATION, case.service_id)
+    case = _locked(session, ref, by, version, needs=Action.RECORD_CONFIRMATION)
     if test not in reacting(_standing_items(session, case)):
         raise ServiceError(Code.BAD_INPUT, "This test has no reactive result here: choose one of those listed.")
     session.add(
@@ -177,8 +176,7 @@ def release_after_review(
 
     Where the new decision still needs a person, the case stays open with the new reasons.
     """
-    case = _locked(session, ref, by, version)
-    check_may(by, Action.RELEASE_AFTER_REVIEW, case.service_id)
+    case = _locked(session, ref, by, version, needs=Action.RELEASE_AFTER_REVIEW)
     if case.kit_id is None:
         raise ServiceError(Code.NOT_NOW, "This case is about no kit: there is no comment to read.")
     decision = release.review(
@@ -201,8 +199,7 @@ def settle_held_order(
     session: Session, ref: str, *, by: Actor, version: int, accept: bool, because: str, now: datetime, intake: Intake
 ) -> Taken:
     """Accepts or refuses the held order behind a case. An order review ends with it; a safeguarding case goes on."""
-    case = _locked(session, ref, by, version)
-    check_may(by, Action.SETTLE_ORDERS, case.service_id)
+    case = _locked(session, ref, by, version, needs=Action.SETTLE_ORDERS)
     order = order_of(session, case)
     if order is None:
         raise ServiceError(Code.NOT_NOW, "This case is about no order: there is nothing to settle.")
@@ -351,10 +348,19 @@ def _escalate(session: Session, case: ClinicCase, now: datetime, policy: ClinicP
 # ── Beneath ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _locked(session: Session, ref: str, by: Actor, version: int, *, held_by_anyone: bool = False) -> ClinicCase:
+def _locked(
+    session: Session,
+    ref: str,
+    by: Actor,
+    version: int,
+    *,
+    needs: Action = Action.WORK_CASES,
+    held_by_anyone: bool = False,
+) -> ClinicCase:
     """The case, locked after its kit, open, as the form saw it, and in nobody else's hands."""
     case = find_case(session, ref, by)
     check_may(by, Action.WORK_CASES, case.service_id)
+    check_may(by, needs, case.service_id)
     if case.kit_id is not None:
         session.exec(select(Kit.id).where(col(Kit.id) == case.kit_id).with_for_update())
     session.refresh(case, with_for_update=True)

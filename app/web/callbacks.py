@@ -1,0 +1,67 @@
+"""Where the text provider tells us how far a text got. Checked, kept, answered; read later by a flow.
+
+The signature covers the public address with its raw query and every field, so the address is built
+from the configured one and never from what a proxy or the caller says of itself (sms-and-post.md A1).
+"""
+
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from app.database import Begin
+from app.wiring import Clock
+from integrations.ports import StatusEvent, TextSender
+from models.actions.inbox import keep_text_status
+from models.rules.secrets import BlindIndex, Cipher
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """All that taking callbacks needs."""
+
+    begin: Begin
+    clock: Clock
+    texts: TextSender
+    cipher: Cipher
+    indexes: BlindIndex
+    public_base_url: str
+
+
+def callbacks_router(desk: Callbacks) -> APIRouter:
+    """The provider's way in. Answers 204 once the callback is committed, whether it is new or known."""
+    router = APIRouter(prefix="/callbacks", include_in_schema=False)
+
+    @router.post("/twilio/status", status_code=204)
+    async def status(request: Request) -> Response:
+        async with request.form(max_files=0) as fields:
+            form = {name: value for name, value in fields.items() if isinstance(value, str)}
+        event = desk.texts.parse_status(
+            _public_url(request, desk.public_base_url), request.headers.get("x-twilio-signature", ""), form
+        )
+        await run_in_threadpool(keep, event, form)
+        return Response(status_code=204)
+
+    def keep(event: StatusEvent, form: dict[str, str]) -> None:
+        with desk.begin() as session:
+            keep_text_status(
+                session,
+                attempt_ref=event.attempt_ref,
+                provider_id=event.provider_id,
+                status=event.status,
+                status_raw=event.status_raw,
+                error_code=event.error_code,
+                form=form,
+                now=desk.clock(),
+                cipher=desk.cipher,
+                indexes=desk.indexes,
+            )
+
+    return router
+
+
+def _public_url(request: Request, public_base_url: str) -> str:
+    path: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
+    query: bytes = request.scope["query_string"]
+    return public_base_url + path.decode("latin-1") + (f"?{query.decode('latin-1')}" if query else "")

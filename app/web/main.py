@@ -1,0 +1,81 @@
+"""The web application: staff pages, the ordering channels' API, the provider's callbacks, health.
+
+`uvicorn --factory app.web.main:app` serves it. `create_app` takes an installation, so that tests and
+the server build the same thing.
+"""
+
+import sys
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse
+
+from app.database import check_ready
+from app.web.api import orders_api, orders_router
+from app.web.callbacks import Callbacks, callbacks_router
+from app.web.clinic import Clinic, clinic_router
+from app.web.faults import add_faults
+from app.web.pages import STATIC, Pages
+from app.web.session import SealedSessions
+from app.web.shell import Shell, security_headers
+from app.web.signin import Issuer, sign_in_router
+from app.wiring import TEMPLATES, Wiring, connect
+from models.rules.errors import ServiceError
+
+
+def create_app(home: Wiring) -> FastAPI:
+    """The application of one installation. Raises ServiceError for what would stop it from serving."""
+    choices = home.staff_web
+    issuer = Issuer(choices.issuer, choices.client_id, choices.client_secret)
+    over_https = choices.public_base_url.startswith("https://")
+    pages = Pages(TEMPLATES / "pages")
+    app = FastAPI(
+        title="kitpost",
+        description="Order free STI self-sampling kits for residents of a council, and ask what became of an order.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+    )
+    broken = add_faults(app, pages)
+    app.user_middleware = [
+        Middleware(
+            Shell,
+            headers=security_headers(over_https=over_https, sign_in_origin=issuer.origin),
+            broken=broken,
+        ),
+        Middleware(SealedSessions, secret=choices.session_secret, over_https=over_https),
+    ]
+    app.include_router(orders_router(orders_api(home)))
+    app.include_router(
+        callbacks_router(
+            Callbacks(home.begin, home.clock, home.texts, home.cipher, home.index, choices.public_base_url)
+        )
+    )
+    app.include_router(sign_in_router(pages, issuer, choices.public_base_url))
+    app.include_router(clinic_router(Clinic(home.begin, home.clock, home.cipher, home.services, home.intake, pages)))
+    app.mount("/static", StaticFiles(directory=STATIC))
+    _add_health(app, home)
+    return app
+
+
+def _add_health(app: FastAPI, home: Wiring) -> None:
+    @app.get("/health", include_in_schema=False)
+    def alive() -> JSONResponse:
+        """Whether this process serves."""
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/health/ready", include_in_schema=False)
+    def ready() -> JSONResponse:
+        """Whether its database answers with today's tables."""
+        check_ready(home.engine)
+        return JSONResponse({"status": "ok"})
+
+
+def app() -> FastAPI:
+    """The application of this machine's installation; ends with one sentence where it can't start."""
+    try:
+        return create_app(connect())
+    except ServiceError as error:
+        print(error.message, file=sys.stderr)  # noqa: T201 - the server has no log of its own yet
+        raise SystemExit(error.exit_code) from None

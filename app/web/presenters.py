@@ -1,0 +1,182 @@
+"""How values read on staff pages: London time, plain words, and what to do next with each kind of case."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from models.rules.clinic import AttemptResult, CaseKind, CaseOutcome, Confirmation, Urgency
+from models.rules.kit import show_kit_code
+from models.rules.vocabulary import Test
+from models.rules.working_days import LONDON, london_day
+
+_KINDS: Final[Mapping[CaseKind, str]] = {
+    CaseKind.SAFEGUARDING: "Safeguarding",
+    CaseKind.CORRECTION: "Corrected result",
+    CaseKind.IDENTITY: "Identity doubt",
+    CaseKind.REACTIVE: "Reactive blood test",
+    CaseKind.POSITIVE: "Positive",
+    CaseKind.RESULT_REVIEW: "Result to review",
+    CaseKind.ORDER_REVIEW: "Order to review",
+    CaseKind.UNDELIVERED_TEXT: "Text not delivered",
+    CaseKind.LAB_ROW: "Lab row set aside",
+    CaseKind.FAILED_SAMPLE: "Failed sample",
+    CaseKind.RESULTS_OVERDUE: "Results overdue",
+    CaseKind.PARCEL: "Parcel",
+}
+
+_NEXT: Final[Mapping[CaseKind, str]] = {
+    CaseKind.SAFEGUARDING: "Ring, and speak with the safeguarding lead today. Nothing goes out by itself.",
+    CaseKind.CORRECTION: (
+        "Ring. The lab changed a result: compare both versions with what the person was told, and say what changed."
+    ),
+    CaseKind.IDENTITY: "Don't tell any result. Clear up with the lab whose sample it was; a new kit may be needed.",
+    CaseKind.REACTIVE: (
+        "Ring. Say: a screening test reacted; it needs a blood test from the arm to know; it is not a diagnosis. "
+        "Book that test, and record what it said."
+    ),
+    CaseKind.POSITIVE: "Ring. Arrange treatment, and talk about partners.",
+    CaseKind.RESULT_REVIEW: "Read the lab's comment and the results. Release them, or ring.",
+    CaseKind.ORDER_REVIEW: "Ring before deciding. Then accept or refuse the order.",
+    CaseKind.UNDELIVERED_TEXT: "This person has not been told. Ring, and check the number.",
+    CaseKind.LAB_ROW: "Ask the lab what the row means. It was not used.",
+    CaseKind.FAILED_SAMPLE: "Offer a new kit or a clinic. After repeated failures offer the clinic first.",
+    CaseKind.RESULTS_OVERDUE: "Ask the lab where the missing results are.",
+    CaseKind.PARCEL: "Find out where the parcel is, and ask for a better address.",
+}
+"""Sources: clinical.md 3.5 (who must be rung, the words for a reactive), R20, R24b, R55."""
+
+_OUTCOMES: Final[Mapping[CaseOutcome, str]] = {
+    CaseOutcome.TOLD_AND_BOOKED: "Told and booked into a clinic",
+    CaseOutcome.TREATED: "Treated",
+    CaseOutcome.CONFIRMED_POSITIVE: "Confirmed positive by a sample from the arm",
+    CaseOutcome.CONFIRMED_NEGATIVE: "Confirmed negative by a sample from the arm",
+    CaseOutcome.CONFIRMATION_DECLINED: "Told, and declined the confirming test",
+    CaseOutcome.REFERRED: "Referred, and the referral was acknowledged",
+    CaseOutcome.TOLD_NO_ACTION: "Told; nothing more is needed",
+    CaseOutcome.NEW_KIT_SENT: "A new kit was sent",
+    CaseOutcome.RELEASED_AFTER_REVIEW: "Released after review",
+    CaseOutcome.SAFEGUARDING_REFERRED: "Safeguarding referral made",
+    CaseOutcome.ORDER_ACCEPTED: "Order accepted",
+    CaseOutcome.ORDER_REFUSED: "Order refused",
+    CaseOutcome.RESOLVED_WITH_LAB: "Resolved with the lab",
+    CaseOutcome.REACHED_ANOTHER_WAY: "Reached in another way",
+    CaseOutcome.NO_FURTHER_ACTION: "No further action (needs a second, senior person)",
+}
+
+_ATTEMPTS: Final[Mapping[AttemptResult, str]] = {
+    AttemptResult.SPOKE: "Spoke to the person",
+    AttemptResult.NO_ANSWER: "Rang, no answer",
+    AttemptResult.VOICEMAIL: "Left a voicemail that reveals nothing",
+    AttemptResult.WRONG_PERSON: "Reached somebody else",
+    AttemptResult.NUMBER_DEAD: "The number is dead",
+    AttemptResult.TEXT: "Sent a text",
+    AttemptResult.LETTER: "Sent a letter",
+    AttemptResult.NOTE: "Note only",
+}
+
+_CONFIRMATIONS: Final[Mapping[Confirmation, str]] = {
+    Confirmation.POSITIVE: "Confirmed positive",
+    Confirmation.NEGATIVE: "Confirmed negative",
+    Confirmation.DECLINED: "Declined the test",
+}
+
+_URGENCIES: Final[Mapping[Urgency, str]] = {
+    Urgency.URGENT: "Urgent",
+    Urgency.SOON: "Soon",
+    Urgency.ROUTINE: "Routine",
+}
+
+_TESTS: Final[Mapping[Test, str]] = {
+    Test.CHLAMYDIA: "Chlamydia",
+    Test.GONORRHOEA: "Gonorrhoea",
+    Test.SYPHILIS: "Syphilis",
+    Test.HIV: "HIV",
+    Test.HEPATITIS_B: "Hepatitis B",
+    Test.HEPATITIS_C: "Hepatitis C",
+    Test.TRICHOMONAS: "Trichomonas",
+    Test.MYCOPLASMA_GENITALIUM: "Mycoplasma genitalium",
+}
+
+# By type first: members of different enums are equal where their words are.
+_SAID: Final[Mapping[type, Mapping[Any, str]]] = {
+    CaseKind: _KINDS,
+    CaseOutcome: _OUTCOMES,
+    AttemptResult: _ATTEMPTS,
+    Confirmation: _CONFIRMATIONS,
+    Urgency: _URGENCIES,
+    Test: _TESTS,
+}
+
+
+def say(word: str) -> str:
+    """A closed word as staff read it; a code that has no words of its own without its underscores."""
+    said = _SAID.get(type(word), {}).get(word)
+    return said or str(word).replace("_", " ").replace(".", ": ").capitalize()
+
+
+def next_step(kind: CaseKind) -> str:
+    """What to do next with a case of a kind."""
+    return _NEXT[kind]
+
+
+def moment(at: datetime) -> str:
+    """An instant in London: 24 November 2026, 14:05."""
+    return f"{at.astimezone(LONDON):%-d %B %Y, %H:%M}"
+
+
+def due(at: datetime, now: datetime) -> str:
+    """How a due time stands to now, in words as well as in figures."""
+    if at <= now:
+        return f"Overdue by {_span(now - at)}"
+    days = (london_day(at) - london_day(now)).days
+    clock = f"{at.astimezone(LONDON):%H:%M}"
+    match days:
+        case 0:
+            return f"Due today, {clock}"
+        case 1:
+            return f"Due tomorrow, {clock}"
+        case _:
+            return f"Due {at.astimezone(LONDON):%A %-d %B}, {clock}"
+
+
+def _span(length: timedelta) -> str:
+    for unit, seconds in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        count = int(length.total_seconds()) // seconds
+        if count:
+            return f"{count} {unit}{'' if count == 1 else 's'}"
+    return "less than a minute"
+
+
+def person(actor: str, me: str = "") -> str:
+    """Who acted, without a name: we keep none. A flow of ours is kitpost itself."""
+    kind, _, staff_id = actor.partition(":")
+    if actor == me:
+        return "You"
+    return f"Colleague {staff_id}" if kind == "staff" else "kitpost"
+
+
+def yes_no(value: bool) -> str:  # noqa: FBT001 - a template's filter takes what stands before it
+    """A consent in a word."""
+    return "Yes" if value else "No"
+
+
+def answer(value: object) -> str:
+    """One answer of an order as staff read it."""
+    if isinstance(value, bool):
+        return yes_no(value)
+    if isinstance(value, list):
+        return ", ".join(answer(each) for each in value) or "None"
+    return say(str(value)) if value not in (None, "") else "Not answered"
+
+
+WORDS: Final[Mapping[str, Callable[..., str]]] = {
+    "say": say,
+    "next_step": next_step,
+    "moment": moment,
+    "due": due,
+    "person": person,
+    "yes_no": yes_no,
+    "answer": answer,
+    "kit": show_kit_code,
+}
+"""What templates may call."""

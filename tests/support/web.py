@@ -1,0 +1,146 @@
+"""The web application on loopback, beside a real sign-in provider, for tests that ask it as a browser would."""
+
+import base64
+import json
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import httpx
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.settings import Settings
+from app.wiring import Wiring
+from tests.support import build
+from tests.support.postgres import Database
+
+CLIENT_ID = "kitpost-tests"
+CLIENT_SECRET = "a-secret-of-the-tests"
+TWILIO_TOKEN = "0123456789abcdef0123456789abcdef"
+CHANNEL_KEY = "a-key-of-the-tests-that-is-long-enough"
+
+
+class Door:
+    """One address for a whole test run, behind which each test puts its own application."""
+
+    def __init__(self) -> None:
+        self.app: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self.app is not None  # a test put it there
+        await self.app(scope, receive, send)
+
+
+@contextmanager
+def listening() -> Iterator[socket.socket]:
+    """A socket on a free port of loopback."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+def address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()
+    return f"http://{host}:{port}"
+
+
+@contextmanager
+def serving(app: ASGIApp, listener: socket.socket) -> Iterator[None]:
+    """The application on this socket, in a thread of its own."""
+    config = uvicorn.Config(
+        app, lifespan="off", ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=2
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=[[listener]])
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@dataclass(frozen=True)
+class Home(Wiring):
+    """A real installation whose clock stands where a test puts it."""
+
+    hands: dict[str, datetime] = field(default_factory=lambda: {"now": build.NOW})
+
+    @cached_property
+    def clock(self) -> Callable[[], datetime]:
+        return lambda: self.hands["now"]
+
+
+def home_on(db: Database, *, public_base_url: str, issuer: str, **changes: Any) -> Home:
+    """An installation on a test's database, with the builders' keys."""
+
+    def key(raw: bytes) -> str:
+        return base64.b64encode(raw).decode()
+
+    return Home(
+        Settings(
+            **{
+                "environment": "demo",
+                "public_base_url": public_base_url,
+                "database_url": db.url,
+                "data_keys": {"test": key(bytes(range(32)))},
+                "data_key_current": "test",
+                "index_keys": {1: key(bytes(reversed(range(32))))},
+                "session_secret": "the-session-secret-of-the-tests-is-long",
+                "s3_bucket": "kitpost",
+                "sqs_queue_url": "http://127.0.0.1:1/queue",
+                "twilio_account_sid": "AC" + "0" * 32,
+                "twilio_auth_token": TWILIO_TOKEN,
+                "twilio_messaging_service_sid": "MG" + "0" * 32,
+                "courier_client_id": "none",
+                "courier_client_secret": "none",
+                "oidc_issuer": issuer,
+                "oidc_client_id": CLIENT_ID,
+                "oidc_client_secret": CLIENT_SECRET,
+                "api_keys": {"larkfield/web": CHANNEL_KEY},
+                **changes,
+            }
+        )
+    )
+
+
+class Browser:
+    """Somebody at the pages: keeps cookies, follows where a form leads, and sends forms as they were drawn."""
+
+    def __init__(self, base_url: str) -> None:
+        self.http = httpx.Client(base_url=base_url, trust_env=False)
+
+    def sign_in(self, login: str) -> httpx.Response:
+        """Through the provider and back; the page that one lands on."""
+        asked = self.http.get("/sign-in/start")
+        chosen = self.http.post(asked.headers["location"], data={"login": login})
+        return self.http.get(chosen.headers["location"], follow_redirects=True)
+
+    def get(self, path: str) -> httpx.Response:
+        return self.http.get(path)
+
+    def send(self, page: str, form: str, **values: str) -> httpx.Response:
+        """Fills in the form that leads to `form` on a page, and follows its answer. Fails if there is none."""
+        drawn = self.get(page).text
+        hidden = hidden_fields(drawn, form)
+        return self.http.post(form, data={**hidden, **values}, follow_redirects=True)
+
+
+def hidden_fields(page: str, action: str) -> dict[str, str]:
+    """What a form sends by itself: every hidden field of the first form with this action."""
+    found = re.search(rf'<form[^>]*action="{re.escape(action)}".*?</form>', page, re.DOTALL)
+    assert found, f"no form leads to {action}"
+    return dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', found.group()))
+
+
+def audited(db: Database) -> list[dict[str, Any]]:
+    """Every audit entry, oldest first."""
+    with db.owner_engine.connect() as connection:
+        found = connection.exec_driver_sql("SELECT to_jsonb(audit) FROM audit ORDER BY id")
+        return [row[0] if isinstance(row[0], dict) else json.loads(row[0]) for row in found]

@@ -1,0 +1,144 @@
+"""Every route and every role: allowed or refused as the table says. A new route without a row fails here."""
+
+import re
+
+import pytest
+from fastapi.routing import iter_route_contexts
+from starlette.routing import Mount
+
+from app.demo.oidc_provider import LOGINS
+from models.rules.vocabulary import Outcome, Site, Test
+from tests.support import build
+
+OPEN = {
+    "/",
+    "/sign-in",
+    "/sign-in/start",
+    "/sign-in/back",
+    "/signed-out",
+    "/health",
+    "/health/ready",
+    "/static",
+    "/api/openapi.json",
+    "/api/orders",
+    "/api/orders/{channel_ref}",
+    "/api/orders/{channel_ref}/cancel",
+    "/callbacks/twilio/status",
+}
+"""Without a staff session: they say nothing of anyone, or ask for a key or a signature of their own."""
+
+EVERYONE = {"adviser", "adviser-2", "senior", "clinician", "safeguarding", "lab", "packer", "manager", "auditor"}
+CARING = {"adviser", "adviser-2", "senior", "clinician"}
+SENIOR = {"senior", "clinician"}
+
+ALLOWED = {
+    ("GET", "/worklist"): EVERYONE - {"auditor"},
+    ("POST", "/kits/find"): EVERYONE,
+    ("GET", "/kits/{code}"): EVERYONE - {"packer"},
+    ("GET", "/cases/{ref}"): CARING,
+    ("POST", "/cases/{ref}/contact"): CARING,
+    ("POST", "/cases/{ref}/notes"): SENIOR,
+    ("POST", "/cases/{ref}/claim"): CARING,
+    ("POST", "/cases/{ref}/hand-back"): CARING,
+    ("POST", "/cases/{ref}/attempts"): CARING,
+    ("POST", "/cases/{ref}/confirmations"): CARING,
+    ("POST", "/cases/{ref}/close"): CARING,
+    ("POST", "/cases/{ref}/release"): SENIOR,
+    ("POST", "/cases/{ref}/order"): SENIOR,
+    ("POST", "/sign-out"): EVERYONE,
+}
+"""Who may, on a reactive blood case of their own service. Refused is 403; allowed is anything that the rules answer."""
+
+FORMS = {
+    "/cases/{ref}/attempts": {"result": "no_answer"},
+    "/cases/{ref}/confirmations": {"test": "hiv", "confirmation": "negative"},
+    "/cases/{ref}/close": {"outcome": "confirmed_negative"},
+    "/cases/{ref}/order": {"accept": "false", "because": "asked to"},
+    "/kits/find": {"code": "7K3-F9X-N2PP"},
+}
+
+
+def routes(site, street) -> list[tuple[str, str]]:
+    """Every method and path of the application, read from the application."""
+    found = []
+    for route in iter_route_contexts(street.door.app.routes):
+        methods = {"GET"} if isinstance(route.original_route, Mount) else set(route.methods) - {"HEAD"}
+        found += [(method, route.path) for method in methods]
+    return sorted(found)
+
+
+@pytest.fixture
+def case(site) -> dict[str, str]:
+    with site.home.begin() as session:
+        kit = build.dispatched_kit(session)
+        outcomes = {(Test.HIV, Site.BLOOD): Outcome.REACTIVE, (Test.SYPHILIS, Site.BLOOD): Outcome.NEGATIVE}
+        build.results(session, kit, outcomes)
+        [ref] = session.connection().exec_driver_sql("SELECT ref FROM clinic_case").scalars()
+        return {"ref": ref, "code": kit.code}
+
+
+def csrf(browser) -> str:
+    for page in ("/worklist", "/kits/7K3F9XN2PP"):
+        found = re.search(r'name="csrf" value="([^"]+)"', browser.get(page).text)
+        if found:
+            return found.group(1)
+    raise AssertionError("no page has a form")
+
+
+def test_every_route_is_either_open_or_has_a_row_in_the_table(site, street):
+    listed = routes(site, street)
+
+    assert {path for _, path in listed if (_, path) not in ALLOWED} == OPEN
+    assert ALLOWED.keys() <= set(listed)
+
+
+def test_without_a_session_every_staff_route_leads_to_the_sign_in_page(site, case):
+    nobody = site.browser()
+    for method, path in ALLOWED:
+        answer = nobody.http.request(method, path.format(**case))
+        assert (path, answer.status_code, answer.headers.get("location")) == (path, 303, "/sign-in")
+
+
+@pytest.mark.parametrize("login", [login.sub.removeprefix("demo-") for login in LOGINS if login.roles])
+def test_each_role_may_what_the_table_says_and_nothing_more(site, case, login):
+    browser = site.signed_in(f"demo-{login}")
+    token = csrf(browser)
+
+    refused = set()
+    for method, path in ALLOWED:
+        if path == "/sign-out":
+            continue
+        with site.home.begin() as session:
+            version = session.connection().exec_driver_sql("SELECT version FROM clinic_case").scalar_one()
+        form = {"csrf": token, "version": str(version), **FORMS.get(path, {})} if method == "POST" else None
+        answer = browser.http.request(method, path.format(**case), data=form)
+        assert answer.status_code in {200, 303, 403, 409, 422}, (path, answer.status_code)
+        if answer.status_code == 403:
+            refused.add((method, path))
+
+    assert refused == {row for row, who in ALLOWED.items() if login not in who}
+
+
+def test_somebody_of_another_service_finds_no_case_and_no_kit(site, street, case):
+    with site.home.begin() as session:
+        session.connection().exec_driver_sql("SELECT 1")
+    from app.demo.oidc_provider import make_provider
+    from app.web.main import create_app
+    from tests.support import web
+
+    with web.listening() as theirs:
+        issuer = web.address(theirs)
+        provider = make_provider(
+            issuer=issuer,
+            client_id=web.CLIENT_ID,
+            client_secret=web.CLIENT_SECRET,
+            redirect=f"{site.url}/sign-in/back",
+            services=["moorside"],
+        )
+        with web.serving(provider, theirs):
+            street.door.app = create_app(web.home_on(site.db, public_base_url=site.url, issuer=issuer))
+            stranger = site.signed_in("demo-clinician")
+
+            assert stranger.get(f"/cases/{case['ref']}").status_code == 404
+            assert stranger.get(f"/kits/{case['code']}").status_code == 404
+            assert "0 open" in stranger.get("/worklist").text
