@@ -217,9 +217,15 @@ class LocalServices:
             case "courier":
                 return "app.demo.courier", "--port", port
             case "sign-in":
-                return "app.demo.oidc_provider", "--port", port
+                return (
+                    "app.demo.oidc_provider",
+                    *("--port", port),
+                    *("--client-id", self.settings["KITPOST_OIDC_CLIENT_ID"]),
+                    *("--client-secret", self.settings["KITPOST_OIDC_CLIENT_SECRET"]),
+                    *("--redirect", f"{self._address('web')}/sign-in/back"),
+                )
             case "web":
-                return "uvicorn", "app.web.main:app", "--host", LOOPBACK, "--port", port, "--no-access-log"
+                return "uvicorn", "--factory", "app.web.main:app", "--host", LOOPBACK, "--port", port, "--no-access-log"
             case "prefect":
                 return "prefect", "server", "start", "--host", LOOPBACK, "--port", port
             case "worker":
