@@ -6,6 +6,7 @@ asked for all their events. The product never says who a parcel is from. Source:
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import httpx
@@ -39,15 +40,12 @@ class RoyalMailTracker:
     """Asks Royal Mail. Never retries: the parcel is asked about again in the next run."""
 
     def __init__(self, base_url: str, client_id: str, client_secret: str) -> None:
-        self._client = httpx.Client(
-            base_url=base_url.rstrip("/"),
-            headers={
-                "Accept": "application/json",
-                "X-IBM-Client-Id": client_id,
-                "X-IBM-Client-Secret": client_secret,
-            },
-            timeout=TIMEOUT_SECONDS,
-        )
+        self._base_url = base_url.rstrip("/")
+        self._headers = {
+            "Accept": "application/json",
+            "X-IBM-Client-Id": client_id,
+            "X-IBM-Client-Secret": client_secret,
+        }
 
     def scans(self, tracking_numbers: Sequence[str]) -> Sequence[Scan]:
         """All events known for up to 30 numbers, as Royal Mail tells them: doubled and in any order.
@@ -59,29 +57,32 @@ class RoyalMailTracker:
         if len(tracking_numbers) > MOST_AT_ONCE:
             raise ValueError(f"at most {MOST_AT_ONCE} numbers at once")
         found: list[Scan] = []
-        for number in self._moved(tracking_numbers):
-            answer = self._ask(f"/{number}/events")
-            if answer is not None:
-                found += _read(lambda answer=answer, number=number: _events(answer, number))
+        with httpx.Client(base_url=self._base_url, headers=self._headers, timeout=TIMEOUT_SECONDS) as client:
+            for number in _moved(client, tracking_numbers):
+                answer = _ask(client, f"/{number}/events")
+                if answer is not None:
+                    found += _read(partial(_events, answer, number))
         return found
 
-    def _moved(self, numbers: Sequence[str]) -> list[str]:
-        """Those of the numbers with an event that says more than that their label was made."""
-        answer = self._ask("/summary", {"mailPieceId": ",".join(numbers)})
-        last = _read(lambda: dict(_last_codes(answer or {"mailPieces": []})))
-        return [number for number in numbers if KIND_OF.get(last.get(number, "EVAIP")) is not ScanKind.LABELLED]
 
-    def _ask(self, path: str, params: Mapping[str, str] | None = None) -> Any:
-        """One answer, or None where Royal Mail has not seen the number yet."""
-        try:
-            answer = self._client.get(path, params=params)
-        except httpx.HTTPError as error:
-            raise NotSent(type(error).__name__) from error
-        if answer.status_code == _NO_SUCH_NUMBER:
-            return None
-        if answer.status_code != _OK:
-            raise NotSent(str(answer.status_code), _retry_after(answer), alarm=answer.status_code in _REFUSES_US)
-        return _read(answer.json)
+def _moved(client: httpx.Client, numbers: Sequence[str]) -> list[str]:
+    """Those of the numbers with an event that says more than that their label was made."""
+    answer = _ask(client, "/summary", {"mailPieceId": ",".join(numbers)}) or {"mailPieces": []}
+    last = _read(lambda: dict(_last_codes(answer)))
+    return [number for number in numbers if number in last and KIND_OF.get(last[number]) is not ScanKind.LABELLED]
+
+
+def _ask(client: httpx.Client, path: str, params: Mapping[str, str] | None = None) -> Any:
+    """One answer, or None where Royal Mail has not seen the number yet."""
+    try:
+        answer = client.get(path, params=params)
+    except httpx.HTTPError as error:
+        raise NotSent(type(error).__name__) from error
+    if answer.status_code == _NO_SUCH_NUMBER:
+        return None
+    if answer.status_code != _OK:
+        raise NotSent(str(answer.status_code), _retry_after(answer), alarm=answer.status_code in _REFUSES_US)
+    return _read(answer.json)
 
 
 def _last_codes(answer: Any) -> Iterator[tuple[str, str]]:

@@ -30,7 +30,7 @@ from models.rules.service import (
 )
 from models.rules.vocabulary import Outcome, ReportStatus, Site, Specimen, Test
 from models.tables.inbox import Inbox, InboxKind
-from models.tables.kit import Kit, PrintBatch
+from models.tables.kit import BatchState, Kit, PrintBatch
 from models.tables.order import Order
 from models.tables.person import Contact, Person
 from models.tables.result import Effect, LabFile, ResultSeries, ResultVersion
@@ -201,15 +201,29 @@ def kit(session: Session, *, of: Person | None = None, to: Contact | None = None
     )
 
 
-def dispatched_kit(session: Session, *, at: datetime = NOW, **changes: Any) -> Kit:
-    """A kit that was printed and dispatched, by the moves alone: no texts are owed for it."""
+def printed_kit(session: Session, *, at: datetime = NOW, **changes: Any) -> Kit:
+    """A kit whose paper was released and waits at the packing bench."""
     made = kit(session, **changes)
-    batch = PrintBatch(ref=secrets.token_hex(16), service_id=made.service_id, kits=1, claimed_until=at, created_at=at)
+    batch = PrintBatch(
+        ref=secrets.token_hex(16),
+        service_id=made.service_id,
+        state=BatchState.RELEASED,
+        kits=1,
+        claimed_until=at,
+        created_at=at,
+        released_at=at,
+    )
     session.add(batch)
     session.flush()
     made.batch_id, made.expires_on = batch.id, at.date() + timedelta(days=365)
-    made.due_back_on = at.date() + timedelta(days=60)
     move_kit(session, made, KitState.PRINTED, at=at, actor=ACTOR)
+    return made
+
+
+def dispatched_kit(session: Session, *, at: datetime = NOW, **changes: Any) -> Kit:
+    """A kit that was printed and dispatched, by the moves alone: no texts are owed for it."""
+    made = printed_kit(session, at=at, **changes)
+    made.due_back_on = at.date() + timedelta(days=60)
     move_kit(session, made, KitState.DISPATCHED, at=at, actor=ACTOR)
     return made
 
