@@ -17,14 +17,19 @@ def up(
     the web application. State, logs and made-up secrets are kept in KITPOST_STATE_DIR.
     """
     from app.local import Choices, LocalServices
+    from app.service import load_services
     from app.wiring import local_place
 
     signal.signal(signal.SIGTERM, _as_ctrl_c)
     place = local_place()
+    channels = tuple(f"{service.id}/{channel}" for service in load_services().values() for channel in service.channels)
     typer.echo("Starting the services; the first time takes about half a minute.")
     try:
         with LocalServices(
-            place.state_dir, place.settings_file, pg_bin=place.pg_bin, choices=Choices(seed=seed, faults=faults)
+            place.state_dir,
+            place.settings_file,
+            pg_bin=place.pg_bin,
+            choices=Choices(api_keys=channels, seed=seed, faults=faults),
         ) as services:
             for what, where in services.addresses.items():
                 typer.echo(f"{what:<10}{where}")
