@@ -88,7 +88,7 @@ def sender() -> Iterator[Callable[..., TwilioSender]]:
     made = []
 
     def make(base_url: str, **options: object) -> TwilioSender:
-        options = {"timeout_seconds": 2.0, "auth_token": TOKEN, "public_base_url": NOBODY, **options}
+        options = {"timeout_seconds": 5.0, "auth_token": TOKEN, "public_base_url": NOBODY, **options}
         made.append(
             TwilioSender(account_sid=ACCOUNT, messaging_service_sid=MESSAGING_SERVICE, base_url=base_url, **options)  # type: ignore[arg-type]
         )

@@ -36,9 +36,9 @@ def test_an_accepted_text_gets_its_id_and_carries_the_attempt_in_its_callback(st
 
 @pytest.mark.parametrize("fault", ["no_answer", "drop_before", "drop_after", "error_before", "error_after", "no_sid"])
 def test_whatever_may_have_gone_is_unsure(standin, sender, fault):
-    provider, url = standin(forced={TO: fault}, hold_seconds=0.5)
+    provider, url = standin(forced={TO: fault}, hold_seconds=1.0)
     with pytest.raises(Unsure):
-        sender(url, timeout_seconds=0.2).send(TEXT)
+        sender(url, timeout_seconds=0.5 if fault == "no_answer" else 5.0).send(TEXT)
     assert len(provider.messages) == (0 if fault.endswith("before") else 1), "one try, and no other"
 
 
