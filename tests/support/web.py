@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.settings import Settings
 from app.wiring import Wiring
+from models.rules.service import Services
 from tests.support import build
 from tests.support.postgres import Database
 
@@ -75,6 +76,12 @@ class Home(Wiring):
     @cached_property
     def clock(self) -> Callable[[], datetime]:
         return lambda: self.hands["now"]
+
+    @cached_property
+    def services(self) -> Services:
+        """The builders' council, so that the borough of the demo may change without breaking a page's test."""
+        with self.begin() as session:
+            return {"larkfield": build.in_force(session)}
 
 
 def home_on(db: Database, *, public_base_url: str, issuer: str, **changes: Any) -> Home:
