@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli import clock, deploy, lab, listen, migrate, orders, reconcile, report, texts, up
+from app.cli import clock, deploy, kit, lab, listen, migrate, orders, reconcile, report, scan, texts, up
 from models.rules.errors import ServiceError
 
 cli = typer.Typer(
@@ -19,7 +19,9 @@ cli.command()(deploy.deploy)
 cli.command()(listen.listen)
 cli.command()(reconcile.reconcile)
 cli.command()(report.report)
+cli.command()(scan.scan)
 cli.add_typer(clock.app, name="clock")
+cli.add_typer(kit.app, name="kit")
 cli.add_typer(lab.app, name="lab")
 cli.add_typer(orders.app, name="orders")
 cli.add_typer(texts.app, name="texts")

@@ -5,20 +5,24 @@ the event, and loses no race: the row must still be in the state that the caller
 """
 
 import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlmodel import Session, col
+from sqlmodel import Session, col, select
 
 from models.actions import event, owed
+from models.rules.clinic import CaseKind, CaseOutcome
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import KitCode, KitState, TubeCode, may_move, new_kit_code, new_parcel_code, show_kit_code
 from models.rules.panel import Panel
 from models.rules.secrets import KIT_BORN, KIT_FAMILY, BlindIndex, kit_born, kit_family
 from models.rules.text import TextPurpose
-from models.tables.kit import Kit, KitIdentity, KitSample, KitTest
+from models.tables.clinic import ClinicCase
+from models.tables.kit import Kit, KitIdentity, KitSample, KitTest, PrintBatch
 from models.tables.parcel import Direction, Parcel
 
 _ATTEMPTS: Final = 20
@@ -157,6 +161,57 @@ def cancel_kit(session: Session, kit: Kit, *, now: datetime, actor: str, reason:
     move_kit(session, kit, KitState.CANCELLED, at=now, actor=actor, reason=reason)
     assert kit.id is not None  # a stored row
     owed.cancel_texts(session, [kit.id], because="kit_cancelled", now=now, purposes=JOURNEY_TEXTS)
+
+
+@dataclass(frozen=True, slots=True)
+class KitLine:
+    """One kit in a list."""
+
+    code: str
+    service_id: str
+    state: KitState
+    lab: str
+    created_at: datetime
+    batch: str
+
+
+def list_kits(session: Session, *, states: Collection[KitState], service_id: str, limit: int) -> list[KitLine]:
+    """Kits in any of these states, those that wait longest first; '' is every service."""
+    wanted = (
+        select(Kit, PrintBatch.ref)
+        .outerjoin(PrintBatch, col(PrintBatch.id) == col(Kit.batch_id))
+        .where(col(Kit.state).in_(states))
+        .order_by(col(Kit.id))
+        .limit(limit)
+    )
+    if service_id:
+        wanted = wanted.where(Kit.service_id == service_id)
+    return [
+        KitLine(kit.code, kit.service_id, kit.state, kit.lab, kit.created_at, ref or "")
+        for kit, ref in session.exec(wanted)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class CaseLine:
+    """One case about a kit: what kind, whose, until when, and how it ended."""
+
+    kind: CaseKind
+    owner_role: str
+    opened_at: datetime
+    due_at: datetime
+    outcome: CaseOutcome | None
+
+
+def cases_about(session: Session, kit_code: str) -> list[CaseLine]:
+    """The cases about a kit, oldest first. Nothing about the person."""
+    found = session.exec(
+        select(ClinicCase)
+        .join(Kit, col(Kit.id) == col(ClinicCase.kit_id))
+        .where(Kit.code == kit_code)
+        .order_by(col(ClinicCase.id))
+    )
+    return [CaseLine(each.kind, each.owner_role, each.opened_at, each.due_at, each.outcome) for each in found]
 
 
 def _insert_kit(

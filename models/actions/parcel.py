@@ -147,6 +147,25 @@ def came_back_to_sender(
     _open_case(session, kit, "returned_to_sender", service=service, now=now, actor=actor)
 
 
+def scan_returned(session: Session, text: str, *, services: Services, now: datetime, actor: str) -> ScanAnswer:
+    """Takes the outer label of a box that the post brought back to us, see `came_back_to_sender`."""
+    read = read_label(text)
+    parcel = (
+        read
+        and session.exec(
+            select(Parcel).where(Parcel.code == read.code, Parcel.direction == Direction.OUT)
+        ).one_or_none()
+    )
+    if not parcel:
+        return ScanAnswer(fine=False, sentence="This is no outer label of ours: scan the one with the address.")
+    kit = session.exec(select(Kit).where(Kit.id == parcel.kit_id).with_for_update()).one()
+    shown = show_kit_code(kit.code)
+    if kit.dispatched_at is None:
+        return ScanAnswer(fine=False, sentence=f"Kit {shown} was never dispatched.", kit_code=kit.code)
+    came_back_to_sender(session, kit, service=services[kit.service_id].service, at=now, now=now, actor=actor)
+    return ScanAnswer(fine=True, sentence=f"Kit {shown} came back: a case asks for its address.", kit_code=kit.code)
+
+
 def _scan_form(session: Session, kit: Kit, *, now: datetime, actor: str) -> ScanAnswer:
     shown = show_kit_code(kit.code)
     match kit.state:
