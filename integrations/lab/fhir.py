@@ -12,8 +12,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from integrations.lab.framing import BrokenFile, Completeness, FileVerdict, Meter, decode, has_control_bytes
 from integrations.lab.rows import BLANK_ROW, held_if_damaged
-from models.rules.lab import Coded, Fault, Form, LabMap, LabMessage, LabRow
-from models.rules.result import ABSENT, ASIDE, ORDER_ONLY
+from models.rules.lab import ABSENT, ASIDE, ORDER_ONLY, Coded, Fault, Form, LabMap, LabMessage, LabRow
 from models.rules.vocabulary import Quarantine
 
 MAX_FHIR_BYTES: Final = 64 << 20
@@ -25,27 +24,77 @@ _ROOTS: Final = frozenset({"Bundle", "DiagnosticReport", "Observation"})
 _CONTAINED: Final = frozenset({"Observation", "Patient", "Specimen", "ServiceRequest", "Organization", "Practitioner"})
 _NHS_NUMBER: Final = "https://fhir.nhs.uk/Id/nhs-number"
 
-_ANY: Final = frozenset("resourceType id meta language text contained extension identifier".split())
+_ANY: Final = frozenset(["resourceType", "id", "meta", "language", "text", "contained", "extension", "identifier"])
 _OBSERVATION: Final = _ANY | frozenset(
-    (
-        "basedOn partOf status category code subject focus encounter effectiveDateTime effectivePeriod effectiveInstant "
-        "effectiveTiming issued performer dataAbsentReason interpretation note bodySite method specimen device "
-        "referenceRange hasMember derivedFrom component"
-    ).split()
+    [
+        "basedOn",
+        "partOf",
+        "status",
+        "category",
+        "code",
+        "subject",
+        "focus",
+        "encounter",
+        "effectiveDateTime",
+        "effectivePeriod",
+        "effectiveInstant",
+        "effectiveTiming",
+        "issued",
+        "performer",
+        "dataAbsentReason",
+        "interpretation",
+        "note",
+        "bodySite",
+        "method",
+        "specimen",
+        "device",
+        "referenceRange",
+        "hasMember",
+        "derivedFrom",
+        "component",
+    ]
 )
 _VALUES: Final = frozenset(
-    "Quantity CodeableConcept String Boolean Integer Range Ratio SampledData Time DateTime Period".split()
+    [
+        "Quantity",
+        "CodeableConcept",
+        "String",
+        "Boolean",
+        "Integer",
+        "Range",
+        "Ratio",
+        "SampledData",
+        "Time",
+        "DateTime",
+        "Period",
+    ]
 )
 _REPORT: Final = _ANY | frozenset(
-    (
-        "basedOn status category code subject encounter effectiveDateTime effectivePeriod issued performer "
-        "resultsInterpreter specimen result imagingStudy media conclusion conclusionCode presentedForm"
-    ).split()
+    [
+        "basedOn",
+        "status",
+        "category",
+        "code",
+        "subject",
+        "encounter",
+        "effectiveDateTime",
+        "effectivePeriod",
+        "issued",
+        "performer",
+        "resultsInterpreter",
+        "specimen",
+        "result",
+        "imagingStudy",
+        "media",
+        "conclusion",
+        "conclusionCode",
+        "presentedForm",
+    ]
 )
 """Elements of R4. Another one is another version of FHIR, or a mistake; both are kept for a person."""
 
 
-def _parse(raw: bytes, lab: LabMap) -> Resource:
+def _parse(raw: bytes) -> Resource:
     """The file's one resource. Raises BrokenFile."""
     raw = raw.removeprefix(b"\xef\xbb\xbf")
     text, _ = decode(raw, "utf-8", "")
@@ -103,7 +152,7 @@ def check_fhir(meter: Meter, lab: LabMap) -> FileVerdict:
     fault: Fault | None = None
     seen = 0
     try:
-        seen = len(_Reader(_parse(_whole(meter), lab), lab).rows())
+        seen = len(_Reader(_parse(_whole(meter)), lab).rows())
     except BrokenFile as broken:
         fault = broken.fault
         meter.drain()
@@ -119,7 +168,7 @@ def is_from(head: bytes, lab: LabMap) -> bool:
 
 def read(chunks: Iterable[bytes], lab: LabMap, skip: int = 0) -> Iterator[LabMessage]:
     """The file as one message. Raises BrokenFile."""
-    root = _parse(_whole(chunks), lab)
+    root = _parse(_whole(chunks))
     if skip:
         return
     reader = _Reader(root, lab)

@@ -234,38 +234,48 @@ class _Envelopes:
             self.hold("A message follows the file's trailer (FTS).")
 
     def segment(self, name: bytes, line: bytes) -> None:
+        """One envelope segment; `line` is what follows its name."""
         fields = line[1:].split(line[:1]) if line else []
+        if name in {b"FHS", b"BHS"} and not self.control_id and len(fields) > 9:  # noqa: PLR2004
+            self.control_id = fields[9].decode("ascii", "replace").strip()
         if name == b"FHS":
-            if self.file_is_open or self.file_is_closed or self.messages:
-                self.hold("A second file header (FHS) stands inside the file.")
-            self.file_is_open = True
-            self.control_id = fields[9].decode("ascii", "replace").strip() if len(fields) > 9 else ""  # noqa: PLR2004
+            self._open_file()
         elif name == b"BHS":
-            if self.batch_is_open:
-                self.hold("A batch has no trailer (BTS).")
-            self.batch_is_open, self.in_batch = True, 0
-            self.batches += 1
-            if not self.control_id and len(fields) > 9:  # noqa: PLR2004
-                self.control_id = fields[9].decode("ascii", "replace").strip()
+            self._open_batch()
         elif name == b"BTS":
-            promised = _count(fields)
-            if not self.batch_is_open:
-                self.hold("A batch trailer (BTS) stands without its header.")
-            elif promised is None:
-                self.hold("The batch trailer (BTS-1) does not say how many messages there are.")
-            elif promised != self.in_batch:
-                self.hold(f"The batch trailer promises {promised} messages; there are {self.in_batch}.")
-            self.promised = (self.promised or 0) + (promised or 0)
-            self.batch_is_open = False
+            self._close_batch(_count(fields))
         else:
-            promised = _count(fields)
-            if not self.file_is_open:
-                self.hold("A file trailer (FTS) stands without its header.")
-            elif promised is None:
-                self.hold("The file trailer (FTS-1) does not say how many batches there are.")
-            elif promised != self.batches:
-                self.hold(f"The file trailer promises {promised} batches; there are {self.batches}.")
-            self.file_is_open, self.file_is_closed = False, True
+            self._close_file(_count(fields))
+
+    def _open_file(self) -> None:
+        if self.file_is_open or self.file_is_closed or self.messages:
+            self.hold("A second file header (FHS) stands inside the file.")
+        self.file_is_open = True
+
+    def _open_batch(self) -> None:
+        if self.batch_is_open:
+            self.hold("A batch has no trailer (BTS).")
+        self.batch_is_open, self.in_batch = True, 0
+        self.batches += 1
+
+    def _close_batch(self, promised: int | None) -> None:
+        if not self.batch_is_open:
+            self.hold("A batch trailer (BTS) stands without its header.")
+        elif promised is None:
+            self.hold("The batch trailer (BTS-1) does not say how many messages there are.")
+        elif promised != self.in_batch:
+            self.hold(f"The batch trailer promises {promised} messages; there are {self.in_batch}.")
+        self.promised = (self.promised or 0) + (promised or 0)
+        self.batch_is_open = False
+
+    def _close_file(self, promised: int | None) -> None:
+        if not self.file_is_open:
+            self.hold("A file trailer (FTS) stands without its header.")
+        elif promised is None:
+            self.hold("The file trailer (FTS-1) does not say how many batches there are.")
+        elif promised != self.batches:
+            self.hold(f"The file trailer promises {promised} batches; there are {self.batches}.")
+        self.file_is_open, self.file_is_closed = False, True
 
     def end(self, envelope: Envelope) -> None:
         if self.batch_is_open:

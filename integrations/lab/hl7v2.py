@@ -12,12 +12,38 @@ from typing import Final, NamedTuple
 
 from integrations.lab.framing import BrokenFile, decode, has_control_bytes, hl7_messages
 from integrations.lab.rows import BLANK_ROW, held_if_damaged
-from models.rules.lab import Coded, Fault, Form, LabMap, LabMessage, LabRow, fold_token
-from models.rules.result import ORDER_ONLY
+from models.rules.lab import ORDER_ONLY, Coded, Fault, Form, LabMap, LabMessage, LabRow, fold_token
 from models.rules.vocabulary import Quarantine
 
 _SKIPPED: Final = frozenset(
-    "SFT UAC PD1 NK1 PV1 PV2 TQ1 TQ2 CTD FT1 CTI DSC ROL PRT SAC ARV GT1 IN1 IN2 AL1 DG1 SID OH1 OH2 OH3 OH4".split()
+    [
+        "SFT",
+        "UAC",
+        "PD1",
+        "NK1",
+        "PV1",
+        "PV2",
+        "TQ1",
+        "TQ2",
+        "CTD",
+        "FT1",
+        "CTI",
+        "DSC",
+        "ROL",
+        "PRT",
+        "SAC",
+        "ARV",
+        "GT1",
+        "IN1",
+        "IN2",
+        "AL1",
+        "DG1",
+        "SID",
+        "OH1",
+        "OH2",
+        "OH3",
+        "OH4",
+    ]
 )
 """Segments that may stand in an ORU and hold nothing we read."""
 
@@ -26,7 +52,9 @@ _NAME: Final = re.compile(r"[A-Z][A-Z0-9]{2}", re.ASCII)
 _OFFSET: Final = re.compile(r"[+-]?\d{4}", re.ASCII)
 _NULL: Final = '""'
 _CODED_TYPES: Final = frozenset({"CE", "CWE", "CNE", "CF"})
-_BLANKS: Final = [""] * 40
+_BLANKS: Final = [""] * 30
+"""What is missing at the end of a segment is blank."""
+
 _new_row: Final = tuple.__new__
 _CACHE: Final = 16_384
 
@@ -64,9 +92,8 @@ class _Grammar:
         }
         # The same few codes, words and specimens fill a file: each is split once.
         self.code = lru_cache(maxsize=_CACHE)(self._code)
-        self.value = lru_cache(maxsize=_CACHE)(self._value)
         self.specimen = lru_cache(maxsize=_CACHE)(self._specimen)
-        self.flags = lru_cache(maxsize=_CACHE)(self._flags)
+        self.result = lru_cache(maxsize=_CACHE)(self._result)
 
     def text(self, raw: str) -> str:
         """Unescapes once. What is no known escape, and an escape without an end, stays as it is."""
@@ -107,14 +134,22 @@ class _Grammar:
         pair = (Coded(system, code, text), Coded(other_system, other_code, other_text))
         return tuple(coded for coded in pair if coded.code or coded.text)
 
-    def _value(self, raw: str) -> tuple[tuple[str, ...], tuple[tuple[Coded, ...], ...]]:
-        """(all repetitions as text, their codings): the key is type + field separator + field."""
-        kind, field = raw.split(self.field, 1)
-        if not field:
-            return (), ()
-        repetitions = field.split(self.repeat)
-        codes = tuple(self._code(one) for one in repetitions) if kind in _CODED_TYPES else ()
-        return tuple(self.text(one) for one in repetitions), codes
+    def _result(  # noqa: PLR0917 - a key of the memory, by position
+        self, kind: str, test: str, sub_id: str, value: str, units: str, flags: str, status: str
+    ) -> tuple[object, ...]:
+        """What an OBX says apart from its times: LabRow's fields from test_codes to row_status_raw."""
+        kind = kind.strip()
+        repetitions = value.split(self.repeat) if value else []
+        return (
+            self._code(test),
+            self.text(sub_id).strip(),
+            kind,
+            tuple(self.text(one) for one in repetitions),
+            tuple(self._code(one) for one in repetitions) if kind in _CODED_TYPES else (),
+            units,
+            self._flags(flags),
+            status.strip(),
+        )
 
     def _flags(self, raw: str) -> tuple[str, ...]:
         """All repetitions; of a coded flag its code."""
@@ -134,8 +169,11 @@ class _Grammar:
 
 
 @lru_cache(maxsize=16)
-def _grammar(delimiters: str, encoding: str) -> _Grammar:
-    return _Grammar(delimiters, encoding)
+def _grammar(separator: str, marks: str, encoding: str) -> _Grammar | None:
+    """The grammar of MSH-1 and MSH-2 (four marks, or five with the truncation mark), or None if they make none."""
+    if len(marks) not in {4, 5} or len({separator, *marks}) != len(marks) + 1 or separator.isalnum():
+        return None
+    return _Grammar(separator + marks, encoding)
 
 
 def read(chunks: Iterable[bytes], lab: LabMap, skip: int = 0) -> Iterator[LabMessage]:
@@ -162,7 +200,7 @@ def sender(head: bytes) -> tuple[str, str] | None:
 
 @lru_cache(maxsize=256)
 def _sender(application: str, facility: str, component: str) -> tuple[str, str]:
-    return fold_token(application.split(component)[0]), fold_token(facility.split(component)[0])
+    return fold_token(application.split(component, maxsplit=1)[0]), fold_token(facility.split(component, maxsplit=1)[0])
 
 
 def _character_set(raw: bytes) -> str | None:
@@ -205,7 +243,7 @@ def _decoded(raw: bytes, lab: LabMap) -> tuple[str, str, tuple[str, ...], Fault 
 class _Order:
     """What belongs to one OBR: the rows wait for it, because a specimen may follow them."""
 
-    __slots__ = ("line", "notes", "obr", "orc", "rows", "specimens")
+    __slots__ = ("line", "notes", "notes_of_row", "obr", "orc", "rows", "specimens")
 
     def __init__(self, orc: Sequence[str], obr: Sequence[str], line: int, notes: list[str]) -> None:
         self.orc = orc
@@ -213,8 +251,10 @@ class _Order:
         """Empty for results that stand without an order."""
         self.line = line
         self.notes = notes
-        self.rows: list[tuple[tuple[object, ...], list[str]]] = []
-        self.specimens: list[list[str]] = []
+        self.rows: list[tuple[object, ...]] = []
+        """Of each row the fields of LabRow before its notes."""
+        self.notes_of_row: dict[int, list[str]] = {}
+        self.specimens: list[Sequence[str]] = []
 
 
 def _message(raw: bytes, line: int, number: int, lab: LabMap) -> LabMessage:
@@ -228,12 +268,12 @@ def _message(raw: bytes, line: int, number: int, lab: LabMap) -> LabMessage:
     lines = text.split("\r")
     header = lines[0]
     separator = header[3:4]
-    fields = header.split(separator) + _BLANKS
-    marks = fields[1]
-    if len(marks) not in {4, 5} or len({separator, *marks}) != len(marks) + 1 or separator.isalnum() or not separator:
+    fields = header.split(separator, 18) if separator else [header]
+    fields += _BLANKS[len(fields) : 18]
+    grammar = _grammar(separator, fields[1], encoding)
+    if grammar is None:
         fault = Fault(Quarantine.MALFORMED, "The delimiters in MSH-1 and MSH-2 can't be read.")
-        separator, marks = "|", "^~\\&"
-    grammar = _grammar(separator + marks, encoding)
+        grammar = _Grammar("|^~\\&", encoding)
     fault = fault or _refused(raw, fields, grammar, lab)
     reader = _MessageReader(grammar, lab, line)
     reader.read(lines)
@@ -242,7 +282,7 @@ def _message(raw: bytes, line: int, number: int, lab: LabMap) -> LabMessage:
     if not rows:
         fault = fault or Fault(Quarantine.MALFORMED, "The message holds no order and no result.")
         rows.append(BLANK_ROW._replace(position=line, row_key=str(line)))
-    if "\ufffd" in text:
+    if not raw.isascii() and "\ufffd" in text:
         warnings = (*warnings, "The text holds replacement characters: it was damaged before it was sent.")
         rows = [held_if_damaged(row) for row in rows]
     return LabMessage(
@@ -284,72 +324,101 @@ class _Person(NamedTuple):
 class _MessageReader:
     """Walks the segments of one message once and builds its rows."""
 
-    __slots__ = ("_grammar", "_lab", "_line", "_notes", "_order", "_order_no", "_person", "fault", "rows")
-
     def __init__(self, grammar: _Grammar, lab: LabMap, line: int) -> None:
         self._grammar = grammar
         self._lab = lab
         self._line = line
         self._person: _Person | None = None
-        self._notes: list[str] = []
-        """About the person, or about the whole message."""
+        self._about_all: list[str] = []
+        """Notes before the first patient."""
+        self._about_person = self._about_all
+        self._notes: list[str] | None = self._about_all
+        self._orc: Sequence[str] = _BLANKS
         self._order: _Order | None = None
         self._order_no = 0
+        self._has_ended = False
         self.fault: Fault | None = None
         self.rows: list[LabRow] = []
 
-    def read(self, lines: Sequence[str]) -> None:  # noqa: C901, PLR0912 - one branch a segment
+    def read(self, lines: Sequence[str]) -> None:
         """Reads the segments after MSH. A note belongs to what stands before it."""
-        separator = self._grammar.field
-        orc: Sequence[str] = _BLANKS
-        notes = self._notes
-        about_all: list[str] = notes
-        has_ended = False
-        for number in range(1, len(lines)):
-            segment = lines[number]
-            name = segment[:3]
-            if name == "OBX" and segment[3:4] == separator and not has_ended:
-                if self._order is None:
-                    self._order = _Order(_BLANKS, (), self._line + number, [])
-                notes = []
-                self._order.rows.append((self._result(segment, self._line + number), notes))
+        grammar = self._grammar
+        field, component = grammar.field, grammar.component
+        obx = f"OBX{field}"
+        is_sampling = self._lab.obx14_is_sampling_time
+        line = self._line
+        for segment in lines[1:]:
+            line += 1
+            if not segment.startswith(obx) or self._has_ended:
+                self._other(segment, line)
                 continue
-            if not segment or segment.isspace():
-                continue
-            if segment[3:4] != separator and (len(segment) != 3 or not _NAME.fullmatch(name)):  # noqa: PLR2004
-                self._malformed("A line is no segment: a line break stands inside a field.")
-            elif has_ended and name not in _ENVELOPE:
-                self._malformed("A segment follows the batch trailer.")
-            elif name == "NTE":
-                fields = segment.split(separator, 4)
-                if len(fields) > 3 and fields[3]:  # noqa: PLR2004
-                    parts = fields[3].split(self._grammar.repeat)
-                    notes.append("\n".join(self._grammar.text(part) for part in parts).strip())
-            elif name == "ORC":
-                self._close_order()
-                orc = [*segment.split(separator), *_BLANKS]
-                notes = []
-            elif name == "OBR":
-                self._close_order()
-                self._order_no += 1
-                if orc is _BLANKS:
-                    notes = []  # else they are the notes that stood after ORC
-                self._order = _Order(orc, [*segment.split(separator), *_BLANKS], self._line + number, notes)
-                orc = _BLANKS
-            elif name == "SPM":
-                if self._order is not None:
-                    self._order.specimens.append([*segment.split(separator), *_BLANKS])
-                    notes = self._order.notes
-            elif name == "PID":
-                self._close_order()
-                orc = _BLANKS
-                self._person = self._read_person([*segment.split(separator), *_BLANKS])
-                self._notes = notes = list(about_all)
-            elif name in _ENVELOPE:
-                has_ended = True
-            elif name not in _SKIPPED and name[0] != "Z":
-                self._malformed("A segment is not known: a line break may stand inside a field.")
+            f = segment.split(field)
+            if len(f) < 20:  # noqa: PLR2004
+                f += _BLANKS[:20]
+            at14, at19 = f[14], f[19]
+            if component in at14 or at14 == _NULL:
+                at14 = grammar.time(at14)
+            if component in at19 or at19 == _NULL:
+                at19 = grammar.time(at19)
+            times: tuple[object, ...] = (at19, at14) if is_sampling else (at19 or at14, "")
+            order = self._order
+            if order is None:
+                order = self._order = _Order(_BLANKS, (), line, [])
+            told = grammar.result(f[2], f[3], f[4], f[5], f[6], f[8], f[11])
+            order.rows.append((line, str(line)) + told + times)  # noqa: RUF005 - twice as fast as unpacking
+            self._notes = None
         self._close_order()
+
+    def _other(self, segment: str, line: int) -> None:  # noqa: C901, PLR0912 - one branch a segment
+        """Any segment that is no result."""
+        field = self._grammar.field
+        name = segment[:3]
+        if not segment or segment.isspace():
+            return
+        if segment[3:4] != field and (len(segment) != 3 or not _NAME.fullmatch(name)):  # noqa: PLR2004
+            self._malformed("A line is no segment: a line break stands inside a field.")
+        elif self._has_ended and name not in _ENVELOPE:
+            self._malformed("A segment follows the batch trailer.")
+        elif name == "ORC":
+            self._close_order()
+            self._orc = segment.split(field, 4) + _BLANKS[:4]
+            self._notes = []
+        elif name == "OBR":
+            self._close_order()
+            self._order_no += 1
+            # With an ORC before it the notes in hand are those that stood after ORC: about this order.
+            notes = [] if self._orc is _BLANKS or self._notes is None else self._notes
+            obr = segment.split(field)
+            if len(obr) < 30:  # noqa: PLR2004
+                obr += _BLANKS[:30]
+            self._order = _Order(self._orc, obr, line, notes)
+            self._orc = _BLANKS
+            self._notes = notes
+        elif name == "NTE":
+            fields = segment.split(field, 4)
+            if len(fields) > 3 and fields[3]:  # noqa: PLR2004
+                parts = fields[3].split(self._grammar.repeat)
+                self._notes_in_hand().append("\n".join(self._grammar.text(part) for part in parts).strip())
+        elif name == "PID":
+            self._close_order()
+            self._orc = _BLANKS
+            self._person = self._read_person(segment.split(field, 8) + _BLANKS[:8])
+            self._about_person = self._notes = list(self._about_all)
+        elif name == "SPM":
+            if self._order is not None:
+                self._order.specimens.append(segment.split(field) + _BLANKS[:25])
+                self._notes = self._order.notes
+        elif name in _ENVELOPE:
+            self._has_ended = True
+        elif name not in _SKIPPED and name[0] != "Z":
+            self._malformed("A segment is not known: a line break may stand inside a field.")
+
+    def _notes_in_hand(self) -> list[str]:
+        """Where a note belongs now; None in hand means the last result."""
+        if self._notes is None:
+            assert self._order is not None, "after a result there is its order"
+            return self._order.notes_of_row.setdefault(len(self._order.rows) - 1, [])
+        return self._notes
 
     def _malformed(self, detail: str) -> None:
         self.fault = self.fault or Fault(Quarantine.MALFORMED, detail)
@@ -361,9 +430,9 @@ class _MessageReader:
         untyped: list[str] = []
         nhs_number = ""
         for repetition in pid[3].split(grammar.repeat):
-            parts = [grammar.text(part).strip() for part in repetition.split(grammar.component)] + [""] * 5
-            identifier, authority, kind = parts[0], parts[3].split(grammar.sub)[0], parts[4]
-            if not identifier or identifier == _NULL:
+            parts = repetition.split(grammar.component, 5) + _BLANKS[:5]
+            identifier, authority, kind = grammar.first(parts[0]), grammar.first(parts[3]), grammar.first(parts[4])
+            if not identifier:
                 continue
             if kind == "NHS":
                 nhs_number = "".join(identifier.split()).replace("-", "")
@@ -379,77 +448,61 @@ class _MessageReader:
             nhs_number,
         )
 
-    def _result(self, segment: str, line: int) -> tuple[object, ...]:
-        """What one OBX says: the first twelve fields of a LabRow."""
-        grammar = self._grammar
-        f = segment.split(grammar.field)
-        if len(f) < 20:  # noqa: PLR2004
-            f += _BLANKS
-        kind = f[2].strip()
-        raw, codes = grammar.value(f"{kind}{grammar.field}{f[5]}")
-        at14, at19 = f[14] and grammar.time(f[14]), f[19] and grammar.time(f[19])
-        is_sampling = self._lab.obx14_is_sampling_time
-        return (
-            line,
-            str(line),
-            grammar.code(f[3]),
-            f[4] and grammar.text(f[4]).strip(),
-            kind,
-            raw,
-            codes,
-            f[6],
-            grammar.flags(f[8]),
-            f[11].strip(),
-            at19 if is_sampling else at19 or at14,
-            at14 if is_sampling else "",
-        )
-
     def _close_order(self) -> None:
         """Builds the rows of the order that ends here; an order without results is one row too."""
-        order, self._order = self._order, None
+        order = self._order
         if order is None:
             return
+        self._order = None
         grammar, person, fault = self._grammar, self._person, None
         obr, orc = order.obr, order.orc
         if not obr:
             fault = Fault(Quarantine.MALFORMED, "The result stands without an order (OBR).")
             obr = _BLANKS
         panel = grammar.code(obr[4])
+        status = obr[25].strip()
         if not order.rows:
-            blank = (order.line, str(order.line), panel, "", ORDER_ONLY, (), (), "", (), obr[25].strip(), "", "")
-            order.rows.append((blank, []))
-        kits = [ref for ref in (grammar.first(obr[2]), grammar.first(orc[2])) if ref]
+            order.rows.append((order.line, str(order.line), panel, "", ORDER_ONLY, (), (), "", (), status, "", ""))
+        first, time = grammar.first, grammar.time
+        kits = [ref for ref in (first(obr[2]), first(orc[2])) if ref]
         if person:
             kits += person.kit_refs or (() if kits else person.other_refs)
         sites = grammar.specimen(obr[15])
-        tubes: list[str] = []
-        rejects: list[str] = []
+        tubes: tuple[str, ...] = ()
+        rejects: tuple[str, ...] = ()
         collected, received = obr[7], obr[14]
         for specimen in order.specimens:
             sites += grammar.specimen(specimen[4]) + grammar.specimen(specimen[8])
-            tubes += filter(None, [grammar.first(specimen[2])])
-            rejects += filter(None, [grammar.first(specimen[21]), grammar.first(specimen[24])])
-            collected = collected or specimen[17].split(grammar.component)[0]
+            tubes += tuple(filter(None, [first(specimen[2])]))
+            rejects += tuple(filter(None, [first(specimen[21]), first(specimen[24])]))
+            collected = collected or specimen[17].split(grammar.component, 1)[0]
             received = received or specimen[18]
         tail = (
             fault,
             self._order_no if order.obr else 0,
-            grammar.first(obr[3]) or grammar.first(orc[3]),
+            first(obr[3]) or first(orc[3]),
             panel,
             tuple(dict.fromkeys(kits)),
-            tuple(tubes),
+            tubes,
             sites,
-            obr[25].strip(),
-            grammar.time(collected),
-            grammar.time(received),
-            grammar.time(obr[22]),
+            status,
+            time(collected),
+            time(received),
+            time(obr[22]),
             tuple(order.notes),
-            grammar.text(f"{obr[26]}{obr[29]}"),
-            tuple(rejects),
+            grammar.text(obr[26] + obr[29]) if obr[26] or obr[29] else "",
+            rejects,
             "",
             person is not None,
-            *((person.family_name, person.dob, person.nhs_number) if person else ("", "", "")),
-            tuple(self._notes),
+            person.family_name if person else "",
+            person.dob if person else "",
+            person.nhs_number if person else "",
+            tuple(self._about_person),
         )
-        # tuple.__new__ is LabRow._make without its second look at the length, which mypy can't see either.
-        self.rows += [_new_row(LabRow, (*head, tuple(notes), *tail)) for head, notes in order.rows]
+        # Adding tuples and tuple.__new__ (LabRow._make without its second look at the length) halve the cost of a row.
+        plain = ((), *tail)
+        notes = order.notes_of_row
+        self.rows += [
+            _new_row(LabRow, head + ((tuple(notes[row]), *tail) if row in notes else plain))
+            for row, head in enumerate(order.rows)
+        ]

@@ -32,6 +32,9 @@ class Form(StrEnum):
     FHIR = "fhir"
     CSV = "csv"
 
+    # Enum's own hash is written in Python, and this one is part of a key that is looked up for every row.
+    __hash__ = str.__hash__
+
 
 class Coded(NamedTuple):
     """A code as sent. All three as they stand in the message, unescaped; any may be ''."""
@@ -46,6 +49,16 @@ class Fault(NamedTuple):
 
     reason: Quarantine
     detail: str
+
+
+ORDER_ONLY: Final = "ORDER"
+"""`value_type` of the row that a reader yields for an order without results."""
+
+ASIDE: Final = "ASIDE"
+"""`value_type` of a row that is no result by its place: the head of a group, an answer to a question at order."""
+
+ABSENT: Final = "ABSENT"
+"""`value_type` of a row whose value is a reason for having none."""
 
 
 class LabRow(NamedTuple):

@@ -43,7 +43,7 @@ def read_time(text: str, form: str, zone: str) -> LabTime | None:
     here = ZoneInfo(zone)
     if offset is not None:
         at = naive.replace(tzinfo=timezone(offset)).astimezone(UTC)
-        return LabTime(at, at.astimezone(here).date(), has_clock, False)
+        return LabTime(at, at.astimezone(here).date(), has_clock, is_doubtful=False)
     first, second = naive.replace(tzinfo=here), naive.replace(tzinfo=here, fold=1)
     is_doubtful = has_clock and first.utcoffset() != second.utcoffset()
     # Where an hour is skipped, fold=0 reads it with the offset before the change: the later instant too.

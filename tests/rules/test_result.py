@@ -437,7 +437,7 @@ def test_an_unlisted_comment_on_the_index_holds_the_screen() -> None:
         ("", False),
     ],
 )
-def test_only_a_reviewed_comment_lets_a_result_go(note: str, held: bool) -> None:
+def test_only_a_reviewed_comment_lets_a_result_go(note: str, held: bool) -> None:  # noqa: FBT001
     found = only(ordered(obx(), f"NTE|1|L|{note}"))
 
     assert isinstance(found, Finding)

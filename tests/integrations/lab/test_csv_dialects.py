@@ -19,10 +19,10 @@ B = maps()["SOUTHVALE"]
 C = maps()["QUAYSIDE"]
 
 HEADER_A = "LabNo,KitCode,TubeCode,Surname,DOB,Collected,Received,Authorised,TestCode,Site,Result,Status,Comment"
-ROW_A = "26V1,WT7-CF5-NY2C,WT7-CF5-NY2C-1,Kit,12/06/1998,01/11/2026,03/11/2026 08:05,04/11/2026 11:20,CTN,VVS,Not detected,F,"
+ROW_A = "26V1,WT7-CF5-NY2C,WT7-CF5-NY2C-1,Kit,12/06/1998,01/11/2026,03/11/2026 08:05,04/11/2026 11:20,CTN,VVS,Not detected,F,"  # noqa: E501
 HEADER_B = "barcode;dob;rec_date;rep_date;ct_ur;gc_ur;ct_th;gc_th;ct_re;gc_re;hiv;syph;hbv;hcv;remark"
 ROW_B = "J49MKCC2CM;1994-02-28;2026-11-03;2026-11-04;NEG;NEG;;;;;NR;;;;"
-HEADER_C = '"accession_id","order_ref","patient_dob","specimen_type","analyte","result_code","result_text","result_status","revision","released_at"'
+HEADER_C = '"accession_id","order_ref","patient_dob","specimen_type","analyte","result_code","result_text","result_status","revision","released_at"'  # noqa: E501
 ROW_C = '"Q1","7FY-77M-J3H4-2","19-Jan-1976","DBS","HIV Ag/Ab","1","NON REACTIVE","FINAL","1","2026-11-04T12:00:00Z"'
 
 

@@ -45,7 +45,9 @@ def named(name: bytes, charset: str = "UNICODE UTF-8") -> bytes:
     ],
 )
 def test_a_name_is_the_same_in_every_encoding_and_a_wrong_label_is_flagged(
-    name: bytes, charset: str, is_flagged: bool
+    name: bytes,
+    charset: str,
+    is_flagged: bool,  # noqa: FBT001
 ) -> None:
     content = named(name, charset)
 

@@ -10,7 +10,9 @@ from models.rules.vocabulary import Outcome
 from tests.support.lab import GOLDEN, maps, say
 
 EXPECTED = {
-    "01-batch-ordinary.hl7": "7 negative,8 negative,12 negative,13 negative,18 positive,19 negative,22 negative,23 negative",
+    "01-batch-ordinary.hl7": (
+        "7 negative,8 negative,12 negative,13 negative,18 positive,19 negative,22 negative,23 negative"
+    ),
     "02a-partial.hl7": "7 negative,8 pending,11 pending,12 pending",
     "02b-final.hl7": "7 negative,8 negative!,12 negative,13 negative",
     "03a-negative.hl7": "7 negative,8 negative",
