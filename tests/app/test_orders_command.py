@@ -77,16 +77,17 @@ def test_a_file_is_imported_taken_by_the_flow_shown_and_settled(run: Kitpost, db
         "from app.wiring import connect; from flows.take_orders import take_waiting_orders as take; home = connect();"
         "print(take(home.begin, home.intake, clock=home.clock, limit=10))",
     )
+    assert imported.stdout == "1 orders are stored, 1 rows were refused.\n", imported.stderr
+    assert imported.returncode == 65
+    assert imported.stderr.startswith("orders.jsonl, line 2: mobile: This is a landline")
+    assert "held=1" in taken.stdout, taken.stderr
+
     with db.engine.connect() as connection:
         ref = connection.execute(sa.select(sa.column("ref")).select_from(sa.table(Order.__tablename__))).scalar_one()
     settled = kitpost(run, "settle", ref, "--accept", "--because", "Spoke: no risk for months")
     shown = kitpost(run, "show", ref)
     kept = kitpost(run, "kept")
 
-    assert imported.returncode == 65
-    assert imported.stdout == "1 orders are stored, 1 rows were refused.\n"
-    assert imported.stderr.startswith("orders.jsonl, line 2: mobile: This is a landline")
-    assert "held=1" in taken.stdout
     assert settled.stdout == "The order is accepted.\n"
     assert re.findall(r"Z (\w+)( \(no longer stands\))?: ", shown.stdout) == [
         ("held", " (no longer stands)"),
