@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -22,6 +23,9 @@ from models.rules.working_days import next_opening
 from models.tables.audit import Audit
 from models.tables.clinic import CaseItem, ClinicCase
 from models.tables.text import Text, TextState
+
+DECIDED_AGAIN: Final = "decided_again"
+"""Why an unsent result text was stopped: its kit was looked at again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +70,24 @@ def owe_texts(session: Session, texts: Sequence[OwedText], *, service: Service, 
                 "owed_at": now,
             }
         )
-    statement: sa.UpdateBase = (
-        insert(Text)
-        .on_conflict_do_nothing(index_elements=["order_id", "purpose", "tells"])
-        .returning(sa.literal_column("text.id"))
-    )
+    new = insert(Text)
+    statement: sa.UpdateBase = new.on_conflict_do_update(
+        index_elements=["order_id", "purpose", "tells"],
+        # A later decision may tell again what an earlier one stopped before it left: the same row is owed once more.
+        set_={
+            "state": TextState.OWED,
+            "cancelled_because": "",
+            "settled_at": None,
+            "decision_id": new.excluded.decision_id,
+            "not_before": new.excluded.not_before,
+            "owed_at": new.excluded.owed_at,
+        },
+        where=sa.and_(
+            sa.literal_column("text.state") == TextState.CANCELLED.value,
+            sa.literal_column("text.cancelled_because") == DECIDED_AGAIN,
+            sa.literal_column("text.attempts") == 0,
+        ),
+    ).returning(sa.literal_column("text.id"))
     return len(session.execute(statement, rows).all())
 
 

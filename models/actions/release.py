@@ -13,7 +13,16 @@ from typing import Any, Final
 
 from sqlmodel import Session
 
-from models.actions.owed import CaseItemDue, OwedCase, OwedText, cancel_texts, owe_cases, owe_texts, result_case_key
+from models.actions.owed import (
+    DECIDED_AGAIN,
+    CaseItemDue,
+    OwedCase,
+    OwedText,
+    cancel_texts,
+    owe_cases,
+    owe_texts,
+    result_case_key,
+)
 from models.actions.result import ChunkTally, Desk, NewArrival, ReadMessage, store_chunk
 from models.rules.clinic import kind_for
 from models.rules.errors import Code, ServiceError
@@ -430,9 +439,8 @@ def _follow(
     cipher: Cipher,
 ) -> None:
     """What each decision means: unsent older words are stopped, the new text or case is owed, the kit moves on."""
-    cancel_texts(
-        session, [case.kit_id for case, _, _ in made], because="decided_again", now=now, purposes=CONTACT_TEXTS
-    )
+    # The neutral text says nothing that a new decision could change: once owed it stays owed.
+    cancel_texts(session, [case.kit_id for case, _, _ in made], because=DECIDED_AGAIN, now=now, purposes=RESULT_TEXTS)
     texts = []
     cases = []
     for case, decision, decision_id in made:
