@@ -437,7 +437,7 @@ def meaning_of(  # noqa: PLR0911, PLR0913, PLR0917, C901 - the decision order of
     order_is_open: bool,  # noqa: FBT001 - a key of the memory, by position
     reasons: tuple[str, ...],
 ) -> Meaning:
-    """The whole meaning of a row from its own codes and words. `reasons`: comments and rejections, for a cancelled row."""
+    """The whole meaning of a row from its own codes and words. `reasons`: comments and rejections, if cancelled."""
     entry = test_of(lab, test_codes)
     if isinstance(entry, Fault):
         return Meaning(None, None, None, None, entry, _is_risky(lab, kind, raw, codes))
