@@ -18,6 +18,7 @@ from sqlmodel import Session, col, select
 
 from models.actions import audit, event, owed, release
 from models.actions.order import Intake, Taken, settle_order
+from models.actions.text_moves import undelivered_case_key
 from models.rules.clinic import (
     AttemptResult,
     CaseFacts,
@@ -32,9 +33,10 @@ from models.rules.errors import Code, ServiceError
 from models.rules.order import OrderOutcome
 from models.rules.release import ReleaseDecision
 from models.rules.secrets import Cipher
-from models.rules.service import ClinicPolicy, ServiceInForce
+from models.rules.service import ClinicPolicy, Service, ServiceInForce
 from models.rules.staff import OPENS, Action, Actor, check_may
 from models.rules.text import TextPurpose
+from models.rules.text_delivery import is_result
 from models.rules.vocabulary import Outcome, Test
 from models.rules.working_days import add_working_hours
 from models.tables.clinic import CaseAttempt, CaseConfirmation, CaseItem, CaseProposal, ClinicCase, Escalation
@@ -42,6 +44,7 @@ from models.tables.kit import Kit
 from models.tables.order import Order, OrderDecision
 from models.tables.person import Contact
 from models.tables.result import ResultSeries, ResultVersion
+from models.tables.text import Text, TextState
 
 LONGEST_NOTE: Final = 2000
 
@@ -343,6 +346,49 @@ def _escalate(session: Session, case: ClinicCase, now: datetime, policy: ClinicP
         case.escalation = number + 1
         told += 1
     return told
+
+
+def open_missing_cases(session: Session, *, service: Service, now: datetime, limit: int, actor: str) -> int:
+    """Opens the case of each result text that did not reach its person and has none, and says how many.
+
+    The action that gives a text up opens its case in the same transaction; this finds what a repair, a
+    restored backup or a fault of ours left behind (FEATURES 51; H4).
+    """
+    key = sa.func.concat("text:", col(Text.id), ":undelivered")
+    untold = session.exec(
+        select(Text)
+        .where(
+            col(Text.service_id) == service.id,
+            col(Text.state).in_([TextState.FAILED, TextState.HANDED_OVER]),
+            col(Text.purpose).in_([purpose for purpose in TextPurpose if is_result(purpose)]),
+            ~sa.exists().where(col(ClinicCase.key) == key),
+        )
+        .order_by(col(Text.id))
+        .limit(limit)
+    ).all()
+    cases = [
+        owed.OwedCase(
+            key=undelivered_case_key(text.id),
+            kind=CaseKind.UNDELIVERED_TEXT,
+            order_id=text.order_id,
+            kit_id=text.kit_id,
+            decision_id=text.decision_id,
+            detail={"text": text.ref, "why": "found_without_case"},
+            reopen=False,
+        )
+        for text in untold
+        if text.id is not None
+    ]
+    return len(owed.owe_cases(session, cases, service=service, now=now, actor=actor))
+
+
+def open_and_overdue(session: Session, *, now: datetime) -> tuple[int, int]:
+    """How many cases are open in this installation, and how many of them are past their due time."""
+    counted = select(sa.func.count(), sa.func.count().filter(col(ClinicCase.due_at) <= now)).where(
+        col(ClinicCase.closed_at).is_(None)
+    )
+    is_open, overdue = session.exec(counted).one()
+    return is_open, overdue
 
 
 # ── Beneath ──────────────────────────────────────────────────────────────────────────────────

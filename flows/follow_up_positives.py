@@ -1,0 +1,90 @@
+"""Clinic cases past their due time go up the ladder; what nobody took up gets a case; what is done is closed."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from prefect import flow
+
+from app.database import Begin
+from app.wiring import Clock, connect
+from flows.guard import guarded, log
+from models.actions.clinic import escalate_due, open_and_overdue, open_missing_cases
+from models.actions.release import close_finished_kits
+from models.rules.service import ServiceInForce, Services
+
+ACTOR: Final = "flow:follow_up_positives"
+
+AT_ONCE: Final = 200
+"""Cases or kits in one transaction."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one run: all that Prefect is told."""
+
+    looked_at: int = 0
+    steps_told: int = 0
+    cases_opened: int = 0
+    kits_closed: int = 0
+    open: int = 0
+    overdue: int = 0
+
+
+def follow_up(begin: Begin, services: Services, *, clock: Clock, limit: int) -> Tally:
+    """Tells up to about `limit` steps of each service's ladder, oldest due first. Safe to repeat and to run late."""
+    now = clock()
+    tally = Tally()
+    for in_force in services.values():
+        with begin() as session:
+            tally.cases_opened += open_missing_cases(
+                session, service=in_force.service, now=now, limit=limit, actor=ACTOR
+            )
+        _escalate(begin, in_force, tally, now=now, limit=limit)
+    while tally.kits_closed < limit:
+        with begin() as session:
+            closed = close_finished_kits(session, limit=min(AT_ONCE, limit - tally.kits_closed), now=now, actor=ACTOR)
+        tally.kits_closed += closed
+        if not closed:
+            break
+    with begin() as session:
+        tally.open, tally.overdue = open_and_overdue(session, now=now)
+    return tally
+
+
+def _escalate(begin: Begin, in_force: ServiceInForce, tally: Tally, *, now: datetime, limit: int) -> None:
+    """Batch after batch, each going on where the last one ended: cases that wait for a step hold up no others."""
+    told, after = 0, None
+    while told < limit:
+        with begin() as session:
+            batch = escalate_due(
+                session,
+                now=now,
+                service_id=in_force.service.id,
+                policy=in_force.service.clinic,
+                limit=AT_ONCE,
+                actor=ACTOR,
+                after=after,
+            )
+        tally.looked_at += batch.cases
+        tally.steps_told += batch.steps
+        told, after = told + batch.steps, batch.after
+        if after is None:
+            break
+
+
+@flow(name="follow-up-positives", retries=0)
+@guarded("follow-up-positives")
+def follow_up_positives(limit: int = 500) -> None:
+    """Follows clinic cases up."""
+    product = connect()
+    tally = follow_up(product.begin, product.services, clock=product.clock, limit=limit)
+    log.info(
+        "follow-up-positives: %d looked at, %d steps told, %d cases opened, %d kits closed; %d open, %d overdue",
+        tally.looked_at,
+        tally.steps_told,
+        tally.cases_opened,
+        tally.kits_closed,
+        tally.open,
+        tally.overdue,
+    )

@@ -1,0 +1,143 @@
+"""Following up: nobody's case is forgotten, however late, often or interrupted the flow runs."""
+
+from datetime import timedelta
+
+import pytest
+from sqlmodel import col, select
+
+from app.database import Begin
+from flows import follow_up_positives as flow
+from flows.follow_up_positives import Tally, follow_up
+from models.rules.clinic import CaseKind, CaseOutcome
+from models.rules.kit import KitState
+from models.rules.text import TextPurpose
+from models.rules.vocabulary import Outcome, Site, Test
+from models.tables.audit import Audit
+from models.tables.clinic import ClinicCase, Escalation
+from models.tables.kit import Kit
+from models.tables.text import Text, TextState
+from tests.support import build
+
+NOW = build.NOW
+LATE = NOW + timedelta(days=30)
+TARGETS = [
+    (Test.HIV, Site.BLOOD),
+    (Test.SYPHILIS, Site.BLOOD),
+    (Test.CHLAMYDIA, Site.VAGINAL),
+    (Test.GONORRHOEA, Site.VAGINAL),
+]
+ALL_NEGATIVE = dict.fromkeys(TARGETS, Outcome.NEGATIVE)
+REACTIVE = ALL_NEGATIVE | {TARGETS[0]: Outcome.REACTIVE}
+
+
+def reported(begin: Begin, outcomes, count: int = 1) -> None:
+    with begin() as session:
+        for _ in range(count):
+            build.results(session, build.dispatched_kit(session), outcomes)
+
+
+def run(begin: Begin, now=LATE, limit: int = 500) -> Tally:
+    with begin() as session:
+        services = {"larkfield": build.in_force(session)}
+    return follow_up(begin, services, clock=lambda: now, limit=limit)
+
+
+def test_an_overdue_case_goes_up_the_ladder_once_and_is_counted(begin):
+    reported(begin, REACTIVE)
+
+    first, again = run(begin), run(begin)
+
+    assert (first.steps_told, first.open, first.overdue) == (3, 1, 1)
+    assert (again.steps_told, again.open, again.overdue) == (0, 1, 1)
+    with begin() as session:
+        told = session.exec(select(Audit.actor).where(col(Audit.action) == "case.escalated")).all()
+    assert told == ["flow:follow_up_positives"] * 3
+
+
+def test_a_case_within_its_time_is_left_alone(begin):
+    reported(begin, REACTIVE)
+
+    assert run(begin, now=NOW).steps_told == 0
+
+
+def test_cases_that_wait_for_a_later_step_never_keep_a_new_one_from_its_first(begin, monkeypatch):
+    monkeypatch.setattr(flow, "AT_ONCE", 2)
+    reported(begin, REACTIVE, count=5)
+    with begin() as session:
+        due = session.exec(select(ClinicCase.due_at)).first()
+        newest = session.exec(select(ClinicCase).order_by(col(ClinicCase.id).desc())).first()
+        newest.due_at = due + timedelta(minutes=30)
+    run(begin, now=due)
+
+    later = run(begin, now=due + timedelta(hours=1), limit=1)
+
+    assert (later.looked_at, later.steps_told) == (5, 1)
+
+
+def test_a_run_that_was_cut_short_is_finished_by_the_next(begin, monkeypatch):
+    monkeypatch.setattr(flow, "AT_ONCE", 2)
+    reported(begin, REACTIVE, count=5)
+
+    first = run(begin, limit=1)
+    second = run(begin)
+
+    assert 0 < first.steps_told < 15
+    assert first.steps_told + second.steps_told == 15
+    with begin() as session:
+        assert len(session.exec(select(Escalation)).all()) == 15
+
+
+@pytest.mark.parametrize("state", [TextState.FAILED, TextState.HANDED_OVER])
+def test_a_result_text_that_was_given_up_without_a_case_gets_one(begin, state):
+    reported(begin, ALL_NEGATIVE)
+    with begin() as session:
+        text = session.exec(select(Text).where(col(Text.purpose) == TextPurpose.ALL_CLEAR)).one()
+        text.state, text.settled_at = state, NOW
+
+    first, again = run(begin, now=NOW), run(begin, now=NOW)
+
+    assert (first.cases_opened, again.cases_opened) == (1, 0)
+    with begin() as session:
+        case = session.exec(select(ClinicCase)).one()
+        assert (case.kind, case.key) == (CaseKind.UNDELIVERED_TEXT, f"text:{text.id}:undelivered")
+
+
+def test_a_reminder_that_failed_opens_no_case(begin):
+    with begin() as session:
+        build.dispatched_kit(session)
+    reported(begin, ALL_NEGATIVE)
+    with begin() as session:
+        text = session.exec(select(Text)).one()
+        text.purpose, text.state, text.settled_at = TextPurpose.RETURN_REMINDER, TextState.FAILED, NOW
+
+    assert run(begin, now=NOW).cases_opened == 0
+
+
+def test_a_case_that_was_closed_for_an_untold_text_is_not_opened_again(begin):
+    reported(begin, ALL_NEGATIVE)
+    with begin() as session:
+        text = session.exec(select(Text)).one()
+        text.state, text.settled_at = TextState.HANDED_OVER, NOW
+    run(begin, now=NOW)
+    with begin() as session:
+        case = session.exec(select(ClinicCase)).one()
+        case.outcome, case.closed_at, case.closed_by = CaseOutcome.REACHED_ANOTHER_WAY, NOW, "staff:anna"
+
+    assert run(begin).cases_opened == 0
+
+
+def test_a_kit_about_which_nothing_is_left_is_closed(begin):
+    reported(begin, ALL_NEGATIVE)
+    with begin() as session:
+        text = session.exec(select(Text)).one()
+        text.state, text.settled_at = TextState.DELIVERED, NOW
+
+    assert (run(begin).kits_closed, run(begin).kits_closed) == (1, 0)
+    with begin() as session:
+        assert session.exec(select(Kit.state)).one() is KitState.CLOSED
+
+
+def test_a_kit_with_an_open_case_stays_open(begin):
+    reported(begin, REACTIVE)
+
+    assert run(begin).kits_closed == 0
