@@ -24,6 +24,8 @@ from sqlalchemy import Engine
 from app.database import Begin, begin_on
 from tests.support import postgres
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+LEFT_OUT = pytest.StashKey[int]()
 GOLDEN = Path(__file__).parent / "golden"
 
 # A first call that loads a calendar, or a busy machine, is no failure.
@@ -46,28 +48,49 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(os.environ["PREFECT_HOME"], ignore_errors=True)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves the browser tests out where there is no browser; the closing lines say so."""
+    browser = [item for item in items if item.get_closest_marker("browser")]
+    if browser and not any(map(shutil.which, BROWSERS)):
+        items[:] = [item for item in items if item not in browser]
+        config.hook.pytest_deselected(items=browser)
+        config.stash[LEFT_OUT] = len(browser)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if left_out := config.stash.get(LEFT_OUT, 0):
+        terminalreporter.section("BROWSER TESTS LEFT OUT", red=True)
+        terminalreporter.line(f"{left_out} tests need a browser: install Chromium (apt-get install chromium).")
+
+
 @pytest.fixture(scope="session")
 def migrated() -> str:
     """The name of a database with every table and no row, to copy from."""
     return postgres.template()
 
 
-@pytest.fixture
-def db(migrated: str) -> Iterator[postgres.Database]:
-    """A fresh, migrated database for this test alone."""
+@pytest.fixture(scope="session")
+def _database(migrated: str) -> Iterator[postgres.Database]:
     with postgres.fresh_database(migrated) as database:
         yield database
 
 
 @pytest.fixture
+def db(_database: postgres.Database) -> Iterator[postgres.Database]:
+    """A migrated database without a row, for this test alone."""
+    with postgres.emptied(_database) as database:
+        yield database
+
+
+@pytest.fixture
 def engine(db: postgres.Database) -> Engine:
-    """An engine on the fresh database, as the product's own role."""
+    """An engine on the test's database, as the product's own role."""
     return db.engine
 
 
 @pytest.fixture
 def begin(engine: Engine) -> Begin:
-    """Opens a transaction on the fresh database, as the product's own role."""
+    """Opens a transaction on the test's database, as the product's own role."""
     return begin_on(engine)
 
 

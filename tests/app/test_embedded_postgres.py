@@ -135,6 +135,7 @@ def test_rows_outlive_a_stop(state):
         assert connection.execute("SELECT n FROM kept").fetchone() == (1,)
 
 
+@pytest.mark.proof
 def test_a_path_too_long_for_a_socket_works_all_the_same(new_state):
     state = new_state() / ("very-long-" * 12)
 
@@ -161,6 +162,7 @@ def test_without_binaries_it_says_what_to_install(new_state, tmp_path):
     assert refused.value.code is Code.DATABASE_DOWN
 
 
+@pytest.mark.proof
 @as_root
 def test_as_root_a_state_folder_in_a_closed_home_is_placed_outside_it(tmp_path, monkeypatch, new_state):
     monkeypatch.setattr(embedded_postgres, "ROOT_PLACE", new_state())
@@ -174,6 +176,7 @@ def test_as_root_a_state_folder_in_a_closed_home_is_placed_outside_it(tmp_path, 
     embedded_postgres.stop(tmp_path / "state")
 
 
+@pytest.mark.proof
 @as_root
 def test_as_root_binaries_in_a_closed_home_are_copied_outside_it(tmp_path, monkeypatch, new_state):
     place = new_state()

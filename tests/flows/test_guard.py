@@ -8,7 +8,6 @@ import cloudpickle
 import pytest
 import sqlalchemy as sa
 
-from app.database import make_engine
 from flows.guard import FlowError, guarded
 from models.rules.errors import Code, ServiceError
 
@@ -58,19 +57,15 @@ def test_our_log_says_where_it_failed_under_the_same_reference_and_not_with_what
 
 
 def test_a_refused_row_shows_its_sqlstate_and_none_of_its_values(db, caplog):
-    engine = make_engine(db.owner_url)
-    with engine.begin() as connection:
-        connection.execute(sa.text("CREATE TABLE held (mobile text UNIQUE)"))
-
     @guarded("take-orders")
     def store_twice() -> None:
-        with engine.begin() as connection:
+        with db.engine.begin() as connection:
+            connection.execute(sa.text("CREATE TEMPORARY TABLE held (mobile text UNIQUE)"))
             connection.execute(sa.text("INSERT INTO held VALUES (:mobile), (:mobile)"), {"mobile": NUMBER})
 
     with caplog.at_level(logging.ERROR, "kitpost"), pytest.raises(FlowError) as failed:
         store_twice()
 
-    engine.dispose()
     assert "IntegrityError 23505" in caplog.text
     assert NUMBER not in caplog.text + str(failed.value)
 
