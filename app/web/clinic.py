@@ -104,6 +104,7 @@ def _draw(  # noqa: PLR0913 - one page, by name
     note: str = "",
     with_contact: bool = False,
     with_notes: bool = False,
+    with_row: str = "",
 ) -> Response:
     """The case page. What it shows and that it was shown is one transaction."""
     now = desk.clock()
@@ -112,6 +113,11 @@ def _draw(  # noqa: PLR0913 - one page, by name
         contact = casebook.reveal(session, ref, by=who.actor, now=now, cipher=desk.cipher) if with_contact else None
         notes = (
             casebook.safeguarding_notes(session, ref, by=who.actor, now=now, cipher=desk.cipher) if with_notes else None
+        )
+        row = (
+            casebook.read_lab_row(session, ref, with_row, by=who.actor, now=now, cipher=desk.cipher)
+            if with_row
+            else None
         )
     return desk.pages.show(
         "case.html",
@@ -124,6 +130,7 @@ def _draw(  # noqa: PLR0913 - one page, by name
         case=case,
         contact=contact,
         notes=notes,
+        row=row,
         problem=problem,
         note=note,
         can=Action,
@@ -171,6 +178,10 @@ def _add_case(router: APIRouter, desk: Clinic) -> None:
     @router.post("/cases/{ref}/notes")
     def notes(request: Request, who: Staff, ref: str) -> Response:
         return _draw(desk, request, who, ref, with_notes=True)
+
+    @router.post("/cases/{ref}/rows/{row_ref}")
+    def row(request: Request, who: Staff, ref: str, row_ref: str) -> Response:
+        return _draw(desk, request, who, ref, with_row=row_ref)
 
 
 def _add_acts(router: APIRouter, desk: Clinic) -> None:

@@ -6,6 +6,7 @@ it being known who saw it (FEATURES 83; H19). One person is decrypted at a time.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final
@@ -21,6 +22,7 @@ from models.actions.clinic import (
     find_case,
     order_of,
     order_outcome,
+    rows_of,
     standing_proposal,
 )
 from models.rules.clinic import OUTCOMES_FOR, AttemptResult, CaseKind, CaseOutcome, Confirmation, Urgency, reacting
@@ -31,7 +33,7 @@ from models.rules.person import age_on
 from models.rules.secrets import Cipher
 from models.rules.staff import OPENS, Action, Actor, check_may, may
 from models.rules.text import TextPurpose
-from models.rules.vocabulary import DeliveryStatus, Outcome, ReportStatus, Site, Test
+from models.rules.vocabulary import DeliveryStatus, Outcome, Quarantine, ReportStatus, Site, Test
 from models.rules.working_days import london_day
 from models.tables.audit import Audit
 from models.tables.clinic import CaseAttempt, ClinicCase, Escalation
@@ -243,6 +245,18 @@ class AttemptLine:
 
 
 @dataclass(frozen=True, slots=True)
+class LabRow:
+    """One row of a lab that was set aside, without what it says."""
+
+    ref: str
+    position: int
+    reason: Quarantine
+    detail: str
+    accession: str
+    may_read: bool
+
+
+@dataclass(frozen=True, slots=True)
 class EarlierKit:
     """Another kit of the same person."""
 
@@ -285,7 +299,7 @@ class CaseView:
     order_is_held: bool
     reads_results: bool
     results: Sequence[ResultLine]
-    rows_in_quarantine: int
+    lab_rows: Sequence[LabRow]
     decisions: Sequence[DecisionLine]
     texts: Sequence[TextLine]
     attempts: Sequence[AttemptLine]
@@ -354,7 +368,7 @@ def case_view(session: Session, ref: str, *, by: Actor, now: datetime, cipher: C
         order_is_held=order is not None and order_outcome(session, order) is OrderOutcome.HELD,
         reads_results=reads_results,
         results=results,
-        rows_in_quarantine=_rows_in_quarantine(session, kit),
+        lab_rows=[_lab_row(row, allowed) for row in rows_of(session, case)],
         decisions=_decisions(session, kit) if kit and reads_results else (),
         texts=_texts(session, order) if order and reads_results else (),
         attempts=_attempts(session, case, cipher),
@@ -416,14 +430,14 @@ def _requested(session: Session, kit: Kit) -> set[tuple[Test, Site]]:
     return {(Test(test), Site(site)) for test, site in found}
 
 
-def _rows_in_quarantine(session: Session, kit: Kit | None) -> int:
-    if kit is None:
-        return 0
-    return session.exec(
-        select(sa.func.count())
-        .select_from(QuarantinedRow)
-        .where(col(QuarantinedRow.kit_id) == kit.id, col(QuarantinedRow.resolved_at).is_(None))
-    ).one()
+def _lab_row(row: QuarantinedRow, allowed: AbstractSet[Action]) -> LabRow:
+    return LabRow(row.ref, row.position, row.reason, row.detail, row.accession, _may_read(row, allowed))
+
+
+def _may_read(row: QuarantinedRow, allowed: AbstractSet[Action]) -> bool:
+    """A row that may be bad news is a result to whoever reads it."""
+    needed = {Action.READ_LAB_ROWS} | ({Action.READ_RESULTS} if row.may_be_non_negative else set())
+    return needed <= allowed
 
 
 def _age(person: Person, now: datetime, cipher: Cipher) -> int:
@@ -584,6 +598,33 @@ def safeguarding_notes(
         .order_by(col(SafeguardingNote.id).desc())
     )
     return [(note.created_at, cipher.decrypt("safeguarding_note", "note", note.ref, note.note)) for note in found]
+
+
+def read_lab_row(
+    session: Session, ref: str, row_ref: str, *, by: Actor, now: datetime, cipher: Cipher
+) -> tuple[int, str]:
+    """Position and text of one row that was set aside, as the lab sent it. Audited.
+
+    Raises ServiceError(NOT_FOUND) for a row of another case, NOT_ALLOWED for one that may be bad news to
+    somebody who may not read results.
+    """
+    case = find_case(session, ref, by)
+    row = next((row for row in rows_of(session, case) if row.ref == row_ref), None)
+    if row is None:
+        raise ServiceError(Code.NOT_FOUND, "There is no such row in this case: look at it again.")
+    if not _may_read(row, {action for action in Action if may(by, action, case.service_id)}):
+        raise ServiceError(Code.NOT_ALLOWED, "Your role does not allow this: ask a clinician to read the row.")
+    assert row.id is not None  # a stored row
+    audit.record(
+        session,
+        action="lab_row.read",
+        subject="quarantined_row",
+        subject_id=row.id,
+        actor=by.audit_name,
+        now=now,
+        service_id=case.service_id,
+    )
+    return row.position, cipher.decrypt("quarantined_row", "raw", row.ref, row.raw)
 
 
 # ── One kit ──────────────────────────────────────────────────────────────────────────────────

@@ -43,7 +43,7 @@ from models.tables.clinic import CaseAttempt, CaseConfirmation, CaseItem, CasePr
 from models.tables.kit import Kit
 from models.tables.order import Order, OrderDecision
 from models.tables.person import Contact
-from models.tables.result import ResultSeries, ResultVersion
+from models.tables.result import QuarantinedRow, ResultSeries, ResultVersion
 from models.tables.text import Text, TextState
 
 LONGEST_NOTE: Final = 2000
@@ -484,6 +484,7 @@ def _seconded(session: Session, case: ClinicCase, by: Actor) -> bool:
 
 def _close(session: Session, case: ClinicCase, outcome: CaseOutcome, by: Actor, now: datetime) -> None:
     case.outcome, case.closed_at, case.closed_by = outcome, now, by.audit_name
+    _resolve_rows(session, case, outcome, now)
     _stop_expect_call(session, case, now)
     if case.kit_id is not None:
         event.record(
@@ -496,6 +497,26 @@ def _close(session: Session, case: ClinicCase, outcome: CaseOutcome, by: Actor, 
             outcome=outcome.value,
         )
     _changed(session, case, "case.closed", by, now, outcome=outcome.value)
+
+
+def rows_of(session: Session, case: ClinicCase) -> list[QuarantinedRow]:
+    """The lab's rows behind a case that nobody has resolved: its kit's, or those that its key names."""
+    waiting = select(QuarantinedRow).where(col(QuarantinedRow.resolved_at).is_(None)).order_by(col(QuarantinedRow.id))
+    if case.kit_id is not None:
+        return list(session.exec(waiting.where(col(QuarantinedRow.kit_id) == case.kit_id)))
+    if case.kind is not CaseKind.LAB_ROW:
+        return []
+    of_the_lab = sa.func.concat(
+        "file:", col(QuarantinedRow.file_id), ":", col(QuarantinedRow.reason), ":", col(QuarantinedRow.owner_role)
+    )
+    return list(session.exec(waiting.where(col(QuarantinedRow.kit_id).is_(None), of_the_lab == case.key)))
+
+
+def _resolve_rows(session: Session, case: ClinicCase, outcome: CaseOutcome, now: datetime) -> None:
+    """Whoever ends a case has looked at what the lab sent beside it: the rows leave quarantine unused."""
+    for row in rows_of(session, case):
+        row.resolved_at, row.resolution = now, outcome.value
+        session.add(row)
 
 
 def _stop_expect_call(session: Session, case: ClinicCase, now: datetime) -> None:

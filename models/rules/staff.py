@@ -40,6 +40,8 @@ class Action(StrEnum):
     """Claim, hand back, record attempts and close, within the kinds that one may open."""
     READ_RESULTS = "read_results"
     """What was tested, what came back, what was decided and told."""
+    READ_LAB_ROWS = "read_lab_rows"
+    """A lab's row that was set aside, as it came: one at a time. One that may be bad news takes READ_RESULTS too."""
     REVEAL_CONTACT = "reveal_contact"
     """Name, date of birth, mobile and address of one person at a time."""
     RECORD_CONFIRMATION = "record_confirmation"
@@ -64,6 +66,7 @@ _ADVISER: Final = frozenset(
         Action.PARCEL_CASES,
         Action.WORK_CASES,
         Action.READ_RESULTS,
+        Action.READ_LAB_ROWS,
         Action.REVEAL_CONTACT,
         Action.RECORD_CONFIRMATION,
         Action.SEE_TIMELINE,
@@ -82,7 +85,7 @@ GRANTS: Final[Mapping[Role, frozenset[Action]]] = {
     Role.HEALTH_ADVISER: _ADVISER,
     Role.SENIOR_HEALTH_ADVISER: _SENIOR,
     Role.CLINICIAN: _SENIOR,
-    Role.LAB_LIAISON: frozenset({Action.LAB_CASES, Action.WORK_CASES, Action.SEE_TIMELINE}),
+    Role.LAB_LIAISON: frozenset({Action.LAB_CASES, Action.WORK_CASES, Action.READ_LAB_ROWS, Action.SEE_TIMELINE}),
     Role.PACKER: frozenset({Action.PARCEL_CASES, Action.WORK_CASES}),
     Role.SERVICE_MANAGER: frozenset({Action.OVERSEE_CASES, Action.SEE_TIMELINE}),
     Role.SAFEGUARDING_LEAD: frozenset(

@@ -13,15 +13,19 @@ from models.actions.clinic import Ending
 from models.actions.owed import OwedCase, owe_cases
 from models.rules.clinic import AttemptResult, CaseKind, CaseOutcome, Confirmation
 from models.rules.errors import Code, ServiceError
+from models.rules.order import OrderOutcome
 from models.rules.release import ReleaseKind
 from models.rules.staff import Actor, Role
 from models.rules.text import TextPurpose
-from models.rules.vocabulary import Outcome, Site, Test
+from models.rules.vocabulary import Outcome, Quarantine, Site, Test
 from models.rules.working_days import add_working_hours
 from models.tables.audit import Audit
 from models.tables.clinic import CaseAttempt, ClinicCase, Escalation
+from models.tables.order import OrderDecision
+from models.tables.result import LabFile, QuarantinedRow
 from models.tables.text import Text, TextState
 from tests.support import build
+from tests.support.intake import larkfield_intake
 
 NOW = build.NOW
 HIV = (Test.HIV, Site.BLOOD)
@@ -394,6 +398,162 @@ def test_the_reviewer_is_shown_the_comment_and_others_are_not_told_it_was_read(b
 
     [chlamydia] = [line for line in view.results if line.test is Test.CHLAMYDIA]
     assert (chlamydia.versions[0].comment, view.comment_waits) == ("Please see notes", True)
+
+
+# ── Settling a held order ────────────────────────────────────────────────────────────────────
+
+
+def held(begin: Begin, kind: CaseKind = CaseKind.ORDER_REVIEW) -> str:
+    """The ref of the case of an order that waits for a person."""
+    with begin() as session:
+        order = build.order(
+            session,
+            answers={"body": ["vagina"], "exposures": [], "known_hiv": False, "past_syphilis": False},
+        )
+        decision = OrderDecision(
+            order_id=order.id,
+            service_id="larkfield",
+            outcome=OrderOutcome.HELD,
+            reasons=["too_many_kits"],
+            told="we_will_call",
+            rule_version="order-1",
+            service_version_id=build.in_force(session).version_id,
+            actor=build.ACTOR,
+            decided_at=NOW,
+        )
+        session.add(decision)
+        session.flush()
+        order.current_decision_id = decision.id
+        [case_id] = owe_cases(
+            session,
+            [OwedCase("test:held", kind, order_id=order.id)],
+            service=build.service(),
+            now=NOW,
+            actor=build.ACTOR,
+        ).values()
+        return session.get_one(ClinicCase, case_id).ref
+
+
+def settle(begin: Begin, ref: str, *, accept: bool, by: Actor = DOCTOR) -> None:
+    intake = larkfield_intake(begin)
+    with begin() as session:
+        clinic.settle_held_order(
+            session,
+            ref,
+            by=by,
+            version=found(session, ref).version,
+            accept=accept,
+            because="Spoke with the person",
+            now=NOW,
+            intake=intake,
+        )
+
+
+def test_a_held_order_is_refused_or_accepted_from_its_case_which_ends_with_it(begin):
+    for accept, outcome in ((False, CaseOutcome.ORDER_REFUSED), (True, CaseOutcome.ORDER_ACCEPTED)):
+        ref = held(begin)
+        settle(begin, ref, accept=accept)
+        with begin() as session:
+            case = found(session, ref)
+            assert case.outcome is outcome
+            case.key = f"test:{outcome}"
+
+
+def test_no_case_ends_over_an_order_that_still_waits(begin):
+    ref = held(begin, CaseKind.SAFEGUARDING)
+    with pytest.raises(ServiceError, match="still held: accept or refuse it first"):
+        close(begin, ref, CaseOutcome.SAFEGUARDING_REFERRED)
+
+    settle(begin, ref, accept=False)
+
+    assert close(begin, ref, CaseOutcome.SAFEGUARDING_REFERRED) is Ending.CLOSED
+
+
+def test_an_order_review_can_not_end_as_if_the_order_had_been_decided(begin):
+    ref = held(begin)
+
+    with pytest.raises(ServiceError, match="still held"):
+        close(begin, ref, CaseOutcome.ORDER_ACCEPTED)
+
+
+def test_a_health_adviser_does_not_settle_orders(begin):
+    ref = held(begin)
+
+    with pytest.raises(ServiceError, match="role does not allow"):
+        settle(begin, ref, accept=True, by=ANNA)
+
+
+# ── Rows set aside ───────────────────────────────────────────────────────────────────────────
+
+LARA = staff("lara", Role.LAB_LIAISON)
+
+
+def set_aside(begin: Begin, *, may_be_non_negative: bool = False) -> tuple[str, str]:
+    """The refs of a lab's case and of its one row in quarantine."""
+    role = "clinician" if may_be_non_negative else "lab_liaison"
+    with begin() as session:
+        file = LabFile(ref="f" * 32, lab="northlab", object_key="northlab/incoming/1.hl7", size_bytes=1, arrived_at=NOW)
+        session.add(file)
+        session.flush()
+        row = QuarantinedRow(
+            ref="a" * 32,
+            file_id=file.id,
+            lab="northlab",
+            position=7,
+            reason=Quarantine.UNKNOWN_TOKEN,
+            detail="OBX-5",
+            may_be_non_negative=may_be_non_negative,
+            raw=build.cipher().encrypt("quarantined_row", "raw", "a" * 32, "OBX|1|ST|HIV||NR?"),
+            owner_role=role,
+            due_at=NOW,
+        )
+        session.add(row)
+        key = f"file:{file.id}:{Quarantine.UNKNOWN_TOKEN}:{role}"
+        owe_cases(
+            session,
+            [OwedCase(key, CaseKind.LAB_ROW, lab="northlab", owner_role=role)],
+            service=build.service(),
+            now=NOW,
+            actor=build.ACTOR,
+        )
+        return session.exec(select(ClinicCase.ref)).one(), row.ref
+
+
+def read_row(begin: Begin, ref: str, row_ref: str, by: Actor) -> str:
+    with begin() as session:
+        return casebook.read_lab_row(session, ref, row_ref, by=by, now=NOW, cipher=build.cipher())[1]
+
+
+def test_a_row_set_aside_is_read_one_at_a_time_and_the_look_is_audited(begin):
+    ref, row_ref = set_aside(begin)
+
+    assert read_row(begin, ref, row_ref, LARA) == "OBX|1|ST|HIV||NR?"
+    assert audited(begin)[-1] == ("lab_row.read", "staff:lara")
+
+
+def test_a_row_that_may_be_bad_news_is_read_by_who_may_read_results(begin):
+    ref, row_ref = set_aside(begin, may_be_non_negative=True)
+
+    with pytest.raises(ServiceError, match="ask a clinician"):
+        read_row(begin, ref, row_ref, LARA)
+    assert read_row(begin, ref, row_ref, DOCTOR)
+
+
+def test_a_row_of_another_case_is_not_found(begin):
+    ref, _ = set_aside(begin)
+
+    with pytest.raises(ServiceError, match="There is no such row"):
+        read_row(begin, ref, "b" * 32, LARA)
+
+
+def test_ending_a_labs_case_settles_its_rows(begin):
+    ref, _ = set_aside(begin)
+
+    close(begin, ref, CaseOutcome.RESOLVED_WITH_LAB, by=LARA)
+
+    with begin() as session:
+        row = session.exec(select(QuarantinedRow)).one()
+        assert (row.resolved_at, row.resolution) == (NOW, "resolved_with_lab")
 
 
 # ── Looking ──────────────────────────────────────────────────────────────────────────────────
