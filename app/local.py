@@ -58,8 +58,8 @@ REGION: Final = "eu-west-2"
 class Choices:
     """What may differ between one run and another."""
 
-    api_keys: tuple[str, ...] = ()
-    """`service/channel` pairs that get a key made up."""
+    api_keys: tuple[str, ...]
+    """`service/channel` pairs that get a key made up; their services are those of every demo login."""
     seed: int = 1
     faults: float = 0.2
     """Share of the SMS provider's answers that go wrong, 0 to 1."""
@@ -98,7 +98,8 @@ class LocalServices:
     def addresses(self) -> dict[str, str]:
         """Where a person can look, by what is found there."""
         return {
-            "worklist": self._address("web"),
+            "worklist": f"{self._address('web')}/",
+            "sign-in": "choose whom to be from the list; there are no passwords",
             "Prefect": self._address("prefect"),
             "logs": str(self._state / "logs"),
         }
@@ -151,6 +152,7 @@ class LocalServices:
         self._wait_for(["prefect"])
         self._deploy()
         self._spawn("worker")
+        self._spawn("listener")
         self._wait_for(self._running)
 
     def _made_up_settings(self) -> dict[str, str]:
@@ -206,7 +208,7 @@ class LocalServices:
         return {**os.environ, **self.settings, **prefect}
 
     def _command(self, name: str) -> Sequence[str]:
-        port = str(self._ports[name])
+        port = str(self._ports.get(name, ""))  # the listener has none
         match name:
             case "store":
                 return "moto.server", "-H", LOOPBACK, "-p", port
@@ -215,25 +217,28 @@ class LocalServices:
                 chance = "--seed", str(self._choices.seed), "--faults", str(self._choices.faults)
                 return "app.demo.sms_provider", "--port", port, "--ledger", ledger, "--auth-token", token, *chance
             case "courier":
-                return "app.demo.courier", "--port", port
+                return "app.demo.courier", "--port", port, *self._client("COURIER")
             case "sign-in":
-                return (
-                    "app.demo.oidc_provider",
-                    *("--port", port),
-                    *("--client-id", self.settings["KITPOST_OIDC_CLIENT_ID"]),
-                    *("--client-secret", self.settings["KITPOST_OIDC_CLIENT_SECRET"]),
-                    *("--redirect", f"{self._address('web')}/sign-in/back"),
-                )
+                back = "--redirect", f"{self._address('web')}/sign-in/back"
+                services = sorted({pair.partition("/")[0] for pair in self._choices.api_keys})
+                return "app.demo.oidc_provider", "--port", port, *self._client("OIDC"), *back, "--services", *services
             case "web":
                 return "uvicorn", "--factory", "app.web.main:app", "--host", LOOPBACK, "--port", port, "--no-access-log"
             case "prefect":
                 return "prefect", "server", "start", "--host", LOOPBACK, "--port", port
             case "worker":
                 return "prefect", "worker", "start", "--pool", "kitpost", "--name", "local", "--with-healthcheck"
+            case "listener":
+                return "app.cli", "listen"
             case _:
                 raise ServiceError(
                     Code.NOT_FOUND, f"There is no local service {name}; there are {', '.join(USUAL_PORTS)}."
                 )
+
+    def _client(self, provider: str) -> Sequence[str]:
+        """How a stand-in is told who we are."""
+        known, secret = (self.settings[f"KITPOST_{provider}_CLIENT_{what}"] for what in ("ID", "SECRET"))
+        return "--client-id", known, "--client-secret", secret
 
     def _spawn(self, name: str) -> None:
         with self._log(name).open("ab") as log:
@@ -251,7 +256,7 @@ class LocalServices:
     def _wait_for(self, names: Iterable[str]) -> None:
         give_up = time.monotonic() + READY_WITHIN_SECONDS
         for name in names:
-            while not _is_ready(self._ports[name], HEALTH.get(name)):
+            while name in self._ports and not _is_ready(self._ports[name], HEALTH.get(name)):
                 self._raise_if_one_ended()
                 if time.monotonic() > give_up:
                     raise ServiceError(
