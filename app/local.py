@@ -63,6 +63,8 @@ class Choices:
     seed: int = 1
     faults: float = 0.2
     """Share of the SMS provider's answers that go wrong, 0 to 1."""
+    usual_ports: bool = True
+    """False: ports that the system picks, so that any number of installations can start at once."""
 
 
 class LocalServices:
@@ -100,7 +102,7 @@ class LocalServices:
         return {
             "worklist": f"{self._address('web')}/",
             "sign-in": "choose whom to be from the list; there are no passwords",
-            "Prefect": self._address("prefect"),
+            "Prefect": f"{self._address('prefect')}/",
             "logs": str(self._state / "logs"),
         }
 
@@ -137,7 +139,7 @@ class LocalServices:
 
     def _start_all(self) -> None:
         """In parallel where nothing has to wait: the Prefect server takes longest, so it goes early."""
-        self._ports = _free_ports()
+        self._ports = _free_ports(usual=self._choices.usual_ports)
         self.settings = self._made_up_settings()
         _write_privately(self._settings_file, "".join(f"{name}='{value}'\n" for name, value in self.settings.items()))
         admin = embedded_postgres.ensure(self._state, binaries=self._pg_bin)
@@ -330,14 +332,14 @@ def _is_ready(port: int, health: str | None) -> bool:
         connection.close()
 
 
-def _free_ports() -> dict[str, int]:
+def _free_ports(*, usual: bool) -> dict[str, int]:
     """A port each: the usual one, or if that is taken one that the system picks. All are held until all are known."""
     held: dict[str, socket.socket] = {}
     try:
-        for name, usual in USUAL_PORTS.items():
+        for name, number in USUAL_PORTS.items():
             held[name] = socket.socket()
             try:
-                held[name].bind((LOOPBACK, usual))
+                held[name].bind((LOOPBACK, number if usual else 0))
             except OSError:
                 held[name].bind((LOOPBACK, 0))
         return {name: sock.getsockname()[1] for name, sock in held.items()}
