@@ -149,10 +149,11 @@ def _span(length: timedelta) -> str:
 
 def person(actor: str, me: str = "") -> str:
     """Who acted, without a name: we keep none. A flow of ours is kitpost itself."""
-    kind, _, staff_id = actor.partition(":")
     if actor == me:
         return "You"
-    return f"Colleague {staff_id}" if kind == "staff" else "kitpost"
+    kind, _, which = actor.partition(":")
+    called = {"staff": "Colleague", "packer": "Packer", "channel": "Ordering channel"}.get(kind)
+    return f"{called} {which}" if called else "kitpost"
 
 
 def yes_no(value: bool) -> str:  # noqa: FBT001 - a template's filter takes what stands before it

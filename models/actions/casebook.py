@@ -192,7 +192,7 @@ class VersionLine:
     status: ReportStatus
     effect: Effect
     is_current: bool
-    recorded_at: datetime
+    came_at: datetime
     lab_time: datetime | None
     comment: str
     comment_read: bool
@@ -392,21 +392,21 @@ def _results(session: Session, kit: Kit, cipher: Cipher) -> list[ResultLine]:
     reviewed = set(session.exec(select(CommentReview.version_id).where(col(CommentReview.kit_id) == kit.id)))
     versions: dict[tuple[Test, Site], list[VersionLine]] = defaultdict(list)
     found = session.exec(
-        select(ResultVersion, ResultSeries.current_version_id, LabFile.ref)
+        select(ResultVersion, ResultSeries.current_version_id, LabFile)
         .join(ResultSeries, col(ResultSeries.id) == col(ResultVersion.series_id))
         .join(LabFile, col(LabFile.id) == col(ResultVersion.file_id))
         .where(col(ResultVersion.kit_id) == kit.id)
         .order_by(col(ResultVersion.id).desc())
     )
-    for version, current_id, file_ref in found:
-        place = f"{file_ref}:{version.position}:{version.row_key}"
+    for version, current_id, file in found:
+        place = f"{file.ref}:{version.position}:{version.row_key}"
         versions[version.test, version.site].append(
             VersionLine(
                 outcome=version.outcome,
                 status=version.status,
                 effect=version.effect,
                 is_current=version.id == current_id,
-                recorded_at=version.recorded_at,
+                came_at=file.arrived_at,
                 lab_time=version.lab_time,
                 comment=cipher.decrypt("result_version", "comment", place, version.comment) if version.comment else "",
                 comment_read=version.id in reviewed,

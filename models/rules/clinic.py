@@ -253,7 +253,7 @@ def check_may_close(case: CaseFacts, outcome: CaseOutcome, *, seconded: bool = F
         raise ServiceError(
             Code.NOT_NOW, f"{_named(case.kind)} can't end as '{_words(outcome)}': choose another outcome."
         )
-    if unconfirmed := sorted(_words(test) for test in reacting(case.items) - case.confirmed.keys()):
+    if unconfirmed := sorted(_test_words(test) for test in reacting(case.items) - case.confirmed.keys()):
         raise ServiceError(
             Code.NOT_NOW,
             f"This case stays open until a confirmatory outcome or refusal is recorded for: {', '.join(unconfirmed)}.",
@@ -305,6 +305,10 @@ def _check_floor(case: CaseFacts, *, seconded: bool) -> None:
 
 def _words(word: StrEnum) -> str:
     return word.value.replace("_", " ")
+
+
+def _test_words(test: Test) -> str:
+    return "HIV" if test is Test.HIV else _words(test)
 
 
 def _named(kind: CaseKind) -> str:

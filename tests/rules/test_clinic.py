@@ -193,7 +193,7 @@ def test_a_reactive_beside_a_positive_can_end_once_confirmed_and_treated():
 
 def test_what_is_missing_is_said_in_one_sentence():
     with pytest.raises(
-        ServiceError, match=r"stays open until a confirmatory outcome or refusal is recorded for: hiv\."
+        ServiceError, match=r"stays open until a confirmatory outcome or refusal is recorded for: HIV\."
     ) as refused:
         check_may_close(case(CaseKind.REACTIVE, items=HIV_REACTED), CaseOutcome.CONFIRMED_NEGATIVE)
 

@@ -96,7 +96,7 @@ def test_a_reactive_case_refuses_to_close_with_one_sentence_and_keeps_its_state(
     refused = browser.send(path, f"{path}/close", outcome="confirmed_negative")
 
     assert refused.status_code == 409
-    assert "stays open until a confirmatory outcome or refusal is recorded for: hiv." in words(refused)
+    assert "stays open until a confirmatory outcome or refusal is recorded for: HIV." in words(refused)
     assert f'action="{path}/close"' in browser.get(path).text
 
 
