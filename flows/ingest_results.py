@@ -75,15 +75,27 @@ class Ingest:
 
 
 def ingest_waiting_files(ingest: Ingest, *, limit: int) -> Tally:
-    """Takes up to `limit` files, ends waits that are over, and puts finished files away."""
+    """Takes up to `limit` files, ends waits that are over, and puts finished files away.
+
+    A file that can't be read through stops no other: it is tried again once its lease is over, and the
+    run fails at its end with the first such error.
+    """
     tally = Tally()
+    failures: list[Exception] = []
+    find_arrivals(ingest)
     while tally.files < limit:
-        find_arrivals(ingest)
         with ingest.begin() as session:
             file = lab_file.claim_file(session, labs=ingest.maps)
         if file is None:
-            break
-        read_file(ingest, file, tally)
+            if not find_arrivals(ingest):
+                break
+            continue
+        try:
+            read_file(ingest, file, tally)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other files go on
+            # Without the traceback, which may show values.
+            log.error("ingest-results: file %s: %s", file.ref, type(error).__name__)  # noqa: TRY400
+            failures.append(error)
         put_away(ingest)
     put_away(ingest)
     with ingest.begin() as session:
@@ -95,6 +107,8 @@ def ingest_waiting_files(ingest: Ingest, *, limit: int) -> Tally:
             services=ingest.services,
             cipher=ingest.cipher,
         )
+    if failures:
+        raise failures[0]
     return tally
 
 
@@ -194,15 +208,24 @@ def put_away(ingest: Ingest) -> int:
     for file in waiting:
         name = file.key.rsplit("/", 1)[-1]
         folder = f"{file.lab}/quarantine" if file.held else f"{file.lab}/processed/{file.finished_at:%Y/%m/%d}"
-        for ending in ("", *COMPANIONS):
-            try:
-                ingest.store.move(file.key + ending, f"{folder}/{file.ref[:12]}-{name}{ending}")
-            except ServiceError as error:
-                if error.code is not Code.NOT_FOUND:
-                    raise
+        place = f"{folder}/{file.ref[:12]}-{name}"
+        companions = [each for each in ingest.store.list(file.key) if each.key.removeprefix(file.key) in COMPANIONS]
+        _move(ingest, file.key, place, file.version_id)
+        # The lab may have sent another file under the same name meanwhile: what stands beside it is then its own.
+        if not any(each.key == file.key for each in ingest.store.list(file.key)):
+            for each in companions:
+                _move(ingest, each.key, place + each.key.removeprefix(file.key), each.version_id)
         with ingest.begin() as session:
             lab_file.note_moved(session, file.id)
     return len(waiting)
+
+
+def _move(ingest: Ingest, key: str, to: str, version_id: str) -> None:
+    try:
+        ingest.store.move(key, to, version_id)
+    except ServiceError as error:
+        if error.code is not Code.NOT_FOUND:
+            raise
 
 
 def ingest_of(product: Wiring) -> Ingest:

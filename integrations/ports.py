@@ -192,8 +192,8 @@ class FileStore(Protocol):
         """The object in pieces, for a file of any size."""
         ...
 
-    def move(self, key: str, to: str) -> None:
-        """Copies, then deletes; repeating it changes nothing."""
+    def move(self, key: str, to: str, version_id: str = "") -> None:
+        """Copies, then deletes; repeating it changes nothing. With a version, no other version is touched."""
         ...
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_plus
 
 from botocore.config import Config
@@ -64,15 +64,17 @@ class S3FileStore:
                 found = self._client.get_object(Bucket=self._bucket, Key=key)
             yield from found["Body"].iter_chunks(PIECE_BYTES)
 
-    def move(self, key: str, to: str) -> None:
-        """Copies, then deletes. Done already, it changes nothing."""
-        if self._head(key) is None:
+    def move(self, key: str, to: str, version_id: str = "") -> None:
+        """Copies, then deletes. Done already, it changes nothing. With a version, no other version is touched."""
+        if self._head(key, version_id) is None:
             if self._head(to) is None:
                 raise _not_found()
             return
+        of: dict[str, Any] = {"VersionId": version_id} if version_id else {}
         with self._clear_errors():
-            self._client.copy_object(Bucket=self._bucket, Key=to, CopySource={"Bucket": self._bucket, "Key": key})
-            self._client.delete_object(Bucket=self._bucket, Key=key)
+            source: Any = {"Bucket": self._bucket, "Key": key, **of}
+            self._client.copy_object(Bucket=self._bucket, Key=to, CopySource=source)
+            self._client.delete_object(Bucket=self._bucket, Key=key, **of)
 
     def check(self) -> None:
         """Raises ServiceError(BUCKET_MISSING | STORE_DOWN) unless the bucket is there and answers."""
@@ -83,10 +85,11 @@ class S3FileStore:
             # A HEAD has no body, so a missing bucket is a bare 404 like a missing object.
             raise self._bucket_missing() if error.code is Code.NOT_FOUND else error from error
 
-    def _head(self, key: str) -> StoredObject | None:
+    def _head(self, key: str, version_id: str = "") -> StoredObject | None:
+        of: dict[str, Any] = {"VersionId": version_id} if version_id else {}
         try:
             with self._clear_errors():
-                found = self._client.head_object(Bucket=self._bucket, Key=key)
+                found = self._client.head_object(Bucket=self._bucket, Key=key, **of)
         except ServiceError as error:
             if error.code is Code.NOT_FOUND:
                 return None

@@ -108,8 +108,8 @@ def note_content(
 ) -> int | None:
     """Stores what the bytes are. The id of the file that already holds these very bytes, or None when they are new."""
     on = cursor(session)
-    # Two readers with the same bytes: the lab's lock decides who is first, so that one of them is the duplicate.
-    on.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"lab file {file.lab} {content_sha256}",))
+    # Two readers with the same bytes or control id: the lab's lock decides who is first, so that the other one sees it.
+    on.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"lab file {file.lab}",))
     on.execute(
         "SELECT id FROM lab_file WHERE lab = %s AND content_sha256 = %s AND state <> 'duplicate' AND id <> %s",
         (file.lab, content_sha256, file.id),
@@ -122,19 +122,29 @@ def note_content(
         UPDATE lab_file SET content_sha256 = %s, control_id = %s, complete = %s, lab_map_version_id = %s
         WHERE id = %s
         """,
-        (content_sha256, control_id[:80], complete, lab_map_version_id, file.id),
+        (content_sha256, _as_label(control_id), complete, lab_map_version_id, file.id),
     )
     return None
 
 
 def has_control_id(session: Session, file: ClaimedFile, control_id: str) -> bool:
-    """Whether another file of this lab, with other bytes, carried this control id (lab-messages.md 2.6)."""
+    """Whether another file of this lab, with other bytes, was used under this control id (lab-messages.md 2.6).
+
+    A held file used nothing: the lab may send it again, whole, under the same control id.
+    """
     on = cursor(session)
     on.execute(
-        "SELECT EXISTS (SELECT FROM lab_file WHERE lab = %s AND control_id = %s AND id <> %s AND state <> 'duplicate')",
-        (file.lab, control_id[:80], file.id),
+        """
+        SELECT EXISTS (SELECT FROM lab_file WHERE lab = %s AND control_id = %s AND id <> %s
+                       AND state NOT IN ('duplicate', 'held'))
+        """,
+        (file.lab, _as_label(control_id), file.id),
     )
     return bool(on.fetchone()[0])  # type: ignore[index]
+
+
+def _as_label(control_id: str) -> str:
+    return "".join(filter(str.isprintable, control_id))[:80]
 
 
 def end_as_duplicate(session: Session, file: ClaimedFile, *, of: int, now: datetime, actor: str) -> None:
@@ -198,6 +208,7 @@ class FileToMove:
     ref: str
     lab: str
     key: str
+    version_id: str
     held: bool
     finished_at: datetime
 
@@ -207,7 +218,7 @@ def files_to_move(session: Session, *, limit: int) -> list[FileToMove]:
     on = cursor(session)
     on.execute(
         """
-        SELECT id, ref, lab, object_key, state = 'held', finished_at FROM lab_file
+        SELECT id, ref, lab, object_key, object_version, state = 'held', finished_at FROM lab_file
         WHERE NOT moved AND state IN ('done', 'held', 'duplicate') ORDER BY id LIMIT %s
         """,
         (limit,),

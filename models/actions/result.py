@@ -42,6 +42,10 @@ IDENTITY_DOUBTS: Final = frozenset(
 )
 """Reasons that may mean somebody else's sample: the kit's case goes to a clinician as an identity problem."""
 
+_LONGEST_ID: Final = 80
+_LONGEST_SUB_ID: Final = 40
+"""Characters of an accession, message id and sub-id that are stored: far more than any lab uses."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReadMessage:
@@ -140,26 +144,29 @@ class _Kit:
     heads: dict[Target, _Head] = field(default_factory=dict)
 
 
-SeriesKey = tuple[str, Test, Site, str]
-"""Accession, test, site, sub-id: a series within one lab."""
-
-
 @dataclass(slots=True)
 class _Chunk:
     """What a chunk will write."""
 
-    owner_of: dict[SeriesKey, int]
-    """Which kit each series already belongs to."""
+    owner_of: dict[str, int]
+    """Which kit each accession of this lab already belongs to."""
     version_ids: Iterator[int]
     series_ids: Iterator[int]
     versions: list[tuple[object, ...]] = field(default_factory=list)
     repeats: list[tuple[object, ...]] = field(default_factory=list)
-    quarantined: list[tuple[Quarantined, _Kit | None, LabRow | None]] = field(default_factory=list)
+    quarantined: dict[tuple[int, str], tuple[Quarantined, _Kit | None, LabRow | None]] = field(default_factory=dict)
     events: list[tuple[object, ...]] = field(default_factory=list)
     triggers: dict[int, str] = field(default_factory=dict)
     frozen: set[int] = field(default_factory=set)
     touched: dict[int, datetime | None] = field(default_factory=dict)
     """Kits that a matched row proves received, with the lab's own time of receipt."""
+
+    def keep(self, row: Quarantined, kit: _Kit | None, raw: LabRow | None) -> None:
+        """Quarantines a row once, however many results it holds: for the worst of them."""
+        place = (row.position, row.row_key)
+        known = self.quarantined.get(place)
+        if known is None or (row.may_be_non_negative and not known[0].may_be_non_negative):
+            self.quarantined[place] = (row, kit, raw)
 
 
 def store_chunk(session: Session, messages: Sequence[ReadMessage], desk: Desk) -> Stored:
@@ -171,7 +178,7 @@ def store_chunk(session: Session, messages: Sequence[ReadMessage], desk: Desk) -
     tally = ChunkTally(messages=len(messages), rows=sum(len(each.message.rows) for each in messages))
     fresh = _drop_known(session, messages, desk.file)
     tally.replayed = tally.rows - sum(len(each.message.rows) for each in fresh)
-    kits = _lock_kits(session, fresh)
+    kits = _lock_kits(session, fresh, desk.cipher)
     chunk = _Chunk(
         owner_of=_owners(session, fresh, lab=desk.file.lab),
         version_ids=iter(next_ids(session, "result_version", _count(fresh))),
@@ -185,7 +192,7 @@ def store_chunk(session: Session, messages: Sequence[ReadMessage], desk: Desk) -
                     tally.details += 1
                 case Quarantined():
                     kit = kits.get(reading.kit_code or "")
-                    chunk.quarantined.append((reading, kit, raw.get(reading.row_key)))
+                    chunk.keep(reading, kit, raw.get(reading.row_key))
                 case Finding():
                     tally.details += _take(reading, kits.get(reading.kit_code), raw.get(reading.row_key), chunk, desk)
     tally.stored, tally.repeated, tally.quarantined = len(chunk.versions), len(chunk.repeats), len(chunk.quarantined)
@@ -214,7 +221,8 @@ def move_position(
 
 
 def _drop_known(session: Session, messages: Sequence[ReadMessage], file: FileRef) -> list[ReadMessage]:
-    """The messages that were never taken before, each once."""
+    """The messages that were never taken before, each once. Keys in one order, so that two readers can't deadlock."""
+    keys = sorted({_message_key(each) for each in messages})
     on = cursor(session)
     on.execute(
         """
@@ -225,25 +233,29 @@ def _drop_known(session: Session, messages: Sequence[ReadMessage], file: FileRef
         (
             file.lab,
             file.id,
-            [each.message.content_sha256 for each in messages],
-            [each.message.message_id for each in messages],
+            [sha for sha, _ in keys],
+            [message_id for _, message_id in keys],
         ),
     )
     new = {(bytes(sha), message_id) for sha, message_id in on}
     fresh = []
     for each in messages:
-        key = (each.message.content_sha256, each.message.message_id)
+        key = _message_key(each)
         if key in new:
             new.discard(key)
             fresh.append(each)
     return fresh
 
 
+def _message_key(read: ReadMessage) -> tuple[bytes, str]:
+    return read.message.content_sha256, _as_label(read.message.message_id)
+
+
 def _count(messages: Iterable[ReadMessage]) -> int:
     return sum(isinstance(reading, Finding) for each in messages for reading in each.readings)
 
 
-def _lock_kits(session: Session, messages: Sequence[ReadMessage]) -> dict[str, _Kit]:
+def _lock_kits(session: Session, messages: Sequence[ReadMessage], cipher: Cipher) -> dict[str, _Kit]:
     """The kits that these messages name, by code; their rows locked in ascending id."""
     codes = {reading.kit_code for each in messages for reading in each.readings if not isinstance(reading, Detail)}
     on = cursor(session)
@@ -271,40 +283,63 @@ def _lock_kits(session: Session, messages: Sequence[ReadMessage]) -> dict[str, _
     for kit_id, born, family in on:
         kits[kit_id].born |= {bytes(born)}
         kits[kit_id].family |= {bytes(family)}
-    _read_heads(on, kits)
+    _read_heads(on, kits, cipher)
     return {kit.code: kit for kit in kits.values()}
 
 
-def _owners(session: Session, messages: Sequence[ReadMessage], *, lab: str) -> dict[SeriesKey, int]:
+def _owners(session: Session, messages: Sequence[ReadMessage], *, lab: str) -> dict[str, int]:
     """Which kit the accessions of these messages were reported for before: one accession is one person's."""
-    accessions = {r.accession for each in messages for r in each.readings if isinstance(r, Finding) and r.accession}
+    accessions = {_accession(r) for each in messages for r in each.readings if isinstance(r, Finding)}
     on = cursor(session)
     on.execute(
-        "SELECT accession, test, site, sub_id, kit_id FROM result_series WHERE lab = %s AND accession = ANY(%s)",
-        (lab, list(accessions)),
+        "SELECT accession, kit_id FROM result_series WHERE lab = %s AND accession = ANY(%s)", (lab, list(accessions))
     )
-    return {(accession, Test(test), Site(site), sub_id): kit_id for accession, test, site, sub_id, kit_id in on}
+    return dict(on.fetchall())
 
 
-def _read_heads(on: Any, kits: Mapping[int, _Kit]) -> None:
+def _is_storable(accession: str, sub_id: str) -> bool:
+    return (
+        len(accession) <= _LONGEST_ID
+        and len(sub_id) <= _LONGEST_SUB_ID
+        and accession.isprintable()
+        and sub_id.isprintable()
+    )
+
+
+def _as_label(text: str) -> str:
+    """A word of the lab's that names something and is compared with nothing, as the database can hold it."""
+    return "".join(filter(str.isprintable, text))[:_LONGEST_ID]
+
+
+def _accession(found: Finding) -> str:
+    """The lab's own number; where a lab has none, the kit's code stands in its place (ruling 16)."""
+    return found.accession or found.kit_code
+
+
+def _read_heads(on: Any, kits: Mapping[int, _Kit], cipher: Cipher) -> None:
     on.execute(
         """
-        SELECT id, kit_id, test, site, accession, sub_id, tube_code, current_version_id, outcome, status, lab_time,
-               note_review, corrected, collected_at
-        FROM result_series WHERE kit_id = ANY(%s) ORDER BY id
+        SELECT s.id, s.kit_id, s.test, s.site, s.accession, s.sub_id, s.tube_code, s.current_version_id, s.outcome,
+               s.status, s.lab_time, s.note_review, s.corrected, s.collected_at, v.comment,
+               concat_ws(':', f.ref, v.position, v.row_key)
+        FROM result_series s
+        LEFT JOIN result_version v ON s.note_review AND v.id = s.current_version_id
+        LEFT JOIN lab_file f ON f.id = v.file_id
+        WHERE s.kit_id = ANY(%s) ORDER BY s.id
         """,
         (list(kits),),
     )
     for row in on:
         series_id, kit_id, test, site, accession, sub_id, tube_code, version_id = row[:8]
-        outcome, status, lab_time, note_review, corrected, collected_at = row[8:]
+        outcome, status, lab_time, note_review, corrected, collected_at, sealed, place = row[8:]
+        comment = cipher.decrypt("result_version", "comment", place, sealed) if sealed else ""
         kits[kit_id].heads[(Test(test), Site(site))] = _Head(
             series_id,
             accession,
             sub_id,
             tube_code,
             version_id,
-            Word(Outcome(outcome), ReportStatus(status), lab_time, note_review),
+            Word(Outcome(outcome), ReportStatus(status), lab_time, note_review, comment),
             corrected,
             collected_at,
             is_new=False,
@@ -320,23 +355,24 @@ def _take(found: Finding, kit: _Kit | None, raw: LabRow | None, chunk: _Chunk, d
     if found.outcome is Outcome.NOT_REQUESTED and (kit is None or target not in kit.facts.requested):
         return True
     mismatch = _whose(found, kit, desk)
-    # A lab without accession numbers: the kit's own code stands in its place (ruling 16).
-    key = (found.accession or found.kit_code, found.test, found.site, found.sub_id)
-    if kit is not None and mismatch is None and chunk.owner_of.setdefault(key, kit.id) != kit.id:
-        mismatch = Mismatch(Quarantine.IDENTITY_CONFLICT, "This accession was already reported for another kit.")
+    if kit is not None and mismatch is None:
+        mismatch = _check_accession(found, kit, chunk)
     if mismatch is None and found.outcome is Outcome.NOT_REQUESTED:
         mismatch = Mismatch(Quarantine.NOT_REQUESTED, "This test was requested, and the row says it was not.")
     if kit is None or mismatch is not None:
         assert mismatch is not None  # no kit is always a mismatch
-        chunk.quarantined.append((_quarantined(found, mismatch), kit, raw))
+        chunk.keep(_quarantined(found, mismatch), kit, raw)
         return False
     chunk.touched.setdefault(kit.id, found.received_at)
     head = kit.heads.get(target)
-    word = Word(found.outcome, found.status, found.lab_time, found.note_review, found.order_corrected)
+    comment_to_read = found.comment.encode(errors="replace").decode() if found.note_review else ""
+    word = Word(
+        found.outcome, found.status, found.lab_time, found.note_review, comment_to_read, found.order_corrected
+    )
     change = compare(word, head.word if head else None)
     if change is Change.CONFLICT:
         mismatch = Mismatch(Quarantine.CONFLICTING_VALUES, "Two different final values that no time orders.")
-        chunk.quarantined.append((_quarantined(found, mismatch), kit, raw))
+        chunk.keep(_quarantined(found, mismatch), kit, raw)
         return False
     if change is Change.REPEAT:
         assert head is not None  # only a current version can be repeated
@@ -346,8 +382,8 @@ def _take(found: Finding, kit: _Kit | None, raw: LabRow | None, chunk: _Chunk, d
     previous_id = head.version_id if head else None
     if head is None:
         head = kit.heads[target] = _Head(
-            next(chunk.series_ids), key[0], found.sub_id, found.tube_code or "", version_id, word,
-            found.status in _SAYS_IT_CHANGED, found.collected_at, is_new=True,
+            next(chunk.series_ids), _accession(found), found.sub_id, found.tube_code or "", version_id, word,
+            found.status in _SAYS_IT_CHANGED or found.order_corrected, found.collected_at, is_new=True,
         )  # fmt: skip
     elif change in _BECOMES_CURRENT:
         head.version_id, head.word, head.collected_at = version_id, word, found.collected_at or head.collected_at
@@ -356,7 +392,7 @@ def _take(found: Finding, kit: _Kit | None, raw: LabRow | None, chunk: _Chunk, d
     comment = None
     if found.note_review:
         place = f"{desk.file.ref}:{found.position}:{found.row_key}"
-        comment = desk.cipher.encrypt("result_version", "comment", place, found.comment)
+        comment = desk.cipher.encrypt("result_version", "comment", place, word.comment)
     chunk.versions.append(
         (
             version_id, head.series_id, kit.id, kit.service_id, found.test.value, found.site.value, desk.file.id,
@@ -403,6 +439,16 @@ def _whose(found: Finding, kit: _Kit | None, desk: Desk) -> Mismatch | None:
     return mismatch
 
 
+def _check_accession(found: Finding, kit: _Kit, chunk: _Chunk) -> Mismatch | None:
+    """One accession is one kit's: the first that it was reported for."""
+    accession = _accession(found)
+    if not _is_storable(accession, found.sub_id):
+        return Mismatch(Quarantine.MALFORMED, "The accession or sub-id is too long, or holds characters of no id.")
+    if chunk.owner_of.setdefault(accession, kit.id) != kit.id:
+        return Mismatch(Quarantine.IDENTITY_CONFLICT, "This accession was already reported for another kit.")
+    return None
+
+
 def _reported(found: Finding, *, born: bool, family: bool) -> Reported:
     return Reported(
         tube_code=found.tube_code,
@@ -419,7 +465,7 @@ def _reported(found: Finding, *, born: bool, family: bool) -> Reported:
 
 def _is_second_accession(found: Finding, head: _Head | None, lab_map: LabMap) -> bool:
     """Whether this is the same test of the same tube under an accession that nothing links to the first (ruling 7)."""
-    if head is None or head.accession == (found.accession or found.kit_code) or found.parent_ref:
+    if head is None or head.accession == _accession(found) or found.parent_ref:
         return False
     return not any(
         (suffix and found.accession == head.accession + suffix)
@@ -503,7 +549,7 @@ def _write(session: Session, chunk: _Chunk, kits: Mapping[str, _Kit], desk: Desk
         _QUARANTINED,
         [
             _quarantined_values(row, kit, raw, number, chunk, desk)
-            for number, (row, kit, raw) in enumerate(chunk.quarantined)
+            for number, (row, kit, raw) in enumerate(chunk.quarantined.values())
         ],
     )
     copy(session, "kit_event", ("kit_id", "service_id", "kind", "detail", "actor", "occurred_at"), chunk.events)
@@ -520,10 +566,10 @@ def _quarantined_values(
     if kit is not None:
         # A row that names this kit stops it from being told anything, whatever was decided before.
         chunk.triggers[kit.id] = f"quarantine:{desk.file.id}:{row.position}:{number}"
-    text = json.dumps(raw._asdict() if raw else {}, default=str, ensure_ascii=False)
+    text = json.dumps(raw._asdict() if raw else {}, default=str)
     return (
         ref, desk.file.id, desk.file.lab, row.position, row.row_key, row.reason.value, row.detail[:400],
-        row.accession[:80], kit.id if kit else None, kit.service_id if kit else "",
+        _as_label(row.accession), kit.id if kit else None, kit.service_id if kit else "",
         row.test.value if row.test else None, row.site.value if row.site else None, row.may_be_non_negative,
         desk.cipher.encrypt("quarantined_row", "raw", ref, text), role, due, "",
     )  # fmt: skip
@@ -551,7 +597,7 @@ def _kind_of_row(row: Quarantined) -> CaseKind:
 def _open_row_cases(session: Session, chunk: _Chunk, desk: Desk) -> None:
     """Every quarantined row has a case: its kit's, or one of the lab for rows alike that name no kit of ours."""
     cases: dict[str, dict[str, OwedCase]] = defaultdict(dict)
-    for row, kit, _ in chunk.quarantined:
+    for row, kit, _ in chunk.quarantined.values():
         if kit is not None:
             owed = OwedCase(
                 key=result_case_key(kit.id),

@@ -39,6 +39,8 @@ class Word:
     status: ReportStatus
     lab_time: datetime | None
     note_review: bool = False
+    comment: str = ""
+    """What a person must read about it, where `note_review` says so."""
     order_corrected: bool = False
     """The order around it was re-issued as corrected: a difference then counts as a correction."""
 
@@ -85,7 +87,8 @@ def _same_outcome(new: Word, current: Word) -> Change:
     if new.status in _CHANGES_THE_RECORD and current.status is not new.status:
         # The lab says it corrected something, and the outcome is the same: a person reads what changed.
         return Change.CORRECTION
-    if new.note_review and not current.note_review:
+    if new.note_review and (not current.note_review or new.comment != current.comment):
+        # A comment that nobody has read yet.
         return Change.PROGRESS
     return Change.REPEAT
 

@@ -101,6 +101,18 @@ def test_moving_twice_changes_nothing_the_second_time(store):
     assert list(store.list("northlab/incoming/")) == []
 
 
+def test_moving_a_version_leaves_the_newer_file_of_the_same_name_where_it_is(store):
+    older = store.put(LANDED, b"older", "text/plain")
+    newer = store.put(LANDED, b"newer", "text/plain")
+
+    store.move(LANDED, "northlab/done/1", older)
+    store.move(LANDED, "northlab/done/1", older)
+
+    assert store.read("northlab/done/1") == b"older"
+    assert [(each.key, each.version_id) for each in store.list(LANDED)] == [(LANDED, newer)]
+    assert store.read(LANDED, newer) == b"newer"
+
+
 @pytest.mark.parametrize("call", [lambda s: s.read("gone"), lambda s: s.move("gone", "there")], ids=["read", "move"])
 def test_a_file_that_is_gone_is_said_to_be(store, call):
     with pytest.raises(ServiceError) as refused:

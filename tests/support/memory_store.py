@@ -7,29 +7,31 @@ from models.rules.errors import Code, ServiceError
 
 
 class MemoryStore:
-    """Objects by key; every put is a new version."""
+    """Objects by key, each with its versions by number; every put is a new version."""
 
     def __init__(self) -> None:
-        self.objects: dict[str, list[bytes]] = {}
+        self.objects: dict[str, dict[str, bytes]] = {}
+        self._puts = 0
 
     def put(self, key: str, body: bytes, content_type: str = "application/octet-stream") -> str:
         """Stores one object and returns its version id."""
-        self.objects.setdefault(key, []).append(body)
-        return str(len(self.objects[key]))
+        self._puts += 1
+        self.objects.setdefault(key, {})[str(self._puts)] = body
+        return str(self._puts)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Every object under a prefix, in key order."""
         for key in sorted(self.objects):
             if key.startswith(prefix):
-                versions = self.objects[key]
-                yield StoredObject(key, str(len(versions)), len(versions[-1]))
+                version_id, body = list(self.objects[key].items())[-1]
+                yield StoredObject(key, version_id, len(body))
 
     def read(self, key: str, version_id: str = "") -> bytes:
         """The whole object."""
         try:
             versions = self.objects[key]
-            return versions[int(version_id) - 1] if version_id else versions[-1]
-        except (KeyError, IndexError):
+            return versions[version_id or list(versions)[-1]]
+        except KeyError:
             raise ServiceError(Code.NOT_FOUND, "There is no such object.") from None
 
     def stream(self, key: str, version_id: str = "") -> Iterator[bytes]:
@@ -38,9 +40,12 @@ class MemoryStore:
         for start in range(0, len(body), 512):
             yield body[start : start + 512]
 
-    def move(self, key: str, to: str) -> None:
+    def move(self, key: str, to: str, version_id: str = "") -> None:
         """Copies, then deletes; repeating it changes nothing."""
-        if key not in self.objects and to in self.objects:
+        versions = self.objects.get(key, {})
+        if version_id not in versions and (version_id or not versions) and to in self.objects:
             return
-        self.put(to, self.read(key))
-        del self.objects[key]
+        self.put(to, self.read(key, version_id))
+        self.objects[key] = {each: body for each, body in versions.items() if version_id and each != version_id}
+        if not self.objects[key]:
+            del self.objects[key]
