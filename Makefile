@@ -20,7 +20,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) >/dev/null || \
 	  { rm -rf $(VENV); echo "This Python can't make virtual environments: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }
 	@echo "Setting up; the first time takes a minute or two."
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 

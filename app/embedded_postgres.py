@@ -113,14 +113,15 @@ def stop(state_dir: Path, *, binaries: Path | None = None) -> None:
 
 def _place_for(state_dir: Path) -> _Place:
     state = state_dir.resolve()
-    state.mkdir(mode=0o711, parents=True, exist_ok=True)
+    if not state.exists():
+        _passable_folder(state)
     home, uid, gid = state / "postgres", None, None
     if os.geteuid() == 0:
         user = _server_user()
         uid, gid = user.pw_uid, user.pw_gid
         if not _open_to_all(state):
             home = _root_place() / _short_hash(str(state))
-    home.mkdir(mode=0o711, exist_ok=True)
+    _passable_folder(home)
     socket = home / "run"
     if len(os.fsencode(socket / ".s.PGSQL.5432.lock")) > LONGEST_SOCKET_PATH:
         socket = Path(tempfile.gettempdir()) / f"kitpost-{os.geteuid()}-{_short_hash(str(home))}"
@@ -146,9 +147,14 @@ def _open_to_all(path: Path) -> bool:
 
 
 def _root_place() -> Path:
-    ROOT_PLACE.mkdir(mode=0o755, parents=True, exist_ok=True)
-    ROOT_PLACE.chmod(0o755)  # whatever the umask said: the server's user must get through
+    _passable_folder(ROOT_PLACE)
     return ROOT_PLACE
+
+
+def _passable_folder(folder: Path) -> None:
+    """Lets the server's user through, whatever the umask says, and shows nobody what is inside."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o711)
 
 
 def _short_hash(text: str) -> str:

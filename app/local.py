@@ -83,7 +83,9 @@ class LocalServices:
         """The KITPOST_* variables that lead the product to these services; also in the settings file."""
 
     def __enter__(self) -> Self:
-        self._state.mkdir(mode=0o711, parents=True, exist_ok=True)
+        if not self._state.exists():
+            self._state.mkdir(parents=True)
+            self._state.chmod(0o711)  # PostgreSQL's user must get through; what is inside is closed by itself
         (self._state / "logs").mkdir(mode=0o700, exist_ok=True)
         self._lock = _locked_alone(self._state / "up.lock")
         try:
