@@ -15,8 +15,9 @@ from typing import Final
 from prefect import flow
 
 from app.database import Begin
+from app.lab_arrivals import COMPANIONS, find_arrivals
+from app.prefect.events import TEXT_OWED, tell
 from app.wiring import Clock, Wiring, connect, lab_files
-from flows.events import TEXT_OWED, tell
 from flows.guard import guarded
 from integrations.ports import FileStore
 from models.actions import lab_file, release
@@ -33,9 +34,6 @@ ACTOR: Final = "flow:ingest_results"
 log: Final = logging.getLogger("kitpost")
 MESSAGES_A_CHUNK: Final = 500
 """One transaction each: large enough for set-based work, small enough to hold few kits locked."""
-
-COMPANIONS: Final = (".ctl", ".done")
-"""Files that stand beside a file and say that it is whole."""
 
 
 @dataclass(slots=True)
@@ -82,12 +80,12 @@ def ingest_waiting_files(ingest: Ingest, *, limit: int) -> Tally:
     """
     tally = Tally()
     failures: list[Exception] = []
-    find_arrivals(ingest)
+    _sweep(ingest)
     while tally.files < limit:
         with ingest.begin() as session:
             file = lab_file.claim_file(session, labs=ingest.maps)
         if file is None:
-            if not find_arrivals(ingest):
+            if not _sweep(ingest):
                 break
             continue
         try:
@@ -112,24 +110,8 @@ def ingest_waiting_files(ingest: Ingest, *, limit: int) -> Tally:
     return tally
 
 
-def find_arrivals(ingest: Ingest) -> int:
-    """The sweep: notes every whole file in every lab's incoming folder, whether or not an event told of it."""
-    found = []
-    for lab, lab_map in ingest.maps.items():
-        listed = {each.key: each for each in ingest.store.list(f"{lab}/incoming/")}
-        for key, each in listed.items():
-            if key.endswith(COMPANIONS):
-                continue
-            if _waits_for_companion(lab_map, key) and not any(key + end in listed for end in COMPANIONS):
-                continue
-            found.append(lab_file.Arrival(lab, key, each.version_id, each.size_bytes))
-    with ingest.begin() as session:
-        return lab_file.take_arrivals(session, found, now=ingest.clock())
-
-
-def _waits_for_companion(lab_map: LabMap, key: str) -> bool:
-    """A lab that sends a control file or a marker writes it last: without it the file may be half there."""
-    return key.endswith(".csv") and lab_map.csv is not None and lab_map.csv.control_file
+def _sweep(ingest: Ingest) -> int:
+    return find_arrivals(ingest.begin, ingest.store, ingest.maps, now=ingest.clock())
 
 
 def read_file(ingest: Ingest, file: lab_file.ClaimedFile, tally: Tally) -> None:

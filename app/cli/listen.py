@@ -10,17 +10,19 @@ def listen() -> None:
     """
     import contextlib
 
+    from app.lab_arrivals import find_arrivals
+    from app.prefect.events import LAB_FILE_LANDED, tell
     from app.wiring import connect
-    from flows.events import LAB_FILE_LANDED, tell
-    from flows.ingest_results import find_arrivals, ingest_of
 
     product = connect()
-    arrivals, ingest = product.arrivals, ingest_of(product)
+    arrivals = product.arrivals
     typer.echo("Listening for lab files. Ctrl-C ends it.")
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             heard = arrivals.receive(20)
-            if any("/incoming/" in key for _, key in heard) and find_arrivals(ingest):
+            if any("/incoming/" in key for _, key in heard) and find_arrivals(
+                product.begin, product.store, product.lab_maps, now=product.clock()
+            ):
                 tell(LAB_FILE_LANDED)
             for receipt, _ in heard:
                 arrivals.done(receipt)

@@ -10,6 +10,7 @@ import typer
 def up(
     seed: Annotated[int, typer.Option(help="What the SMS provider's mischief is drawn from.")] = 1,
     faults: Annotated[float, typer.Option(min=0, max=1, help="Share of its answers that go wrong.")] = 0.2,
+    any_ports: Annotated[bool, typer.Option(help="Take ports that are free instead of the usual ones.")] = False,
 ) -> None:
     """Run every service on this machine, on loopback, and stay until Ctrl-C.
 
@@ -29,7 +30,7 @@ def up(
             place.state_dir,
             place.settings_file,
             pg_bin=place.pg_bin,
-            choices=Choices(api_keys=channels, seed=seed, faults=faults),
+            choices=Choices(api_keys=channels, seed=seed, faults=faults, usual_ports=not any_ports),
         ) as services:
             for what, where in services.addresses.items():
                 typer.echo(f"{what:<10}{where}")

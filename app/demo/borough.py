@@ -9,7 +9,7 @@ import io
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 GIVEN: Final = (
@@ -78,9 +78,9 @@ class Resident:
         return f"{self.order['given_name']} {self.order['family_name']}"
 
     @property
-    def born_on(self) -> date:
-        """Their date of birth."""
-        return date.fromisoformat(self.order["date_of_birth"])
+    def person(self) -> tuple[str, str]:
+        """Name and date of birth, as they stand on the request form; the date may be an impossible one."""
+        return self.name, self.order["date_of_birth"]
 
 
 FILE_EVERY: Final = 7

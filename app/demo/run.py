@@ -116,7 +116,8 @@ def run(world: World, *, count: int, seed: int, began: float) -> bool:
     with demo.stage(f"{count} orders: web and spreadsheet, some twice, some unreadable"):
         _order(demo)
     with demo.stage("orders decided, kit packs drawn, every barcode read back"):
-        world.run("take-orders", "pack-kits")
+        world.run("take-orders")
+        world.run("pack-kits")
         _read_packs(demo)
     with demo.stage("order texts"):
         world.run("notify-residents")
@@ -174,16 +175,16 @@ def _read_packs(demo: Demo) -> None:
         (OUT / "packs" / key.removeprefix("batches/").replace("/", "-")).write_bytes(body)
         if key.endswith(".pdf"):
             demo.forms += laboratory.read_packs(body)
-    packed = {(form.name, form.born_on) for form in demo.forms}
+    packed = {(form.name, form.born_on.isoformat()) for form in demo.forms}
     for resident in demo.residents:
         if resident.by_file and resident.expected != "unreadable":
             # The spreadsheet's answers are not sent back: what came out of it is what was packed.
-            accepted = (resident.name, resident.born_on) in packed
+            accepted = resident.person in packed
             resident.answer = {"outcome": "accepted" if accepted else resident.expected}
 
 
 def _resident_of(demo: Demo, form: Form) -> Resident:
-    return next(r for r in demo.residents if (r.name, r.born_on) == (form.name, form.born_on))
+    return next(r for r in demo.residents if r.person == (form.name, form.born_on.isoformat()))
 
 
 def _scan(demo: Demo) -> None:
@@ -198,7 +199,7 @@ def _scan(demo: Demo) -> None:
         resident = _resident_of(demo, form)
         if resident.returns:
             demo.truths[form.kit.replace("-", "")] = judge.KitTruth(resident, [])
-    printed = demo.world.kitpost("scan", typed="\n".join([*typed, ""]), may_fail=True)
+    printed = demo.world.kitpost("scan", "--packer", "demo-packer", typed="\n".join([*typed, ""]), may_fail=True)
     (OUT / "packing-bench.txt").write_text(printed, encoding="utf-8")
 
 

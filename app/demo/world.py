@@ -26,7 +26,7 @@ class World(AbstractContextManager["World"]):
 
     def __init__(self, folder: Path, *, seed: int, faults: float) -> None:
         self.folder = folder
-        self._options = ("--seed", str(seed), "--faults", str(faults))
+        self._options = ("--seed", str(seed), "--faults", str(faults), "--any-ports")
         self._up: subprocess.Popen[str] | None = None
         self._inherited = {k: v for k, v in os.environ.items() if not k.startswith("KITPOST_")}  # noqa: TID251 - to pass on
         self.settings: dict[str, str] = {}

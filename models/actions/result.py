@@ -366,9 +366,7 @@ def _take(found: Finding, kit: _Kit | None, raw: LabRow | None, chunk: _Chunk, d
     chunk.touched.setdefault(kit.id, found.received_at)
     head = kit.heads.get(target)
     comment_to_read = found.comment.encode(errors="replace").decode() if found.note_review else ""
-    word = Word(
-        found.outcome, found.status, found.lab_time, found.note_review, comment_to_read, found.order_corrected
-    )
+    word = Word(found.outcome, found.status, found.lab_time, found.note_review, comment_to_read, found.order_corrected)
     change = compare(word, head.word if head else None)
     if change is Change.CONFLICT:
         mismatch = Mismatch(Quarantine.CONFLICTING_VALUES, "Two different final values that no time orders.")
