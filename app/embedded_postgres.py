@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -109,6 +109,8 @@ def stop(state_dir: Path, *, binaries: Path | None = None) -> None:
     found = _runnable_binaries(binaries, place)
     with _locked(place):
         _run(place, found / "pg_ctl", "-D", place.data, "-m", "fast", "-w", "-t", "60", "stop")
+        with suppress(OSError):
+            place.socket.rmdir()  # it may lie outside the state folder
 
 
 def _place_for(state_dir: Path) -> _Place:
