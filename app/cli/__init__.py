@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli import clock, deploy, kit, lab, listen, migrate, orders, reconcile, report, scan, texts, up
+from app.cli import clock, deploy, kit, lab, listen, migrate, orders, reconcile, report, scan, states, texts, up
 from models.rules.errors import ServiceError
 
 cli = typer.Typer(
@@ -20,6 +20,7 @@ cli.command()(listen.listen)
 cli.command()(reconcile.reconcile)
 cli.command()(report.report)
 cli.command()(scan.scan)
+cli.command()(states.states)
 cli.add_typer(clock.app, name="clock")
 cli.add_typer(kit.app, name="kit")
 cli.add_typer(lab.app, name="lab")
