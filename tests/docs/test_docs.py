@@ -1,0 +1,143 @@
+"""The documents: what they point at is there, and what is written by a command is as the command writes it."""
+
+import re
+import tomllib
+from importlib.metadata import metadata
+from pathlib import Path
+
+import pytest
+import typer
+
+from app.cli import cli
+from app.cli.states import MEANING, states_page
+from models.rules.kit import KitState
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "DEVELOPING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+TOP = r"(?:app|docs|flows|integrations|models|templates|tests|\.ci)/"
+FILE = re.compile(rf"`({TOP}[\w./-]*|(?:Makefile|prefect\.yaml|pyproject\.toml|requirements\.lock))`")
+"""A path in code quotes that starts at the root of the repository. Patterns (<, *, NAME) are no paths."""
+
+on_every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+
+
+def slugs(page):
+    """What the page's headings can be linked as."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@on_every_page
+def test_every_link_inside_the_repository_leads_somewhere(page):
+    broken = []
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        path, _, heading = target.partition("#")
+        led = (page.parent / path).resolve() if path else page
+        if not led.exists() or (heading and heading not in slugs(led)):
+            broken.append(target)
+
+    assert broken == []
+
+
+@on_every_page
+def test_every_file_that_a_page_names_exists(page):
+    named = {path for path in FILE.findall(page.read_text(encoding="utf-8")) if not re.search("NAME|XX", path)}
+
+    assert {path for path in named if not (ROOT / path).exists()} == set()
+
+
+@on_every_page
+def test_every_make_target_that_a_page_names_exists(page):
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    text = page.read_text(encoding="utf-8")
+    named = set(re.findall(r"(?:`|^ {4})make ([a-z]+)\b", text, re.MULTILINE))
+
+    assert named <= targets
+
+
+@on_every_page
+def test_every_kitpost_command_that_a_page_names_exists(page):
+    root = typer.main.get_command(cli)
+    commands = set(root.commands) | {
+        f"{name} {sub}" for name, group in root.commands.items() for sub in getattr(group, "commands", {})
+    }
+    named = re.findall(
+        r"(?:`|^ {4})(?:\S*/)?kitpost ([a-z]+)(?: ([a-z]+))?", page.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    named = {f"{one} {two}" if two and getattr(root.commands.get(one), "commands", None) else one for one, two in named}
+
+    assert named <= commands
+
+
+def test_the_readme_leads_to_every_page_of_the_docs_in_one_step():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    pages = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} | {
+        "docs/decisions/README.md",
+        "DEVELOPING.md",
+    }
+
+    assert {page for page in pages if f"({page})" not in readme} == set()
+
+
+def test_every_decision_has_a_row_in_the_list_of_decisions():
+    folder = ROOT / "docs" / "decisions"
+    listed = (folder / "README.md").read_text(encoding="utf-8")
+
+    assert {
+        path.name for path in folder.glob("*.md") if path.name != "README.md" and f"({path.name})" not in listed
+    } == set()
+
+
+def test_every_decision_says_why_what_and_how_it_is_checked():
+    for path in (ROOT / "docs" / "decisions").glob("*.md"):
+        if path.name != "README.md":
+            text = path.read_text(encoding="utf-8")
+            assert all(word in text for word in ("**Context.**", "**Decision.** *", "**Checked by**")), path.name
+
+
+def test_the_page_of_states_is_what_the_command_draws(request):
+    page = ROOT / "docs" / "states.md"
+    if request.config.getoption("--golden"):
+        page.write_text(states_page(), encoding="utf-8")
+
+    assert page.read_text(encoding="utf-8") == states_page()
+
+
+def test_every_state_has_a_meaning_in_words():
+    assert set(MEANING) == set(KitState)
+
+
+def test_the_libraries_in_sources_are_the_ones_installed_with_their_licences(request):
+    page = ROOT / "docs" / "sources.md"
+    begin, end = "<!-- libraries: written by make golden -->\n", "<!-- /libraries -->"
+    before, rest = page.read_text(encoding="utf-8").split(begin)
+    listed, after = rest.split(end)
+    if request.config.getoption("--golden"):
+        page.write_text(before + begin + libraries() + end + after, encoding="utf-8")
+        return
+
+    assert listed == libraries()
+
+
+def libraries():
+    """A table of what pyproject.toml asks for: name, installed version, licence, and what it is for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    groups = {"": project["dependencies"], **project["optional-dependencies"]}
+    lines = ["| library | version | licence | extra |", "|---|---|---|---|"]
+    for extra, requirements in groups.items():
+        for requirement in requirements:
+            name = re.match(r"[\w-]+", requirement).group()
+            if name != project["name"]:
+                stated = metadata(name)
+                lines.append(f"| `{name}` | {stated['Version']} | {licence(stated)} | {extra} |")
+    return "\n".join(lines) + "\n"
+
+
+def licence(stated):
+    """The licence as the package's metadata puts it: an expression, else its classifiers, else free words."""
+    classifiers = [each.rpartition(" :: ")[2] for each in stated.get_all("Classifier") or [] if "License ::" in each]
+    return stated.get("License-Expression") or ", ".join(classifiers) or (stated.get("License") or "").split("\n")[0]
