@@ -449,7 +449,7 @@ class _Reader:
             position=entry.position,
             row_key=str(entry.position)
             if resource.get("resourceType") != "Observation" or not self._is_inner(entry)
-            else f"{entry.position}#{_text(resource.get('id'))}",
+            else f"{entry.position}#{ascii(_text(resource.get('id')))[1:-1][:64]}",
             test_codes=_concept(resource.get("code")),
             row_status_raw=_text(resource.get("status")),
             tested_raw=issued or told,

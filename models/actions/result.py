@@ -154,7 +154,9 @@ class _Chunk:
     series_ids: Iterator[int]
     versions: list[tuple[object, ...]] = field(default_factory=list)
     repeats: list[tuple[object, ...]] = field(default_factory=list)
-    quarantined: dict[tuple[int, str], tuple[Quarantined, _Kit | None, LabRow | None]] = field(default_factory=dict)
+    quarantined: dict[tuple[int, str, int | None], tuple[Quarantined, _Kit | None, LabRow | None]] = field(
+        default_factory=dict
+    )
     events: list[tuple[object, ...]] = field(default_factory=list)
     triggers: dict[int, str] = field(default_factory=dict)
     frozen: set[int] = field(default_factory=set)
@@ -162,8 +164,8 @@ class _Chunk:
     """Kits that a matched row proves received, with the lab's own time of receipt."""
 
     def keep(self, row: Quarantined, kit: _Kit | None, raw: LabRow | None) -> None:
-        """Quarantines a row once, however many results it holds: for the worst of them."""
-        place = (row.position, row.row_key)
+        """Quarantines a row once for a kit, however many results it holds: for the worst of them."""
+        place = (row.position, row.row_key, kit.id if kit else None)
         known = self.quarantined.get(place)
         if known is None or (row.may_be_non_negative and not known[0].may_be_non_negative):
             self.quarantined[place] = (row, kit, raw)
@@ -191,11 +193,13 @@ def store_chunk(session: Session, messages: Sequence[ReadMessage], desk: Desk) -
                 case Detail():
                     tally.details += 1
                 case Quarantined():
-                    kit = kits.get(reading.kit_code or "")
-                    chunk.keep(reading, kit, raw.get(reading.row_key))
+                    named: list[_Kit | None] = [kits[code] for code in _kits_named(reading) if code in kits]
+                    for kit in named or [None]:
+                        chunk.keep(reading, kit, raw.get(reading.row_key))
                 case Finding():
                     tally.details += _take(reading, kits.get(reading.kit_code), raw.get(reading.row_key), chunk, desk)
-    tally.stored, tally.repeated, tally.quarantined = len(chunk.versions), len(chunk.repeats), len(chunk.quarantined)
+    tally.stored, tally.repeated = len(chunk.versions), len(chunk.repeats)
+    tally.quarantined = len({place[:2] for place in chunk.quarantined})
     _write(session, chunk, kits, desk)
     _receive(session, chunk, kits, desk)
     _open_row_cases(session, chunk, desk)
@@ -255,16 +259,27 @@ def _count(messages: Iterable[ReadMessage]) -> int:
     return sum(isinstance(reading, Finding) for each in messages for reading in each.readings)
 
 
+def _kits_named(reading: Reading) -> tuple[str, ...]:
+    """Every kit that a row names: each is stopped where the row can't be used."""
+    match reading:
+        case Detail():
+            return ()
+        case Finding():
+            return (reading.kit_code,)
+        case Quarantined():
+            return reading.kits_named or ((reading.kit_code,) if reading.kit_code else ())
+
+
 def _lock_kits(session: Session, messages: Sequence[ReadMessage], cipher: Cipher) -> dict[str, _Kit]:
     """The kits that these messages name, by code; their rows locked in ascending id."""
-    codes = {reading.kit_code for each in messages for reading in each.readings if not isinstance(reading, Detail)}
+    codes = {code for each in messages for reading in each.readings for code in _kits_named(reading)}
     on = cursor(session)
     on.execute(
         """
         SELECT id, code, service_id, order_id, contact_id, state, lab, dispatched_at, received_at
         FROM kit WHERE code = ANY(%s) ORDER BY id FOR UPDATE
         """,
-        ([code for code in codes if code],),
+        (list(codes),),
     )
     kits: dict[int, _Kit] = {}
     tubes: dict[int, dict[str, Tube]] = defaultdict(dict)
@@ -289,10 +304,11 @@ def _lock_kits(session: Session, messages: Sequence[ReadMessage], cipher: Cipher
 
 def _owners(session: Session, messages: Sequence[ReadMessage], *, lab: str) -> dict[str, int]:
     """Which kit the accessions of these messages were reported for before: one accession is one person's."""
-    accessions = {_accession(r) for each in messages for r in each.readings if isinstance(r, Finding)}
+    named = {_accession(r) for each in messages for r in each.readings if isinstance(r, Finding)}
     on = cursor(session)
     on.execute(
-        "SELECT accession, kit_id FROM result_series WHERE lab = %s AND accession = ANY(%s)", (lab, list(accessions))
+        "SELECT accession, kit_id FROM result_series WHERE lab = %s AND accession = ANY(%s)",
+        (lab, list(filter(str.isprintable, named))),
     )
     return dict(on.fetchall())
 

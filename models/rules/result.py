@@ -75,6 +75,8 @@ class Quarantined(NamedTuple):
     reason: Quarantine
     detail: str
     may_be_non_negative: bool
+    kits_named: tuple[str, ...] = ()
+    """Every kit whose code or tube the row names: more than one where it contradicts itself, and each is stopped."""
 
 
 class Detail(NamedTuple):
@@ -108,6 +110,8 @@ class _Identity(NamedTuple):
     dob: date | None
     family_name: str | None
     fault: Fault | None
+    named: tuple[str, ...] = ()
+    """Every kit that the row names, by its code or by a tube."""
 
 
 @lru_cache(maxsize=16_384)
@@ -146,7 +150,7 @@ def _identity(lab: LabMap, row: LabRow, person: _Person) -> _Identity:
     everything = kits | kits_of_tubes
     kit = next(iter(everything)) if len(everything) == 1 else None
     tube = next(iter(tubes)) if len(tubes) == 1 else None
-    return _Identity(kit, tube, person.dob, person.family_name, fault)
+    return _Identity(kit, tube, person.dob, person.family_name, fault, tuple(sorted(everything)))
 
 
 def _disagreement(lab: LabMap, row: LabRow, kits: set[str], tubes: set[str]) -> Fault | None:
@@ -428,6 +432,7 @@ def _quarantine(
         fault.reason,
         fault.detail,
         meaning.is_risky,
+        identity.named,
     )
 
 

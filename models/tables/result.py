@@ -168,7 +168,8 @@ class QuarantinedRow(SQLModel, table=True):
 
     __tablename__ = "quarantined_row"
     __table_args__ = (
-        sa.UniqueConstraint("file_id", "position", "row_key"),
+        # A row that names two kits waits once for each.
+        sa.UniqueConstraint("file_id", "position", "row_key", "kit_id", postgresql_nulls_not_distinct=True),
         sa.CheckConstraint("(resolved_at IS NULL) = (resolution = '')", name="resolved_with_a_word"),
         sa.Index("ix_quarantined_row_open", "lab", "reason", postgresql_where=sa.text("resolved_at IS NULL")),
         sa.Index("ix_quarantined_row_kit", "kit_id", postgresql_where=sa.text("kit_id IS NOT NULL")),

@@ -1,18 +1,22 @@
 """The whole ingest over a fresh database and a store in memory, with the shipped council and lab maps."""
 
+import secrets
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from sqlalchemy import text
 
 from app.database import Begin
 from app.service import as_document, load_services
 from app.service.labs import load_lab_maps
-from flows.ingest_results import Ingest
+from flows.ingest_results import Ingest, Tally, ingest_waiting_files
 from models.actions.service import keep_service_version
 from models.rules.lab import LabMap
 from models.rules.service import Service, ServiceInForce, Services
 from tests.support import build
+from tests.support.lab_files import control_file
 from tests.support.memory_store import MemoryStore
 
 SAMPLES: Final = Path(__file__).parents[1] / "golden" / "lab"
@@ -58,3 +62,62 @@ def drop(store: MemoryStore, name: str, *, lab: str = "NORTHLAB", as_name: str =
         path = SAMPLES / (name + ending)
         if path.exists():
             store.put(f"{lab}/incoming/{as_name or name}{ending}", path.read_bytes())
+
+
+def take(
+    begin: Begin,
+    content: bytes,
+    *,
+    lab: str = "NORTHLAB",
+    ending: str = "hl7",
+    store: MemoryStore | None = None,
+    now: datetime = READ_AT,
+) -> Tally:
+    """One file arrives and is read to its verdict."""
+    store = store or MemoryStore()
+    drop_bytes(store, content, lab=lab, ending=ending)
+    return ingest_waiting_files(ingest(begin, store, now=now), limit=50)
+
+
+def drop_bytes(store: MemoryStore, content: bytes, *, lab: str = "NORTHLAB", ending: str = "hl7") -> str:
+    """Puts a file under a new name into a lab's incoming folder, with its control file where the lab writes one."""
+    key = f"{lab}/incoming/{secrets.token_hex(8)}.{ending}"
+    store.put(key, content)
+    if lab == "NORTHLAB" and ending == "csv":
+        store.put(f"{key}.ctl", control_file(content))
+    return key
+
+
+def ask(begin: Begin, query: str, **binds: Any) -> list[tuple[Any, ...]]:
+    """What the database holds."""
+    with begin() as session:
+        return [tuple(row) for row in session.connection().execute(text(query), binds)]
+
+
+def texts_of(begin: Begin, kit_id: int) -> list[tuple[str, str]]:
+    """(purpose, state) of every text about a kit, oldest first."""
+    found = ask(begin, "SELECT purpose, state FROM text WHERE kit_id = :id ORDER BY id", id=kit_id)
+    return [(purpose, state) for purpose, state in found]
+
+
+def case_of(begin: Begin, kit_id: int) -> tuple[str, str] | None:
+    """(kind, owner) of a kit's one results case."""
+    found = ask(begin, "SELECT kind, owner_role FROM clinic_case WHERE key = :key", key=f"kit:{kit_id}:results")
+    return (found[0][0], found[0][1]) if found else None
+
+
+def quarantined(begin: Begin, kit_id: int) -> list[str]:
+    """Why rows that name a kit were not used, in order."""
+    found = ask(begin, "SELECT reason FROM quarantined_row WHERE kit_id = :id ORDER BY id", id=kit_id)
+    return [reason for (reason,) in found]
+
+
+def effects_of(begin: Begin, kit_id: int, test: str) -> list[tuple[str, str]]:
+    """(outcome, effect) of every version of one test of a kit, oldest first."""
+    found = ask(
+        begin,
+        "SELECT outcome, effect FROM result_version WHERE kit_id = :id AND test = :test ORDER BY id",
+        id=kit_id,
+        test=test,
+    )
+    return [(outcome, effect) for outcome, effect in found]

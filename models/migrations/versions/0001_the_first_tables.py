@@ -905,7 +905,14 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["file_id"], ["lab_file.id"], name=op.f("fk_quarantined_row_file_id")),
         sa.ForeignKeyConstraint(["kit_id"], ["kit.id"], name=op.f("fk_quarantined_row_kit_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_quarantined_row")),
-        sa.UniqueConstraint("file_id", "position", "row_key", name=op.f("uq_quarantined_row_file_id_position_row_key")),
+        sa.UniqueConstraint(
+            "file_id",
+            "position",
+            "row_key",
+            "kit_id",
+            name=op.f("uq_quarantined_row_file_id_position_row_key_kit_id"),
+            postgresql_nulls_not_distinct=True,
+        ),
         sa.UniqueConstraint("ref", name=op.f("uq_quarantined_row_ref")),
     )
     op.create_index(op.f("ix_quarantined_row_file_id"), "quarantined_row", ["file_id"], unique=False)
