@@ -1,5 +1,6 @@
 """The documents: what they point at is there, and what is written by a command is as the command writes it."""
 
+import dataclasses
 import re
 import tomllib
 from importlib.metadata import metadata
@@ -11,8 +12,30 @@ import typer
 from app.cli import cli
 from app.cli.states import MEANING, states_page
 from models.rules.kit import KitState
+from models.rules.lab import LabMap
+from models.rules.service import (
+    ClinicPolicy,
+    LabContract,
+    OrderPolicy,
+    PackPolicy,
+    ReleasePolicy,
+    ReturnPolicy,
+    Service,
+    TextPolicy,
+)
 
 ROOT = Path(__file__).parents[2]
+SETTINGS = (
+    Service,
+    OrderPolicy,
+    PackPolicy,
+    ReturnPolicy,
+    ReleasePolicy,
+    TextPolicy,
+    ClinicPolicy,
+    LabContract,
+    LabMap,
+)
 PAGES = [ROOT / "README.md", ROOT / "DEVELOPING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -109,6 +132,16 @@ def test_the_page_of_states_is_what_the_command_draws(request):
 
 def test_every_state_has_a_meaning_in_words():
     assert set(MEANING) == set(KitState)
+
+
+def test_every_setting_that_the_safety_page_names_is_one_of_a_service_or_a_lab():
+    page = (ROOT / "docs" / "safety.md").read_text(encoding="utf-8")
+    table = page.partition("## Facts that are known least")[2]
+    named = {name for row in re.findall(r"^\|.*\|$", table, re.MULTILINE) for name in re.findall(r"`([a-z_]+)`", row)}
+    settings = {field.name for kind in SETTINGS for field in dataclasses.fields(kind)}
+
+    assert named
+    assert named - settings == set()
 
 
 def test_the_libraries_in_sources_are_the_ones_installed_with_their_licences(request):
