@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from app.cli import cli
 from app.cli.states import MEANING, states_page
@@ -128,6 +129,10 @@ def test_the_page_of_states_is_what_the_command_draws(request):
         page.write_text(states_page(), encoding="utf-8")
 
     assert page.read_text(encoding="utf-8") == states_page()
+
+
+def test_the_command_prints_that_page_and_nothing_else():
+    assert CliRunner().invoke(cli, ["states"]).output == states_page()
 
 
 def test_every_state_has_a_meaning_in_words():
