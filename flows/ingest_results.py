@@ -191,18 +191,17 @@ def put_away(ingest: Ingest) -> int:
         name = file.key.rsplit("/", 1)[-1]
         folder = f"{file.lab}/quarantine" if file.held else f"{file.lab}/processed/{file.finished_at:%Y/%m/%d}"
         place = f"{folder}/{file.ref[:12]}-{name}"
-        companions = [each for each in ingest.store.list(file.key) if each.key.removeprefix(file.key) in COMPANIONS]
         _move(ingest, file.key, place, file.version_id)
         # The lab may have sent another file under the same name meanwhile: what stands beside it is then its own.
         if not any(each.key == file.key for each in ingest.store.list(file.key)):
-            for each in companions:
-                _move(ingest, each.key, place + each.key.removeprefix(file.key), each.version_id)
+            for ending in COMPANIONS:
+                _move(ingest, file.key + ending, place + ending)
         with ingest.begin() as session:
             lab_file.note_moved(session, file.id)
     return len(waiting)
 
 
-def _move(ingest: Ingest, key: str, to: str, version_id: str) -> None:
+def _move(ingest: Ingest, key: str, to: str, version_id: str = "") -> None:
     try:
         ingest.store.move(key, to, version_id)
     except ServiceError as error:

@@ -222,16 +222,16 @@ def test_an_accession_of_one_kit_is_never_anothers_whatever_the_test(begin, pair
 
 
 SPOILT = {
-    "date of birth": (lambda k, o: {"born": o.born}, "identity_mismatch"),
-    "no date of birth": (lambda k, o: {"born": ""}, "identity_missing"),
-    "half a date of birth": (lambda k, o: {"born": "199902"}, "identity_missing"),
-    "family name": (lambda k, o: {"family": o.family}, "identity_conflict"),
-    "another kit's tube": (lambda k, o: {"tube": o.rows()[0].tube}, None),
-    "the other tube": (lambda k, o: {"tube": k.rows()[2].tube}, "specimen_conflict"),
-    "site": (lambda k, o: {"site": "RES"}, "specimen_conflict"),
-    "test": (lambda k, o: {"test": "XYZ"}, "unknown_test"),
-    "word": (lambda k, o: {"value": "Not detected?"}, "unknown_token"),
-    "status": (lambda k, o: {"status": "Q"}, "unknown_status"),
+    "date of birth": (lambda _k, o: {"born": o.born}, "identity_mismatch"),
+    "no date of birth": (lambda _k, _o: {"born": ""}, "identity_missing"),
+    "half a date of birth": (lambda _k, _o: {"born": "199902"}, "identity_missing"),
+    "family name": (lambda _k, o: {"family": o.family}, "identity_conflict"),
+    "another kit's tube": (lambda _k, o: {"tube": o.rows()[0].tube}, None),
+    "the other tube": (lambda k, _o: {"tube": k.rows()[2].tube}, "specimen_conflict"),
+    "site": (lambda _k, _o: {"site": "RES"}, "specimen_conflict"),
+    "test": (lambda _k, _o: {"test": "XYZ"}, "unknown_test"),
+    "word": (lambda _k, _o: {"value": "Not detected?"}, "unknown_token"),
+    "status": (lambda _k, _o: {"status": "Q"}, "unknown_status"),
 }
 
 

@@ -1,0 +1,280 @@
+"""Every file ends done, held or as a known duplicate, whoever reads it and however often it comes."""
+
+import threading
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import text
+
+from flows.ingest_results import ingest_waiting_files
+from flows.reconcile import strike
+from models.actions import lab_file
+from models.rules.errors import Code, ServiceError
+from tests.support.ingesting import READ_AT, ask, drop_bytes, ingest, lab_maps, take, texts_of
+from tests.support.lab_files import control_file, hl7, long_table
+from tests.support.many_kits import send_kits
+from tests.support.memory_store import MemoryStore
+
+
+@pytest.fixture
+def kits(begin):
+    with begin() as session:
+        return send_kits(session, 4)
+
+
+@pytest.fixture
+def store():
+    return MemoryStore()
+
+
+def files(begin):
+    return ask(begin, "SELECT state, held_because FROM lab_file ORDER BY id")
+
+
+def is_even(begin):
+    return strike(begin, lambda: READ_AT).differences == ()
+
+
+def lease_runs_out(db):
+    """Stands for two silent minutes: the reader's claim is over."""
+    with db.owner_engine.begin() as owner:
+        owner.execute(text("UPDATE lab_file SET claimed_until = clock_timestamp() - interval '1 second'"))
+
+
+def incoming(store):
+    return [key for key in store.objects if "/incoming/" in key]
+
+
+# ── Again ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_same_bytes_again_are_acknowledged_without_any_effect(begin, kits):
+    take(begin, hl7(kits[0].rows(), control_id="X"))
+    again = take(begin, hl7(kits[0].rows(), control_id="X"))
+
+    assert (again.duplicates, again.rows) == (1, 0)
+    assert files(begin) == [("done", None), ("duplicate", None)]
+    assert texts_of(begin, kits[0].id) == [("all_clear", "owed")]
+    assert is_even(begin)
+
+
+def test_other_bytes_under_a_used_control_id_are_held_for_the_lab_desk(begin, kits):
+    take(begin, hl7(kits[0].rows(), control_id="X"))
+    take(begin, hl7(kits[1].rows(), control_id="X"))
+
+    assert files(begin) == [("done", None), ("held", "control_id_reuse")]
+    assert texts_of(begin, kits[1].id) == []
+    assert ask(begin, "SELECT kind, lab FROM clinic_case") == [("lab_row", "NORTHLAB")]
+    assert is_even(begin)
+
+
+def test_a_whole_file_may_follow_a_cut_one_under_the_same_control_id(begin, kits):
+    whole = hl7(kits[0].rows(), control_id="X")
+    take(begin, whole[:-20])
+    take(begin, whole)
+
+    assert files(begin) == [("held", "incomplete_file"), ("done", None)]
+    assert texts_of(begin, kits[0].id) == [("all_clear", "owed")]
+
+
+def test_two_readers_with_the_same_bytes_use_them_once(begin, kits, store):
+    content = hl7([row for kit in kits for row in kit.rows()], control_id="X")
+    for _ in range(4):
+        drop_bytes(store, content)
+    at_once = threading.Barrier(2)
+    failures = []
+
+    def read():
+        try:
+            at_once.wait(10)
+            ingest_waiting_files(ingest(begin, store), limit=10)
+        except BaseException as error:  # noqa: BLE001
+            failures.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    [each.start() for each in readers]
+    [each.join(30) for each in readers]
+
+    assert failures == []
+    assert sorted(state for state, _ in files(begin)) == ["done", "duplicate", "duplicate", "duplicate"]
+    assert ask(begin, "SELECT purpose, count(*) FROM text GROUP BY purpose") == [("all_clear", 4)]
+    assert is_even(begin)
+
+
+# ── Claims ───────────────────────────────────────────────────────────────────────────────────
+
+
+def claim(begin):
+    with begin() as session:
+        return lab_file.claim_file(session, labs=lab_maps())
+
+
+def arrive(begin, *names):
+    with begin() as session:
+        arrivals = [lab_file.Arrival("NORTHLAB", f"NORTHLAB/incoming/{name}", "1", 1) for name in names]
+        return lab_file.take_arrivals(session, arrivals, now=READ_AT)
+
+
+def test_an_arrival_is_noted_once(begin):
+    assert arrive(begin, "a", "b") == 2
+    assert arrive(begin, "a", "b", "c") == 1
+
+
+def test_each_file_is_claimed_by_one_reader_oldest_first(begin):
+    arrive(begin, "a", "b")
+
+    assert [claim(begin).key[-1], claim(begin).key[-1], claim(begin)] == ["a", "b", None]
+
+
+def test_a_file_whose_reader_fell_silent_is_taken_up_where_it_stood(begin, db):
+    arrive(begin, "a")
+    first = claim(begin)
+    with db.owner_engine.begin() as owner:
+        owner.execute(text("UPDATE lab_file SET messages_read = 7"))
+    assert claim(begin) is None
+
+    lease_runs_out(db)
+
+    assert (claim(begin).id, first.messages_read) == (first.id, 0)
+    assert ask(begin, "SELECT messages_read FROM lab_file") == [(7,)]
+
+
+def test_a_file_of_a_lab_that_is_not_ours_is_left_alone(begin):
+    arrive(begin, "a")
+
+    with begin() as session:
+        assert lab_file.claim_file(session, labs=["ELSEWHERE"]) is None
+
+
+# ── One bad file ─────────────────────────────────────────────────────────────────────────────
+
+
+class UnreadableStore(MemoryStore):
+    """A store that fails to give out one object."""
+
+    def __init__(self, broken):
+        super().__init__()
+        self.broken = broken
+
+    def stream(self, key, version_id=""):
+        if key == self.broken:
+            raise ServiceError(Code.STORE_DOWN, "The store broke off.")
+        return super().stream(key, version_id)
+
+
+def test_a_file_that_cannot_be_read_stops_no_other_and_is_tried_again(begin, kits, db):
+    store = UnreadableStore("")
+    store.broken = drop_bytes(store, hl7(kits[0].rows()))
+    drop_bytes(store, hl7(kits[1].rows()))
+
+    with pytest.raises(ServiceError, match="broke off"):
+        ingest_waiting_files(ingest(begin, store), limit=10)
+    assert sorted(state for state, _ in files(begin)) == ["done", "reading"]
+    assert texts_of(begin, kits[1].id) == [("all_clear", "owed")]
+
+    store.broken = ""
+    lease_runs_out(db)
+    ingest_waiting_files(ingest(begin, store), limit=10)
+
+    assert texts_of(begin, kits[0].id) == [("all_clear", "owed")]
+    assert is_even(begin)
+
+
+CUTS = [0.1, 0.5, 0.9, 0.98]
+
+
+@pytest.mark.parametrize("part", CUTS)
+def test_nothing_of_a_cut_file_is_used_and_a_person_has_a_due_time(begin, kits, part):
+    whole = hl7([row for kit in kits for row in kit.rows()])
+    take(begin, whole[: int(len(whole) * part)])
+
+    assert files(begin) == [("held", "incomplete_file")]
+    assert ask(begin, "SELECT count(*) FROM result_version") == [(0,)]
+    assert ask(begin, "SELECT kind, owner_role, due_at > :now FROM clinic_case", now=READ_AT) == [
+        ("lab_row", "lab_liaison", True)
+    ]
+    assert is_even(begin)
+
+
+# ── Putting away ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_finished_files_leave_the_incoming_folder_with_what_stood_beside_them(begin, kits, store):
+    drop_bytes(store, long_table(kits[0].rows()), ending="csv")
+    drop_bytes(store, b"%PDF-1.7 not ours")
+    ingest_waiting_files(ingest(begin, store), limit=10)
+
+    assert incoming(store) == []
+    assert sum("/processed/2026/11/05/" in key for key in store.objects) == 2
+    assert sum("/quarantine/" in key for key in store.objects) == 1
+
+
+def test_a_file_that_overwrites_one_being_read_is_read_too(begin, kits):
+    name = "NORTHLAB/incoming/results.csv"
+
+    class LabOverwrites(MemoryStore):
+        """A lab that sends its next file under the same name while the first is being read."""
+
+        def read(self, key, version_id=""):
+            if key == name + ".ctl" and self.next_file:
+                content, self.next_file = self.next_file, b""
+                self.put(name, content)
+                control = super().read(key, version_id)
+                self.put(key, control_file(content))
+                return control
+            return super().read(key, version_id)
+
+    store = LabOverwrites()
+    first, store.next_file = long_table(kits[0].rows()), long_table(kits[1].rows())
+    store.put(name, first)
+    store.put(name + ".ctl", control_file(first))
+    ingest_waiting_files(ingest(begin, store), limit=10)
+
+    assert files(begin) == [("done", None), ("done", None)]
+    assert texts_of(begin, kits[0].id) == texts_of(begin, kits[1].id) == [("all_clear", "owed")]
+    assert incoming(store) == []
+
+
+def test_a_table_waits_for_its_control_file(begin, kits, store):
+    content = long_table(kits[0].rows())
+    store.put("NORTHLAB/incoming/results.csv", content)
+    ingest_waiting_files(ingest(begin, store), limit=10)
+    assert files(begin) == []
+
+    store.put("NORTHLAB/incoming/results.csv.ctl", control_file(content))
+    ingest_waiting_files(ingest(begin, store), limit=10)
+    assert files(begin) == [("done", None)]
+
+
+def test_a_run_takes_what_lands_while_it_runs_but_no_more_than_its_limit(begin, kits):
+    class KeepsLanding(MemoryStore):
+        """A store where a file lands whenever one has been read through."""
+
+        def move(self, key, to, version_id=""):
+            super().move(key, to, version_id)
+            if self.waiting:
+                drop_bytes(self, self.waiting.pop())
+
+    store = KeepsLanding()
+    store.waiting = [hl7(kit.rows()) for kit in kits]
+    drop_bytes(store, store.waiting.pop())
+
+    assert ingest_waiting_files(ingest(begin, store), limit=3).files == 3
+    assert ingest_waiting_files(ingest(begin, store), limit=3).files == 1
+
+
+def test_a_file_is_read_in_chunks_each_of_which_moves_its_position(begin, kits, store, monkeypatch):
+    monkeypatch.setattr("flows.ingest_results.MESSAGES_A_CHUNK", 1)
+    drop_bytes(store, hl7([row for kit in kits for row in kit.rows()]))
+    commits = []
+
+    class Watching:
+        def __call__(self):
+            commits.append(ask(begin, "SELECT messages_read FROM lab_file"))
+            return begin()
+
+    ingest_waiting_files(replace(ingest(begin, store), begin=Watching()), limit=1)
+
+    seen = {read for state in commits for (read,) in state}
+    assert seen == {0, 1, 2, 3, 4}
+    assert is_even(begin)
