@@ -25,7 +25,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 demo: setup  ## a fictional borough from order to text or clinic task, with a report at the end
-	@$(BIN)/kitpost demo
+	@$(BIN)/python -m app.demo
 
 up: setup  ## the same services kept running, for looking around; Ctrl-C ends them
 	@$(BIN)/kitpost up

@@ -10,11 +10,30 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from integrations.labels.pack import KitPack as KitPack
-from integrations.labels.pack import Tube as Tube
-from models.rules.vocabulary import DeliveryStatus as DeliveryStatus
-from models.rules.vocabulary import RefusalKind as RefusalKind
-from models.rules.vocabulary import ScanKind as ScanKind
+from integrations.labels.pack import KitPack, Tube
+from models.rules.vocabulary import DeliveryStatus, RefusalKind, ScanKind
+
+__all__ = [
+    "Accepted",
+    "ArrivalQueue",
+    "DeliveryStatus",
+    "FileStore",
+    "KitPack",
+    "LabelPrinter",
+    "NotSent",
+    "OutgoingText",
+    "ParcelTracker",
+    "RefusalKind",
+    "Refused",
+    "Scan",
+    "ScanKind",
+    "Seen",
+    "StatusEvent",
+    "StoredObject",
+    "TextSender",
+    "Tube",
+    "Unsure",
+]
 
 
 class NotSent(Exception):  # noqa: N818 - the three names are the house's words, see STYLE

@@ -73,9 +73,7 @@ class Panel:
     @property
     def requested(self) -> frozenset[tuple[Test, Site]]:
         """Every (test, site) that must come back before the kit can be an all-clear."""
-        return frozenset(
-            (test, sample.site) for sample in self.samples for test in sample.tests
-        )
+        return frozenset((test, sample.site) for sample in self.samples for test in sample.tests)
 
 
 HIGHER_RISK_OF_HEPATITIS_C: Final = frozenset(
@@ -107,27 +105,18 @@ def choose_panel(
         wanted[Specimen.FIRST_CATCH_URINE] = _NAATS
     if Exposure.RECEPTIVE_ANAL in exposures:
         wanted[Specimen.RECTAL_SWAB] = _NAATS
-    if Exposure.RECEPTIVE_ORAL in exposures and (
-        policy.pharyngeal_for_all or Exposure.SEX_BETWEEN_MEN in exposures
-    ):
+    if Exposure.RECEPTIVE_ORAL in exposures and (policy.pharyngeal_for_all or Exposure.SEX_BETWEEN_MEN in exposures):
         wanted[Specimen.PHARYNGEAL_SWAB] = _NAATS
     wanted[Specimen.CAPILLARY_BLOOD] = _blood_tests(exposures, policy)
 
-    why: dict[Test, WhyLeftOut] = {
-        test: WhyLeftOut.NOT_AT_LAB for test in Test if test not in lab_tests
-    }
+    why: dict[Test, WhyLeftOut] = {test: WhyLeftOut.NOT_AT_LAB for test in Test if test not in lab_tests}
     if known_hiv:
         why[Test.HIV] = WhyLeftOut.KNOWN_HIV
     if past_syphilis:
         why[Test.SYPHILIS] = WhyLeftOut.PAST_SYPHILIS
 
-    samples = (
-        Sample(specimen, tuple(t for t in tests if t not in why))
-        for specimen, tests in wanted.items()
-    )
-    missing = dict.fromkeys(
-        test for tests in wanted.values() for test in tests if test in why
-    )
+    samples = (Sample(specimen, tuple(t for t in tests if t not in why)) for specimen, tests in wanted.items())
+    missing = dict.fromkeys(test for tests in wanted.values() for test in tests if test in why)
     return Panel(
         samples=tuple(sample for sample in samples if sample.tests),
         left_out=tuple(LeftOut(test, why[test]) for test in missing),

@@ -43,9 +43,7 @@ _AREAS: Final = (
     "LS LU M ME MK ML N NE NG NN NP NR NW OL OX PA PE PH PL PO PR RG RH RM S SA SE SG SK SL SM SN SO SP "
     "SR SS ST SW SY TA TD TF TN TQ TR TS TW UB W WA WC WD WF WN WR WS WV YO ZE"
 )
-_POSTCODE: Final = re.compile(
-    f"({'|'.join(_AREAS.split())})([0-9][0-9A-Z]?)([0-9][ABD-HJLNP-UW-Z]{{2}})"
-)
+_POSTCODE: Final = re.compile(f"({'|'.join(_AREAS.split())})([0-9][0-9A-Z]?)([0-9][ABD-HJLNP-UW-Z]{{2}})")
 
 
 def read_postcode(text: str) -> Postcode | None:
@@ -94,9 +92,7 @@ _STREET_WORDS: Final = {
 def _plain(text: str) -> str:
     """Lower case, without accents: what is left of a spelling when typing habits are taken away."""
     decomposed = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(c for c in decomposed if not unicodedata.combining(c)).translate(
-        _NOT_DECOMPOSED
-    )
+    return "".join(c for c in decomposed if not unicodedata.combining(c)).translate(_NOT_DECOMPOSED)
 
 
 def fold_name(name: str) -> str:
@@ -117,14 +113,9 @@ def fold_address(lines: tuple[str, ...], postcode: str) -> str:
     Needs at least one line.
     """
     words = [_street_words(line) for line in lines]
-    numbers = sorted(
-        w for line in words for w in line if len(w) == 1 or any(c.isdigit() for c in w)
-    )
+    numbers = sorted(w for line in words for w in line if len(w) == 1 or any(c.isdigit() for c in w))
     return "|".join(["".join(postcode.split()).upper(), *(numbers or words[0])])
 
 
 def _street_words(line: str) -> list[str]:
-    return [
-        _STREET_WORDS.get(word, word)
-        for word in re.findall(r"[^\W_]+", _plain(line).replace("'", ""))
-    ]
+    return [_STREET_WORDS.get(word, word) for word in re.findall(r"[^\W_]+", _plain(line).replace("'", ""))]

@@ -89,10 +89,10 @@ class TextWindow:
 class TextPolicy:
     """How texts leave (sms-and-post.md A3)."""
 
-    result_window: TextWindow = TextWindow(time(9), time(16, 30), True)
+    result_window: TextWindow = TextWindow(time(9), time(16, 30), working_days_only=True)
     """Every outcome's first contact, so that time of day tells nothing (FEATURES 50; H22)."""
-    routine_window: TextWindow = TextWindow(time(8), time(20), False)
-    reminder_window: TextWindow = TextWindow(time(10), time(19), False)
+    routine_window: TextWindow = TextWindow(time(8), time(20), working_days_only=False)
+    reminder_window: TextWindow = TextWindow(time(10), time(19), working_days_only=False)
     max_per_run: int = 500
     """More than this due at once waits for a person's release (H11; FEATURES 79)."""
     unsure_grace_minutes: int = 15

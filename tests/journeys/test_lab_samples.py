@@ -2,7 +2,6 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -275,13 +274,13 @@ def end_state(begin: Begin) -> tuple[object, ...]:
 
 
 @pytest.fixture(scope="module")
-def orders() -> Iterator[list[list[str]]]:
+def orders() -> list[list[str]]:
     shuffled = []
     for seed in range(4):
         names = list(FILES)
         random.Random(seed).shuffle(names)
         shuffled.append(names)
-    yield shuffled
+    return shuffled
 
 
 @pytest.mark.parametrize("number", range(4))

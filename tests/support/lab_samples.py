@@ -37,14 +37,20 @@ PEOPLE: Final[tuple[tuple[str, str, str, str, str, str, Tubes], ...]] = (
         (VAGINAL, ("2", Specimen.CAPILLARY_BLOOD, (*HIV_SYPHILIS, Test.HEPATITIS_B))),
     ),
     ("KWV-5X9-XPV5", "Piers", "Dunnaway", "1992-05-17", "106", "NORTHLAB", (("1", *BLOOD[1:]),)),
-    ("5DT-PRK-5DWC", "Tamsin", "Ashgrovel", "1997-08-26", "148", "NORTHLAB", (VAGINAL, ("2", Specimen.CAPILLARY_BLOOD, (Test.HIV,)))),
+    (
+        "5DT-PRK-5DWC", "Tamsin", "Ashgrovel", "1997-08-26", "148", "NORTHLAB",
+        (VAGINAL, ("2", Specimen.CAPILLARY_BLOOD, (Test.HIV,))),
+    ),
     ("WT7-CF5-NY2C", "Perrin", "Greyfold", "1998-06-12", "108", "NORTHLAB", (VAGINAL,)),
     ("N7X-YHF-PK6Y", "Cass", "O'Dunmere", "1985-04-03", "109", "NORTHLAB", (URINE,)),
     (
         "J49-MKC-C2CM", "Milo", "Sandover", "1994-02-28", "110", "SOUTHVALE",
         (URINE, ("2", Specimen.PHARYNGEAL_SWAB, SWAB), ("3", Specimen.RECTAL_SWAB, SWAB), ("4", *BLOOD[1:])),
     ),
-    ("D47-CY6-CMNF", "Edda", "Crosswaite", "1981-12-01", "111", "SOUTHVALE", (URINE, ("2", Specimen.CAPILLARY_BLOOD, ALL_BLOOD))),
+    (
+        "D47-CY6-CMNF", "Edda", "Crosswaite", "1981-12-01", "111", "SOUTHVALE",
+        (URINE, ("2", Specimen.CAPILLARY_BLOOD, ALL_BLOOD)),
+    ),
     ("PN4-45V-697T", "Rafe", "Tallinder", "2000-09-07", "112", "QUAYSIDE", (URINE,)),
     ("7FY-77M-J3H4", "Una", "Wexcombe", "1976-01-19", "113", "QUAYSIDE", (BLOOD,)),
     ("FX6-DRK-PDN8", "Juno", "Brackwell", "1986-04-01", "114", "NORTHLAB", (VAGINAL,)),

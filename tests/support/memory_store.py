@@ -13,7 +13,7 @@ class MemoryStore:
         self.objects: dict[str, dict[str, bytes]] = {}
         self._puts = 0
 
-    def put(self, key: str, body: bytes, content_type: str = "application/octet-stream") -> str:
+    def put(self, key: str, body: bytes, content_type: str = "") -> str:  # noqa: ARG002 - the port has it
         """Stores one object and returns its version id."""
         self._puts += 1
         self.objects.setdefault(key, {})[str(self._puts)] = body
