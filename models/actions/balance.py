@@ -131,7 +131,7 @@ _CHECKS: Final[tuple[tuple[str, str, str], ...]] = (
         "item_has_result",
         "every item of a case is a stored result of that kit, with that outcome",
         """
-        SELECT i.id::text FROM case_item i JOIN clinic_case c ON c.id = i.case_id
+        SELECT i.id::text FROM case_item i LEFT JOIN clinic_case c ON c.id = i.case_id
         LEFT JOIN result_version v ON v.id = i.version_id AND v.kit_id = c.kit_id AND v.outcome = i.outcome
                                   AND v.test = i.test AND v.site = i.site
         WHERE v.id IS NULL
@@ -202,9 +202,11 @@ _CHECKS: Final[tuple[tuple[str, str, str], ...]] = (
         "no text was taken by the provider twice, and every text it took has the attempt that took it (law 7)",
         """
         SELECT t.ref FROM text t
-        LEFT JOIN (SELECT text_id, count(*) AS taken FROM text_attempt WHERE provider_id <> '' GROUP BY text_id) AS a
-          ON a.text_id = t.id
-        WHERE (t.state IN ('accepted', 'delivered') AND coalesce(a.taken, 0) = 0)
+        LEFT JOIN (SELECT text_id, count(*) AS taken,
+                          count(*) FILTER (WHERE coalesce(status, '') NOT IN ('failed', 'cancelled')) AS alive
+                   FROM text_attempt WHERE provider_id <> '' GROUP BY text_id) AS a ON a.text_id = t.id
+        WHERE a.alive > 1
+           OR (t.state IN ('accepted', 'delivered') AND coalesce(a.taken, 0) = 0)
            OR (t.state IN ('owed', 'cancelled') AND coalesce(a.taken, 0) > 0
                AND t.retry_at IS NULL AND t.error_code = '')
         """,
@@ -215,7 +217,7 @@ _CHECKS: Final[tuple[tuple[str, str, str], ...]] = (
         """
         SELECT t.ref FROM text t WHERE t.state IN ('failed', 'handed_over')
           AND t.purpose IN ('all_clear', 'swab_positive', 'failed_sample', 'please_expect_our_call')
-          AND NOT EXISTS (SELECT FROM clinic_case c WHERE c.kit_id = t.kit_id AND c.kind IS NOT NULL)
+          AND NOT EXISTS (SELECT FROM clinic_case c WHERE c.kit_id = t.kit_id)
         """,
     ),
     (
