@@ -48,6 +48,9 @@ USUAL_PORTS: Final = {
 HEALTH: Final = {"prefect": "/api/health", "worker": "/health"}
 """Services that listen before they are ready, and where they say so. The others listen when they are."""
 
+PATIENCE_SECONDS: Final = 2.0
+"""With the SMS provider on loopback: an answer that takes longer is one that it withholds on purpose."""
+
 BUCKET: Final = "kitpost"
 QUEUE: Final = "kitpost-arrivals"
 MOTO_ACCOUNT: Final = "123456789012"
@@ -186,6 +189,7 @@ class LocalServices:
             "KITPOST_SQS_ENDPOINT": self._address("store"),
             "KITPOST_SQS_QUEUE_URL": f"{self._address('store')}/{MOTO_ACCOUNT}/{QUEUE}",
             "KITPOST_TWILIO_BASE_URL": self._address("texts"),
+            "KITPOST_TWILIO_TIMEOUT_SECONDS": str(PATIENCE_SECONDS),
             "KITPOST_COURIER_BASE_URL": self._address("courier"),
             "KITPOST_COURIER_CLIENT_ID": "kitpost-local",
             "KITPOST_OIDC_ISSUER": self._address("sign-in"),
@@ -219,7 +223,8 @@ class LocalServices:
             case "texts":
                 ledger, token = str(self._state / "texts.jsonl"), self.settings["KITPOST_TWILIO_AUTH_TOKEN"]
                 chance = "--seed", str(self._choices.seed), "--faults", str(self._choices.faults)
-                return "app.demo.sms_provider", "--port", port, "--ledger", ledger, "--auth-token", token, *chance
+                hold = "--hold", str(2 * PATIENCE_SECONDS)
+                return "app.demo.sms_provider", "--port", port, "--ledger", ledger, "--auth-token", token, *chance, *hold
             case "courier":
                 return "app.demo.courier", "--port", port, *self._client("COURIER")
             case "sign-in":

@@ -117,6 +117,9 @@ class Settings(BaseSettings):
         default=None, description="the other auth token, accepted on callbacks while tokens are changed"
     )
     twilio_messaging_service_sid: str = Field(min_length=1, description="Twilio messaging service, MG and 32 more")
+    twilio_timeout_seconds: float = Field(
+        default=10.0, gt=0, le=60, description="how long one call to Twilio may take before it counts as unsure"
+    )
     twilio_base_url: WebAddress = Field(default="https://api.twilio.com", description="where Twilio's API answers")
 
     courier_base_url: WebAddress = Field(

@@ -162,6 +162,7 @@ class Wiring:
             public_base_url=str(self.settings.public_base_url),
             base_url=str(self.settings.twilio_base_url),
             secondary_auth_token=secondary.get_secret_value() if secondary else None,
+            timeout_seconds=self.settings.twilio_timeout_seconds,
         )
 
     @cached_property

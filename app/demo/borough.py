@@ -121,7 +121,7 @@ def _resident(number: int, *, now: datetime, chance: random.Random) -> Resident:
         "mobile": f"07700 900{number:03d}",
         "mobile_proved_at": (now - timedelta(minutes=chance.randint(1, 90))).isoformat(timespec="seconds"),
         "mobile_proved_how": "one_time_code",
-        "residence_line_1": f"{chance.randint(1, 240)} Invented Row",
+        "residence_line_1": f"{number + 1} Invented Row",
         "residence_line_2": "London",
         "residence_postcode": chance.choice(POSTCODES),
         "body_parts": body,
