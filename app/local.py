@@ -223,8 +223,8 @@ class LocalServices:
             case "texts":
                 ledger, token = str(self._state / "texts.jsonl"), self.settings["KITPOST_TWILIO_AUTH_TOKEN"]
                 chance = "--seed", str(self._choices.seed), "--faults", str(self._choices.faults)
-                hold = "--hold", str(2 * PATIENCE_SECONDS)
-                return "app.demo.sms_provider", "--port", port, "--ledger", ledger, "--auth-token", token, *chance, *hold
+                mischief = *chance, "--hold", str(2 * PATIENCE_SECONDS)
+                return "app.demo.sms_provider", "--port", port, "--ledger", ledger, "--auth-token", token, *mischief
             case "courier":
                 return "app.demo.courier", "--port", port, *self._client("COURIER")
             case "sign-in":

@@ -119,11 +119,10 @@ def run(world: World, *, count: int, seed: int, began: float) -> bool:
         world.run("take-orders")
         world.run("pack-kits")
         _read_packs(demo)
-    with demo.stage("order texts, and the packing bench: scan, pair, dispatch"):
-        with ThreadPoolExecutor(1) as beside:
-            sent = beside.submit(world.run, "notify-residents")
-            _scan(demo)
-            sent.result()
+    with demo.stage("order texts, and the packing bench: scan, pair, dispatch"), ThreadPoolExecutor(1) as beside:
+        sent = beside.submit(world.run, "notify-residents")
+        _scan(demo)
+        sent.result()
     with demo.stage("dispatch texts"):
         world.run("notify-residents")
     returned = [form for form in demo.forms if _resident_of(demo, form).returns]

@@ -1,5 +1,10 @@
-"""Five thousand random packs, every page rendered and every barcode decoded at the two resolutions in use."""
+"""Random packs by the hundred, every page rendered and every barcode decoded at the two resolutions in use.
 
+Eight hundred of each, so that the whole proof group stays under its twenty minutes; LABEL_PACKS asks for
+more. Five thousand of each passed when the labels were made (about eleven minutes on two busy cores).
+"""
+
+import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from random import Random
@@ -10,7 +15,7 @@ from integrations.labels.draw import draw_packs
 from integrations.labels.verify import Mismatch, verify
 from tests.support.kit_packs import random_pack
 
-PACKS = 5_000
+PACKS = int(os.environ.get("LABEL_PACKS", "800"))
 BATCH = 100
 
 
@@ -23,7 +28,7 @@ def mismatches_of_a_batch(seed: int, dpi: int) -> list[Mismatch]:
 @pytest.mark.proof
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("dpi", [203, 300])
-def test_every_barcode_of_five_thousand_random_packs_decodes_to_what_was_meant(dpi):
+def test_every_barcode_of_many_random_packs_decodes_to_what_was_meant(dpi):
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         batches = pool.map(mismatches_of_a_batch, range(PACKS // BATCH), [dpi] * (PACKS // BATCH))
 
