@@ -190,7 +190,7 @@ class LocalServices:
             "KITPOST_SQS_QUEUE_URL": f"{self._address('store')}/{MOTO_ACCOUNT}/{QUEUE}",
             "KITPOST_TWILIO_BASE_URL": self._address("texts"),
             "KITPOST_TWILIO_TIMEOUT_SECONDS": str(PATIENCE_SECONDS),
-            "KITPOST_COURIER_BASE_URL": self._address("courier"),
+            "KITPOST_COURIER_BASE_URL": f"{self._address('courier')}/mailpieces/v2",
             "KITPOST_COURIER_CLIENT_ID": "kitpost-local",
             "KITPOST_OIDC_ISSUER": self._address("sign-in"),
             "KITPOST_OIDC_CLIENT_ID": "kitpost-local",

@@ -146,9 +146,8 @@ class World(AbstractContextManager["World"]):
 
     def tell_courier(self, journeys: list[dict[str, Any]]) -> None:
         """What the courier's scanners saw."""
-        httpx.post(
-            self.settings["KITPOST_COURIER_BASE_URL"] + "/_parcels", json=journeys, timeout=30
-        ).raise_for_status()
+        told = httpx.URL(self.settings["KITPOST_COURIER_BASE_URL"]).join("/_parcels")
+        httpx.post(told, json=journeys, timeout=30).raise_for_status()
 
     def provider_ledger(self) -> list[dict[str, Any]]:
         """Every text that the provider accepted, with number and body: the judge's evidence."""

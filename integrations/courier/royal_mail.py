@@ -30,7 +30,9 @@ _CODES: Final[Mapping[ScanKind, str]] = {
 KIND_OF: Final[Mapping[str, ScanKind]] = {code: kind for kind, codes in _CODES.items() for code in codes.split()}
 """Royal Mail's event codes in our words (sms-and-post.md B1). A code that is not here is UNKNOWN, kept as it is."""
 
-_REFUSES_US: Final = frozenset({401, 403})
+_REFUSES_US: Final = frozenset({401, 403, 404})
+"""Wrong credentials, or a wrong address."""
+
 _NO_SUCH_NUMBER: Final = 404
 _TOO_MANY: Final = 429
 _OK: Final = 200
@@ -78,11 +80,19 @@ def _ask(client: httpx.Client, path: str, params: Mapping[str, str] | None = Non
         answer = client.get(path, params=params)
     except httpx.HTTPError as error:
         raise NotSent(type(error).__name__) from error
-    if answer.status_code == _NO_SUCH_NUMBER:
+    if answer.status_code == _NO_SUCH_NUMBER and _is_of_the_api(answer):
         return None
     if answer.status_code != _OK:
         raise NotSent(str(answer.status_code), _retry_after(answer), alarm=answer.status_code in _REFUSES_US)
     return _read(answer.json)
+
+
+def _is_of_the_api(answer: httpx.Response) -> bool:
+    """Whether an error is the API's own: a wrong address answers 404 too, and would make every parcel unseen."""
+    try:
+        return bool(answer.json()["errors"][0]["errorCode"])
+    except (ValueError, KeyError, TypeError, IndexError):
+        return False
 
 
 def _last_codes(answer: Any) -> Iterator[tuple[str, str]]:

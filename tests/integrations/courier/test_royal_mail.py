@@ -6,6 +6,7 @@ from itertools import islice
 
 import pytest
 
+from app.demo.courier import CLIENT_ID, CLIENT_SECRET
 from integrations.courier.royal_mail import KIND_OF, RoyalMailTracker
 from integrations.ports import NotSent, Scan, ScanKind
 from tests.support import courier, s10
@@ -92,6 +93,15 @@ def test_wrong_credentials_raise_an_alarm(world):
         world.tracker(secret="wrong").scans([NUMBER])
 
     assert (refused.value.code, refused.value.alarm) == ("401", True)
+
+
+def test_an_address_where_no_courier_answers_raises_an_alarm_and_does_not_make_parcels_unseen(world):
+    elsewhere = RoyalMailTracker(world.url.removesuffix("/mailpieces/v2"), CLIENT_ID, CLIENT_SECRET)
+
+    with pytest.raises(NotSent) as refused:
+        elsewhere.scans([NUMBER])
+
+    assert (refused.value.code, refused.value.alarm) == ("404", True)
 
 
 def test_a_courier_that_does_not_answer_can_be_asked_later():
