@@ -72,8 +72,6 @@ class ReleasePolicy:
     """Older proof of the mobile: a neutral text and a case, no content (H5; ruling 14)."""
     window_days: Mapping[Test, int] | None = None
     """Days after a risk within which a negative does not count (clinical.md 3.2: sources differ)."""
-    failed_sample_cap: int = 2
-    """Failed samples of one person after which a clinic slot is offered first (FEATURES idea 7)."""
 
 
 @dataclass(frozen=True, slots=True)
