@@ -197,7 +197,7 @@ def fhir(rows: Sequence[Row]) -> bytes:
     def entry(key: str, kind: str, **resource: Any) -> dict[str, Any]:
         return {"fullUrl": f"urn:uuid:{key}", "resource": {"resourceType": kind, **resource}}
 
-    tubes = {row.tube: f"s{number}" for number, row in enumerate(rows)}
+    specimens = {(row.tube, row.site): f"s{number}" for number, row in enumerate(rows)}
     patient = {"reference": "urn:uuid:p"}
     entries = [
         entry(
@@ -233,20 +233,19 @@ def fhir(rows: Sequence[Row]) -> bytes:
                     "coding": [{"system": "http://snomed.info/sct", "code": code, "display": word}],
                     "text": word,
                 },
-                specimen={"reference": f"urn:uuid:{tubes[row.tube]}"},
+                specimen={"reference": f"urn:uuid:{specimens[row.tube, row.site]}"},
                 **({"note": [{"text": row.comment}]} if row.comment else {}),
             )
         )
-    sites = {row.tube: row.site for row in rows}
     entries += [
         entry(
             key,
             "Specimen",
             identifier=[{"system": "https://anysvc.example/tube", "value": tube}],
-            type={"text": sites[tube]},
+            type={"text": site},
             receivedTime=f"{RECEIVED}T08:05:00+00:00",
         )
-        for tube, key in tubes.items()
+        for (tube, site), key in specimens.items()
     ]
     bundle: dict[str, Any] = {
         "resourceType": "Bundle",
