@@ -96,6 +96,19 @@ def test_it_listens_on_no_network_address(state):
         assert connection.execute("SHOW listen_addresses").fetchone() == ("",)
 
 
+def test_its_own_log_names_the_constraint_that_failed_and_quotes_no_row(state):
+    with connect(embedded_postgres.ensure(state)) as connection:
+        connection.execute("CREATE TABLE held (mobile text CONSTRAINT never_any CHECK (mobile IS NULL))")
+        with pytest.raises(psycopg.errors.CheckViolation):
+            connection.execute("INSERT INTO held VALUES (%s)", ["+447700900123"])
+        with pytest.raises(psycopg.errors.CheckViolation), connection.cursor().copy("COPY held FROM STDIN") as copy:
+            copy.write_row(["+447700900124"])
+        (log,) = connection.execute("SELECT pg_read_file('server.log')").fetchone()
+
+    assert log.count('violates check constraint "never_any"') == 2
+    assert "7700900" not in log
+
+
 @pytest.mark.parametrize("folder", ["data", "run"])
 def test_nobody_else_may_enter_its_folders(state, folder):
     assert (state / "postgres" / folder).stat().st_mode & 0o077 == 0
