@@ -8,7 +8,7 @@ from tests.support.mutations import check_mutants, check_senders
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(600)]
 
 
-FEWEST = {"hl7": 500, "long table": 550, "wide table": 250, "quoted table": 330, "fhir": 330}
+FEWEST = {"hl7": 500, "long table": 500, "wide table": 240, "quoted table": 300, "fhir": 300}
 
 
 @pytest.mark.parametrize(
