@@ -247,7 +247,7 @@ class LocalServices:
     def _client(self, provider: str) -> Sequence[str]:
         """How a stand-in is told who we are."""
         known, secret = (self.settings[f"KITPOST_{provider}_CLIENT_{what}"] for what in ("ID", "SECRET"))
-        return "--client-id", known, "--client-secret", secret
+        return f"--client-id={known}", f"--client-secret={secret}"  # with =: a random secret may begin with a dash
 
     def _spawn(self, name: str) -> None:
         with self._log(name).open("ab") as log:
