@@ -21,6 +21,7 @@ from models.rules.text import TextPurpose, TextValues, window_of, write_values
 from models.rules.vocabulary import Outcome, Site, Test
 from models.rules.working_days import next_opening
 from models.tables.audit import Audit
+from models.tables.bulk import cursor
 from models.tables.clinic import CaseItem, ClinicCase
 from models.tables.text import Text, TextState
 
@@ -44,51 +45,41 @@ class OwedText:
 
 
 def owe_texts(session: Session, texts: Sequence[OwedText], *, service: Service, now: datetime, cipher: Cipher) -> int:
-    """Owes each text once, whatever was owed before, and says how many are new."""
-    if not texts:
+    """Owes each text once, whatever was owed before, and says how many are new. One statement for the whole batch."""
+    once = {(owed.order_id, owed.says.purpose, owed.tells): owed for owed in reversed(texts)}
+    if not once:
         return 0
+    opens: dict[tuple[datetime, TextPurpose], datetime] = {}
     rows = []
-    for owed in texts:
-        ref = secrets.token_hex(16)
+    for owed in once.values():
+        ref, purpose, wanted = secrets.token_hex(16), owed.says.purpose, owed.not_before or now
+        if (wanted, purpose) not in opens:
+            opens[wanted, purpose] = next_opening(wanted, window_of(purpose, service.texts))
+        sealed = cipher.encrypt("text", "values", ref, write_values(owed.says))
         rows.append(
-            {
-                "ref": ref,
-                "service_id": service.id,
-                "order_id": owed.order_id,
-                "kit_id": owed.kit_id,
-                "contact_id": owed.contact_id,
-                "purpose": owed.says.purpose,
-                "tells": owed.tells,
-                "decision_id": owed.decision_id,
-                "values": cipher.encrypt("text", "values", ref, write_values(owed.says)),
-                "template_version": "",
-                "state": TextState.OWED,
-                "error_code": "",
-                "attempts": 0,
-                "cancelled_because": "",
-                "not_before": next_opening(owed.not_before or now, window_of(owed.says.purpose, service.texts)),
-                "owed_at": now,
-            }
-        )
-    new = insert(Text)
-    statement: sa.UpdateBase = new.on_conflict_do_update(
-        index_elements=["order_id", "purpose", "tells"],
-        # A later decision may tell again what an earlier one stopped before it left: the same row is owed once more.
-        set_={
-            "state": TextState.OWED,
-            "cancelled_because": "",
-            "settled_at": None,
-            "decision_id": new.excluded.decision_id,
-            "not_before": new.excluded.not_before,
-            "owed_at": new.excluded.owed_at,
-        },
-        where=sa.and_(
-            sa.literal_column("text.state") == TextState.CANCELLED.value,
-            sa.literal_column("text.cancelled_because") == DECIDED_AGAIN,
-            sa.literal_column("text.attempts") == 0,
-        ),
-    ).returning(sa.literal_column("text.id"))
-    return len(session.execute(statement, rows).all())
+            (
+                ref, owed.order_id, owed.kit_id, owed.contact_id, purpose.value, owed.tells, owed.decision_id, sealed,
+                opens[wanted, purpose],
+            )
+        )  # fmt: skip
+    on = cursor(session)
+    on.execute(
+        """
+        INSERT INTO text (ref, order_id, kit_id, contact_id, purpose, tells, decision_id, values, not_before,
+                          service_id, owed_at, state, template_version, error_code, attempts, cancelled_because)
+        SELECT made.*, %s, %s, 'owed', '', '', 0, ''
+        FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::bigint[],
+                    %s::bytea[], %s::timestamptz[]) AS made
+        ON CONFLICT (order_id, purpose, tells) DO UPDATE
+        -- A later decision may tell again what an earlier one stopped before it left: the same row is owed once more.
+        SET state = 'owed', cancelled_because = '', settled_at = NULL, decision_id = excluded.decision_id,
+            not_before = excluded.not_before, owed_at = excluded.owed_at
+        WHERE text.state = 'cancelled' AND text.cancelled_because = %s AND text.attempts = 0
+        RETURNING id
+        """,
+        (service.id, now, *(list(column) for column in zip(*rows, strict=True)), DECIDED_AGAIN),
+    )
+    return len(on.fetchall())
 
 
 def cancel_texts(

@@ -9,7 +9,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Final
 
 from sqlmodel import Session
@@ -22,7 +22,7 @@ from models.rules.matching import KitFacts, Mismatch, Reported, Tube, check_matc
 from models.rules.release import Target
 from models.rules.result import Detail, Finding, Quarantined, Reading
 from models.rules.secrets import KIT_BORN, KIT_FAMILY, BlindIndex, Cipher, kit_born, kit_family
-from models.rules.service import Services
+from models.rules.service import LabContract, Services
 from models.rules.text import TextPurpose
 from models.rules.versions import Change, Word, compare
 from models.rules.vocabulary import SITE_OF, Outcome, Quarantine, ReportStatus, Site, Specimen, Test
@@ -137,11 +137,14 @@ class _Kit:
     order_id: int
     contact_id: int
     state: KitState
+    contract: LabContract | None
     facts: KitFacts
     received_at: datetime | None
     born: frozenset[bytes] = frozenset()
     family: frozenset[bytes] = frozenset()
     heads: dict[Target, _Head] = field(default_factory=dict)
+    compared: dict[tuple[date, str | None], tuple[bool, bool]] = field(default_factory=dict)
+    """Whether a date of birth and a family name are this kit's: the rows of a message say the same ones."""
 
 
 @dataclass(slots=True)
@@ -180,7 +183,7 @@ def store_chunk(session: Session, messages: Sequence[ReadMessage], desk: Desk) -
     tally = ChunkTally(messages=len(messages), rows=sum(len(each.message.rows) for each in messages))
     fresh = _drop_known(session, messages, desk.file)
     tally.replayed = tally.rows - sum(len(each.message.rows) for each in fresh)
-    kits = _lock_kits(session, fresh, desk.cipher)
+    kits = _lock_kits(session, fresh, desk)
     chunk = _Chunk(
         owner_of=_owners(session, fresh, lab=desk.file.lab),
         version_ids=iter(next_ids(session, "result_version", _count(fresh))),
@@ -270,7 +273,7 @@ def _kits_named(reading: Reading) -> tuple[str, ...]:
             return reading.kits_named or ((reading.kit_code,) if reading.kit_code else ())
 
 
-def _lock_kits(session: Session, messages: Sequence[ReadMessage], cipher: Cipher) -> dict[str, _Kit]:
+def _lock_kits(session: Session, messages: Sequence[ReadMessage], desk: Desk) -> dict[str, _Kit]:
     """The kits that these messages name, by code; their rows locked in ascending id."""
     codes = {code for each in messages for reading in each.readings for code in _kits_named(reading)}
     on = cursor(session)
@@ -286,7 +289,11 @@ def _lock_kits(session: Session, messages: Sequence[ReadMessage], cipher: Cipher
     requested: dict[int, dict[Target, str]] = defaultdict(dict)
     for kit_id, code, service_id, order_id, contact_id, state, kit_lab, dispatched_at, received_at in on.fetchall():
         facts = KitFacts(kit_lab, dispatched_at, tubes[kit_id], requested[kit_id])
-        kits[kit_id] = _Kit(kit_id, code, service_id, order_id, contact_id, KitState(state), facts, received_at)
+        in_force = desk.services.get(service_id)
+        contract = in_force.service.contract(desk.file.lab) if in_force else None
+        kits[kit_id] = _Kit(
+            kit_id, code, service_id, order_id, contact_id, KitState(state), contract, facts, received_at
+        )
     ids = list(kits)
     on.execute("SELECT kit_id, tube_code, specimen FROM kit_sample WHERE kit_id = ANY(%s)", (ids,))
     for kit_id, tube_code, specimen in on:
@@ -298,7 +305,7 @@ def _lock_kits(session: Session, messages: Sequence[ReadMessage], cipher: Cipher
     for kit_id, born, family in on:
         kits[kit_id].born |= {bytes(born)}
         kits[kit_id].family |= {bytes(family)}
-    _read_heads(on, kits, cipher)
+    _read_heads(on, kits, desk.cipher)
     return {kit.code: kit for kit in kits.values()}
 
 
@@ -438,19 +445,26 @@ def _whose(found: Finding, kit: _Kit | None, desk: Desk) -> Mismatch | None:
     """Why this row may not be this kit's, or None when everything that must agree does."""
     if kit is None:
         return check_match(_reported(found, born=False, family=False), None, None, now=desk.now, oldest_days=None)
-    in_force = desk.services.get(kit.service_id)
-    contract = in_force.service.contract(desk.file.lab) if in_force else None
-    born = kit.born.intersection(desk.indexes.live(KIT_BORN, kit.service_id, kit_born(kit.code, found.dob.isoformat())))
-    family = found.family_name is not None and kit.family.intersection(
-        desk.indexes.live(KIT_FAMILY, kit.service_id, kit_family(kit.code, found.family_name))
+    said = (found.dob, found.family_name)
+    if said not in kit.compared:
+        kit.compared[said] = _compare_person(kit, *said, desk.indexes)
+    born, family = kit.compared[said]
+    reported = _reported(found, born=born, family=family)
+    mismatch = check_match(
+        reported, kit.facts, kit.contract, now=desk.now, oldest_days=desk.lab_map.max_sample_age_days
     )
-    reported = _reported(found, born=bool(born), family=bool(family))
-    mismatch = check_match(reported, kit.facts, contract, now=desk.now, oldest_days=desk.lab_map.max_sample_age_days)
     if mismatch is None and _is_second_accession(found, kit.heads.get((found.test, found.site)), desk.lab_map):
         mismatch = Mismatch(
             Quarantine.SECOND_ACCESSION, "This tube was already reported for this test under another accession."
         )
     return mismatch
+
+
+def _compare_person(kit: _Kit, dob: date, family_name: str | None, indexes: BlindIndex) -> tuple[bool, bool]:
+    """(date of birth agrees, family name agrees), by their blind indexes."""
+    born = indexes.live(KIT_BORN, kit.service_id, kit_born(kit.code, dob.isoformat()))
+    family = indexes.live(KIT_FAMILY, kit.service_id, kit_family(kit.code, family_name)) if family_name else ()
+    return not kit.born.isdisjoint(born), not kit.family.isdisjoint(family)
 
 
 def _check_accession(found: Finding, kit: _Kit, chunk: _Chunk) -> Mismatch | None:
@@ -646,13 +660,13 @@ def _receive(session: Session, chunk: _Chunk, kits: Mapping[str, _Kit], desk: De
     arrived = [kit for kit in kits.values() if kit.id in chunk.touched and kit.received_at is None]
     if not arrived:
         return
-    cursor(session).executemany(
-        "UPDATE kit SET received_at = %s WHERE id = %s",
-        [(chunk.touched[kit.id] or desk.now, kit.id) for kit in arrived],
-    )
     cursor(session).execute(
-        "UPDATE kit SET state = 'at_lab' WHERE id = ANY(%s) AND state IN ('dispatched', 'coming_back')",
-        ([kit.id for kit in arrived],),
+        """
+        UPDATE kit SET received_at = came.at,
+                       state = CASE WHEN kit.state IN ('dispatched', 'coming_back') THEN 'at_lab' ELSE kit.state END
+        FROM unnest(%s::bigint[], %s::timestamptz[]) AS came (id, at) WHERE kit.id = came.id
+        """,
+        ([kit.id for kit in arrived], [chunk.touched[kit.id] or desk.now for kit in arrived]),
     )
     copy(
         session,
