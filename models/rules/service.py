@@ -93,7 +93,7 @@ class TextPolicy:
     reminder_window: TextWindow = TextWindow(time(10), time(19), working_days_only=False)
     max_per_run: int = 500
     """More than this due at once waits for a person's release (H11; FEATURES 79)."""
-    unsure_grace_minutes: int = 15
+    unsure_grace_minutes: float = 15
     """Machine time before an unsure text is looked up: must exceed the provider's listing lag."""
     unsure_person_after_hours: int = 10
     """Machine time after which a still unsure text goes to a person: the provider's validity period."""
