@@ -23,7 +23,6 @@ from models.rules.working_days import next_opening
 from models.tables.audit import Audit
 from models.tables.bulk import cursor
 from models.tables.clinic import CaseItem, ClinicCase
-from models.tables.text import Text, TextState
 
 DECIDED_AGAIN: Final = "decided_again"
 """Why an unsent result text was stopped: its kit was looked at again."""
@@ -93,17 +92,15 @@ def cancel_texts(
     """Stops unsent texts of these kits, and says how many. A text already handed to the provider is not unsent."""
     if not kit_ids:
         return 0
-    statement: sa.UpdateBase = (
-        sa.update(Text)
-        .where(
-            sa.column("kit_id").in_(list(kit_ids)),
-            sa.column("state") == TextState.OWED.value,
-            sa.column("purpose").in_([purpose.value for purpose in purposes]),
-        )
-        .values(state=TextState.CANCELLED, cancelled_because=because, settled_at=now)
-        .returning(sa.literal_column("text.id"))
+    on = cursor(session)
+    on.execute(
+        """
+        UPDATE text SET state = 'cancelled', cancelled_because = %s, settled_at = %s
+        WHERE kit_id = ANY(%s) AND state = 'owed' AND purpose = ANY(%s)
+        """,
+        (because, now, list(kit_ids), [purpose.value for purpose in purposes]),
     )
-    return len(session.execute(statement).all())
+    return on.rowcount
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ The caller holds the kits' row locks (ruling 2) and commits. The same inputs nev
 the same trigger: the unique key on the decision stops a rerun before it owes anything (ruling 3).
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -349,51 +348,34 @@ def _record(
     actor: str,
     services: Services,
 ) -> dict[int, int]:
-    """Stores the decisions that are new for their trigger, makes each its kit's current one, and audits it."""
+    """Stores and audits the decisions that are new for their trigger, and returns the id of each by kit."""
     if not decided:
         return {}
     on = cursor(session)
+    # The kits are locked: what is not there now can't come before our commit. The unique key stands behind it.
+    on.execute(
+        "SELECT kit_id, digest, trigger FROM release_decision WHERE kit_id = ANY(%s)",
+        ([case.kit_id for case, _ in decided],),
+    )
+    known = set(on)
     rows = []
+    fresh: dict[int, int] = {}
     for (case, decision), identity in zip(decided, next_ids(session, "release_decision", len(decided)), strict=True):
+        stands_on, trigger = digest(case.results.current), triggers[case.kit_id]
+        if (case.kit_id, stands_on, trigger) in known:
+            continue
+        fresh[case.kit_id] = identity
         inputs = sorted([test.value, site.value, c.version_id] for (test, site), c in case.results.current.items())
         rows.append(
             (
-                identity,
-                case.kit_id,
-                case.service_id,
-                decision.kind.value,
-                json.dumps([reason.value for reason in decision.reasons]),
-                digest(case.results.current),
-                json.dumps(inputs),
-                services[case.service_id].version_id,
-                triggers[case.kit_id],
-                _purpose(decision),
-                decision.case,
+                identity, case.kit_id, case.service_id, decision.kind.value,
+                [reason.value for reason in decision.reasons], stands_on, as_json(inputs), _purpose(decision),
+                decision.case, trigger, RULE_VERSION, services[case.service_id].version_id, actor, now,
             )
-        )
-    on.execute(
-        """
-        INSERT INTO release_decision (id, kit_id, service_id, kind, reasons, digest, inputs, trigger, owes_text,
-                                      owes_case, rule_version, service_version_id, actor, decided_at)
-        SELECT id, kit_id, service_id, kind, ARRAY(SELECT jsonb_array_elements_text(reasons)), digest, inputs,
-               trigger, owes_text, owes_case, %s, version_id, %s, %s
-        FROM unnest(%s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::jsonb[], %s::text[], %s::jsonb[],
-                    %s::bigint[], %s::text[], %s::text[], %s::bool[])
-             AS made (id, kit_id, service_id, kind, reasons, digest, inputs, version_id, trigger, owes_text, owes_case)
-        ON CONFLICT (kit_id, digest, trigger) DO NOTHING RETURNING kit_id, id
-        """,
-        (RULE_VERSION, actor, now, *(list(column) for column in zip(*rows, strict=True))),
-    )
-    fresh: dict[int, int] = dict(on.fetchall())
+        )  # fmt: skip
     if not fresh:
         return fresh
-    on.execute(
-        """
-        UPDATE kit SET current_decision_id = made.id
-        FROM unnest(%s::bigint[], %s::bigint[]) AS made (kit_id, id) WHERE kit.id = made.kit_id
-        """,
-        (list(fresh), list(fresh.values())),
-    )
+    copy(session, "release_decision", _DECISION, rows)
     copy(
         session,
         "audit",
@@ -414,6 +396,12 @@ def _record(
         ],
     )
     return fresh
+
+
+_DECISION: Final = (
+    "id", "kit_id", "service_id", "kind", "reasons", "digest", "inputs", "owes_text", "owes_case", "trigger",
+    "rule_version", "service_version_id", "actor", "decided_at",
+)  # fmt: skip
 
 
 def _purpose(decision: ReleaseDecision) -> str:
@@ -521,43 +509,52 @@ def _move_on(
     now: datetime,
     actor: str,
 ) -> None:
-    """Kits with an answer to every request are reported; kits that wait get the end of their wait."""
-    on = cursor(session)
-    reported = [case for case, _, _ in made if _is_reported(case)]
-    waiting = [case for case, decision, _ in made if decision.kind is ReleaseKind.WAIT and case.hold_until is None]
-    reopened = [case for case, decision, _ in made if decision.case and case.state is KitState.CLOSED]
-    moved = [case for case in reported if case.state in _BEFORE_REPORTED] + reopened
-    if moved:
-        on.execute(
-            """
-            UPDATE kit SET state = 'reported', reported_at = coalesce(reported_at, %s), hold_until = NULL,
-                           closed_at = NULL, closed_reason = ''
-            WHERE id = ANY(%s)
-            """,
-            (now, [case.kit_id for case in moved]),
+    """The decision becomes its kit's current one; a kit with every answer is reported, one that waits has a limit."""
+    hours = 8 * service.release.partial_hold_working_days
+    until = add_working_hours(now, hours, service.clinic.opens, service.clinic.closes)
+    moved = [case for case, decision, _ in made if _becomes_reported(case, decision)]
+    rows = [
+        (
+            case.kit_id,
+            decision_id,
+            _becomes_reported(case, decision),
+            (case.hold_until or until) if decision.kind is ReleaseKind.WAIT else None,
         )
-        copy(
-            session,
-            "kit_event",
-            ("kit_id", "service_id", "kind", "detail", "actor", "occurred_at"),
-            [(case.kit_id, case.service_id, "kit.reported", as_json({}), actor, now) for case in moved],
-        )
-    settled = [case.kit_id for case, decision, _ in made if decision.kind is not ReleaseKind.WAIT]
-    on.execute("UPDATE kit SET hold_until = NULL WHERE id = ANY(%s) AND hold_until IS NOT NULL", (settled,))
-    if waiting:
-        hours = 8 * service.release.partial_hold_working_days
-        until = add_working_hours(now, hours, service.clinic.opens, service.clinic.closes)
-        on.execute("UPDATE kit SET hold_until = %s WHERE id = ANY(%s)", (until, [case.kit_id for case in waiting]))
+        for case, decision, decision_id in made
+    ]
+    cursor(session).execute(
+        """
+        UPDATE kit SET current_decision_id = made.decision_id, hold_until = made.hold_until,
+                       state = CASE WHEN made.reported THEN 'reported' ELSE kit.state END,
+                       reported_at = coalesce(kit.reported_at, CASE WHEN made.reported THEN %s::timestamptz END),
+                       closed_at = CASE WHEN made.reported THEN NULL ELSE kit.closed_at END,
+                       closed_reason = CASE WHEN made.reported THEN '' ELSE kit.closed_reason END
+        FROM unnest(%s::bigint[], %s::bigint[], %s::bool[], %s::timestamptz[])
+             AS made (kit_id, decision_id, reported, hold_until)
+        WHERE kit.id = made.kit_id
+        """,
+        (now, *(list(column) for column in zip(*rows, strict=True))),
+    )
+    copy(
+        session,
+        "kit_event",
+        ("kit_id", "service_id", "kind", "detail", "actor", "occurred_at"),
+        [(case.kit_id, case.service_id, "kit.reported", as_json({}), actor, now) for case in moved],
+    )
 
 
 _BEFORE_REPORTED: Final = frozenset({KitState.DISPATCHED, KitState.COMING_BACK, KitState.AT_LAB})
 """A lapsed, cancelled or replaced kit keeps its state: its case tells the rest (ruling 10)."""
 
 
-def _is_reported(case: _Case) -> bool:
+def _becomes_reported(case: _Case, decision: ReleaseDecision) -> bool:
+    """Whether every request has its answer, or a closed kit has news for a person."""
+    if case.state is KitState.CLOSED:
+        return decision.case
     current = case.results.current
     return (
-        bool(case.results.requested)
+        case.state in _BEFORE_REPORTED
+        and bool(case.results.requested)
         and current.keys() >= case.results.requested
         and not any(result.outcome is Outcome.PENDING for result in current.values())
     )

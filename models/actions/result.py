@@ -425,7 +425,8 @@ def _take(found: Finding, kit: _Kit | None, raw: LabRow | None, chunk: _Chunk, d
     chunk.events.append(
         (
             kit.id, kit.service_id, f"result.{change.value}",
-            as_json({"test": found.test.value, "site": found.site.value, "version_id": version_id}),
+            # Words of ours and a number: nothing to escape, and a million of them to write.
+            f'{{"site":"{found.site.value}","test":"{found.test.value}","version_id":{version_id}}}',
             desk.actor, found.lab_time or desk.now,
         )
     )  # fmt: skip

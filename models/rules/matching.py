@@ -8,6 +8,7 @@ cannot have a result.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 
 from models.rules.service import LabContract
 from models.rules.vocabulary import Quarantine, Site, Test
@@ -125,5 +126,6 @@ def _check_dates(row: Reported, dispatched_at: datetime, *, now: datetime, oldes
     return None
 
 
+@lru_cache(maxsize=4_096)
 def _day(instant: datetime) -> date:
     return instant.astimezone(LONDON).date()

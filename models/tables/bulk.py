@@ -6,7 +6,6 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import text
 from sqlmodel import Session
 
 
@@ -35,11 +34,11 @@ def next_ids(session: Session, table: str, count: int) -> list[int]:
     """Draws bigint identities from a table's own sequence, so that rows can refer to each other before they exist."""
     if not count:
         return []
-    drawn = session.connection().execute(
-        text("SELECT nextval(pg_get_serial_sequence(:table, 'id')) FROM generate_series(1, :count)"),
-        {"table": table, "count": count},
-    )
-    return [row[0] for row in drawn]
+    on = cursor(session)
+    # The sequence as a constant: looked up once, not once for each id.
+    drawn = sql.SQL("SELECT nextval({}::regclass) FROM generate_series(1, {})")
+    on.execute(drawn.format(sql.Literal(f"{table}_id_seq"), sql.Literal(count)))
+    return [row[0] for row in on]
 
 
 as_json: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
