@@ -83,6 +83,13 @@ class Resident:
         return self.name, self.order["date_of_birth"]
 
 
+RETURNED: Final = 0.67
+"""Share of kits that come back, beside those whose story needs it."""
+
+VOICEMAIL_AGREED: Final = 0.4
+LETTER_AGREED: Final = 0.3
+"""Shares of people who agree to a voicemail, and to a letter."""
+
 FILE_EVERY: Final = 7
 """Every seventh order comes from the clinic's spreadsheet, not from the web."""
 
@@ -97,7 +104,7 @@ def people(count: int, *, now: datetime, seed: int) -> list[Resident]:
     residents = [_resident(number, now=now, chance=chance) for number in range(count)]
     for resident in residents:
         resident.story = chance.choice(stories)
-        resident.returns = chance.random() < 0.67 or resident.story in _MUST_RETURN  # noqa: PLR2004
+        resident.returns = chance.random() < RETURNED or resident.story in _MUST_RETURN
         if resident.story == "no_text_wanted":
             resident.order["text_consent"] = False
     _make_special(residents, now=now, chance=chance)
@@ -133,8 +140,8 @@ def _resident(number: int, *, now: datetime, chance: random.Random) -> Resident:
         "known_hiv": False,
         "past_syphilis": False,
         "text_consent": True,
-        "voicemail_consent": chance.random() < 0.4,  # noqa: PLR2004
-        "letter_consent": chance.random() < 0.3,  # noqa: PLR2004
+        "voicemail_consent": chance.random() < VOICEMAIL_AGREED,
+        "letter_consent": chance.random() < LETTER_AGREED,
         "safe_times": chance.choice(([], ["morning"], ["evening"], ["morning", "afternoon"])),
         "wording": chance.choice(("named", "named", "discreet")),
         "language": "cy" if number % 17 == 0 else "en",

@@ -9,6 +9,7 @@ import argparse
 import json
 from collections.abc import Mapping
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any
 
 import uvicorn
@@ -56,7 +57,7 @@ def _error(status: int, code: str, description: str) -> JSONResponse:
             "errors": [{"errorCode": code, "errorDescription": description}],
         },
         status_code=status,
-        headers={"Retry-After": "7"} if status == 429 else {},  # noqa: PLR2004
+        headers={"Retry-After": "7"} if status == HTTPStatus.TOO_MANY_REQUESTS else {},
     )
 
 

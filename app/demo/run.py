@@ -30,6 +30,11 @@ from app.demo.world import World, memory_mb
 
 LONDON: Final = ZoneInfo("Europe/London")
 OUT: Final = Path("var/demo")
+WEEKEND: Final = frozenset({5, 6})
+"""Saturday and Sunday, as `date.weekday` counts."""
+TEXTS_BEFORE_RESULTS: Final = 2
+"""Order received and kit posted: a kit with more was told something."""
+
 MISCHIEF: Final = 0.03
 """Share of the SMS provider's answers that go wrong; each that never comes costs ten seconds."""
 
@@ -68,7 +73,7 @@ class Demo:
     def at(self, days: int, hour: int = 10, minute: int = 0) -> datetime:
         """So many days after the start, put forward to Monday where it falls on a weekend."""
         day = self.start.astimezone(LONDON).date() + timedelta(days=days)
-        while day.weekday() > 4:  # noqa: PLR2004 - Saturday or Sunday
+        while day.weekday() in WEEKEND:
             day += timedelta(days=1)
         return datetime(day.year, day.month, day.day, hour, minute, tzinfo=LONDON).astimezone(UTC)
 
@@ -389,7 +394,7 @@ def _show_timelines(demo: Demo, lines: dict[str, Any]) -> None:
     wanted: dict[str, Callable[[Any], bool]] = {
         "all clear": lambda line: line["decision"] == "all_clear",
         "positive": lambda line: line["decision"] == "swab_positive",
-        "corrected": lambda line: line["case"] == "correction" and len(line["texts"]) > 2,  # noqa: PLR2004
+        "corrected": lambda line: line["case"] == "correction" and len(line["texts"]) > TEXTS_BEFORE_RESULTS,
     }
     for what, fits in wanted.items():
         code = next((code for code, line in lines.items() if fits(line)), None)
