@@ -32,6 +32,8 @@ LONDON: Final = ZoneInfo("Europe/London")
 OUT: Final = Path("var/demo")
 WEEKEND: Final = frozenset({5, 6})
 """Saturday and Sunday, as `date.weekday` counts."""
+FEWEST_ORDERS: Final = 80
+MOST_ORDERS: Final = 700
 TEXTS_BEFORE_RESULTS: Final = 2
 """Order received and kit posted: a kit with more was told something."""
 
@@ -92,6 +94,10 @@ def main() -> None:
     arguments.add_argument("--orders", type=int, default=500)
     arguments.add_argument("--seed", type=int, default=7)
     chosen = arguments.parse_args()
+    if not FEWEST_ORDERS <= chosen.orders <= MOST_ORDERS:
+        arguments.error(
+            f"--orders must be from {FEWEST_ORDERS} (one of each story) to {MOST_ORDERS} (invented numbers)"
+        )
     began = time.monotonic()
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
