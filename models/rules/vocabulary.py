@@ -139,6 +139,8 @@ class Quarantine(StrEnum):
     SITE_UNKNOWN = "site_unknown"
     SPECIMEN_CONFLICT = "specimen_conflict"
     DATE_IMPLAUSIBLE = "date_implausible"
+    DATED_IN_FUTURE = "dated_in_future"
+    DATED_BEFORE_DISPATCH = "dated_before_dispatch"
     TOO_OLD = "too_old"
     TEST_MESSAGE = "test_message"
     # whose it is
@@ -149,8 +151,8 @@ class Quarantine(StrEnum):
     IDENTITY_MISSING = "identity_missing"
     IDENTITY_MISMATCH = "identity_mismatch"
     IDENTITY_CONFLICT = "identity_conflict"
+    CROSSED_SAMPLES = "crossed_samples"
     SECOND_ACCESSION = "second_accession"
-    WRONG_LAB = "wrong_lab"
     # the row or the file as such
     MALFORMED = "malformed"
     ENCODING = "encoding"

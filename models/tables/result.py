@@ -35,7 +35,8 @@ class LabFile(SQLModel, table=True):
             "lab",
             "content_sha256",
             unique=True,
-            postgresql_where=sa.text("state <> 'duplicate' AND content_sha256 <> ''"),
+            # Of a held file nothing was used: the same bytes may come again and be read.
+            postgresql_where=sa.text("state NOT IN ('duplicate', 'held') AND content_sha256 <> ''"),
         ),
         sa.Index("ix_lab_file_open", "id", postgresql_where=sa.text("state IN ('arrived', 'reading')")),
     )
@@ -59,6 +60,10 @@ class LabFile(SQLModel, table=True):
     rows_detail: int = 0
     rows_replayed: int = 0
     """Rows of messages that were already known, and of known files."""
+    rows_quarantined: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    """Results that could not be used when the file was read; those that wait still are counted elsewhere."""
+    go_ahead_by: str = Field(default="", max_length=80, sa_column_kwargs={"server_default": ""})
+    """Who looked at a file held for too many quarantined results and let these very bytes be read all the same."""
     duplicate_of_id: int | None = Field(default=None, sa_type=sa.BigInteger)
     lab_map_version_id: int | None = link("lab_map_version.id", nullable=True, index=False)
     claimed_until: datetime | None = None
@@ -168,9 +173,19 @@ class QuarantinedRow(SQLModel, table=True):
 
     __tablename__ = "quarantined_row"
     __table_args__ = (
-        # A row that names two kits waits once for each.
-        sa.UniqueConstraint("file_id", "position", "row_key", "kit_id", postgresql_nulls_not_distinct=True),
+        # A row that names two kits waits once for each; one that was read again in vain waits anew.
+        sa.Index(
+            "ix_quarantined_row_waits_once",
+            "file_id",
+            "position",
+            "row_key",
+            "kit_id",
+            unique=True,
+            postgresql_nulls_not_distinct=True,
+            postgresql_where=sa.text("resolved_at IS NULL"),
+        ),
         sa.CheckConstraint("(resolved_at IS NULL) = (resolution = '')", name="resolved_with_a_word"),
+        sa.CheckConstraint("(sent_back_at IS NULL) = (sent_back_by = '')", name="sent_back_by_somebody"),
         sa.Index("ix_quarantined_row_open", "lab", "reason", postgresql_where=sa.text("resolved_at IS NULL")),
         sa.Index("ix_quarantined_row_kit", "kit_id", postgresql_where=sa.text("kit_id IS NOT NULL")),
     )
@@ -196,6 +211,31 @@ class QuarantinedRow(SQLModel, table=True):
     due_at: datetime
     resolved_at: datetime | None = None
     resolution: str = Field(default="", max_length=60)
+    sent_back_at: datetime | None = None
+    """When it was put on the list that the laboratory is sent; it waits here until the laboratory has mended it."""
+    sent_back_by: str = Field(default="", max_length=80, sa_column_kwargs={"server_default": ""})
+    recorded_at: datetime = recorded()
+
+
+class RowAttachment(SQLModel, table=True):
+    """Somebody's wish to take a set-aside row as a certain kit's, and what a second person said to it (law 1)."""
+
+    __tablename__ = "row_attachment"
+    __table_args__ = (
+        sa.CheckConstraint("(settled_at IS NULL) = (settled_by = '')", name="settled_by_somebody"),
+        sa.CheckConstraint("NOT approved OR settled_by NOT IN ('', proposed_by)", name="approved_by_another"),
+        sa.Index("ix_row_attachment_open", "row_id", unique=True, postgresql_where=sa.text("settled_at IS NULL")),
+    )
+
+    id: int | None = identity()
+    row_id: int = link("quarantined_row.id")
+    kit_id: int = link("kit.id", index=False)
+    tube_code: str = Field(default="", max_length=11)
+    proposed_by: str = Field(max_length=80)
+    proposed_at: datetime
+    approved: bool = False
+    settled_by: str = Field(default="", max_length=80)
+    settled_at: datetime | None = None
     recorded_at: datetime = recorded()
 
 
