@@ -7,7 +7,7 @@ asked for the call decides what happens next, by which of three errors came back
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from integrations.labels.pack import KitPack, Tube
@@ -22,6 +22,7 @@ __all__ = [
     "LabelPrinter",
     "NotSent",
     "OutgoingText",
+    "Pace",
     "ParcelTracker",
     "RefusalKind",
     "Refused",
@@ -108,17 +109,34 @@ class StatusEvent:
     error_code: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a provider may be called."""
+
+    at_once: int
+    """Calls under way at the same time."""
+    per_second: float
+    """Texts handed over in a second."""
+
+
 class TextSender(Protocol):
     """Hands texts to a provider. Never retries, never touches the database."""
 
     name: str
+    pace: Pace
+    remembers: timedelta
+    """How long the provider can be asked about a text: after that, not found proves nothing."""
 
     def send(self, text: OutgoingText) -> Accepted:
         """Raises NotSent (try later), Refused (never will), Unsure (may have gone: look before resending)."""
         ...
 
     def find(self, text: OutgoingText) -> Sequence[Seen]:
-        """What the provider already holds of this very attempt (same number and body). Raises NotSent."""
+        """What the provider already holds of this very attempt. Raises NotSent."""
+        ...
+
+    def texted_since(self, since: datetime) -> Mapping[str, str]:
+        """The number of every text that the provider took since an instant, by its own ids. Raises NotSent."""
         ...
 
     def status(self, provider_id: str) -> Seen:

@@ -253,7 +253,7 @@ class SmsProvider:
     # ── What it keeps ────────────────────────────────────────────────────────────────────────
 
     def _accept(self, account_sid: str, form: Mapping[str, str]) -> Message:
-        sid = "SM" + secrets.token_hex(16)
+        sid = self._new_id()
         self._write(
             {
                 "kind": "accepted",
@@ -270,6 +270,9 @@ class SmsProvider:
         message = self.messages[sid]
         self._set_going(message)
         return message
+
+    def _new_id(self) -> str:
+        return "SM" + secrets.token_hex(16)
 
     def _write(self, event: Mapping[str, Any]) -> None:
         with self.ledger.open("a", encoding="utf-8") as file:

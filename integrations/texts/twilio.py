@@ -8,8 +8,8 @@ Measured on twilio-python 9.13 (sms-and-post.md A1, A2): the client's timeout is
 async client repeats POSTs; its log prints numbers; its exceptions quote them.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
@@ -20,18 +20,20 @@ from twilio.http.http_client import TwilioHttpClient
 from twilio.request_validator import RequestValidator
 from twilio.rest import Client
 from twilio.rest.api.v2010.account.message import MessageInstance
-from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
 
-from integrations.ports import Accepted, NotSent, OutgoingText, RefusalKind, Refused, Seen, StatusEvent, Unsure
+from integrations.ports import Accepted, NotSent, OutgoingText, Pace, RefusalKind, Refused, Seen, StatusEvent, Unsure
+from integrations.texts.connection import CONNECTIONS, TIMEOUT_SECONDS, keep_people_out_of_logs, never_connected
 from models.rules.errors import Code, ServiceError
 from models.rules.vocabulary import DeliveryStatus
 
-TIMEOUT_SECONDS: Final = 10.0
+PACE: Final = Pace(at_once=32, per_second=300.0)
+"""More is answered with 20429 or waits in Twilio's own queue. An account may be allowed less."""
 VALIDITY_SECONDS: Final = 36_000
 """How late a queued text may still go out: Twilio's longest, ten hours. Bounds how long an unsure text stays unsure."""
 LOOK_BACK: Final = 20
 """How many texts to one number are looked through. Nobody gets that many in a validity period."""
-CONNECTIONS: Final = 64
+PAGE: Final = 1_000
+"""The most that Twilio lists at once."""
 CALLBACK_PATH: Final = "/callbacks/twilio/status"
 
 STATUS: Final[dict[str, DeliveryStatus]] = {
@@ -109,6 +111,8 @@ class TwilioSender:
     """The TextSender that speaks to Twilio. One instance serves any number of threads."""
 
     name = "twilio"
+    remembers = timedelta(days=365)
+    """Twilio keeps a message's record for thirteen months."""
 
     def __init__(
         self,
@@ -120,8 +124,10 @@ class TwilioSender:
         base_url: str = "https://api.twilio.com",
         secondary_auth_token: str | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
+        pace: Pace = PACE,
     ) -> None:
-        _keep_numbers_out_of_logs()
+        self.pace = pace
+        keep_people_out_of_logs("twilio.http_client")
         self.http = RebasedHttpClient(base_url, timeout_seconds)
         self._client = Client(account_sid, auth_token, http_client=self.http)
         self._messaging_service_sid = messaging_service_sid
@@ -142,7 +148,7 @@ class TwilioSender:
         except TwilioRestException as refusal:
             raise _verdict(refusal) from None
         except requests.RequestException as broken:
-            raise (NotSent("no_connection") if _never_connected(broken) else Unsure(type(broken).__name__)) from None
+            raise (NotSent("no_connection") if never_connected(broken) else Unsure(type(broken).__name__)) from None
         except (TwilioException, ValueError, TypeError, KeyError, AttributeError):
             raise Unsure("unreadable_answer") from None
         if not message.sid:
@@ -158,6 +164,20 @@ class TwilioSender:
         with _Asking():
             held = self._client.messages.list(to=text.to_e164, limit=LOOK_BACK)
             return [_seen(each) for each in held if each.direction == "outbound-api" and each.body == text.body]
+
+    def texted_since(self, since: datetime) -> Mapping[str, str]:
+        """The numbers of all texts that Twilio took since an instant, by its ids. Raises NotSent.
+
+        Texts whose words are blanked are among them. The list is asked for without dates (see `find`), newest first.
+        """
+        with _Asking():
+            found: dict[str, str] = {}
+            for each in self._client.messages.stream(page_size=PAGE):
+                if each.date_created is not None and each.date_created < since:
+                    break
+                if each.direction == "outbound-api":
+                    found[str(each.sid)] = str(each.to)
+            return found
 
     def status(self, provider_id: str) -> Seen:
         """Twilio's present word on one text. Raises NotSent, or Refused when Twilio knows no such text."""
@@ -227,14 +247,6 @@ def _code(error: TwilioRestException) -> str:
     return str(error.code or error.status)
 
 
-def _never_connected(error: requests.RequestException) -> bool:
-    """True only when no connection came about: refused, no such host, or no answer to the first knock."""
-    if isinstance(error, requests.ConnectTimeout):
-        return True
-    cause = error.args[0] if error.args else None
-    return isinstance(cause, MaxRetryError) and isinstance(cause.reason, (NewConnectionError, ConnectTimeoutError))
-
-
 def _seen(message: MessageInstance) -> Seen:
     status = str(message.status)
     return Seen(
@@ -244,16 +256,3 @@ def _seen(message: MessageInstance) -> Seen:
         error_code=str(message.error_code) if message.error_code else None,
         created_at=message.date_created,
     )
-
-
-def _keep_numbers_out_of_logs() -> None:
-    """Twilio logs the lists it asks for, and urllib3 their URLs: both hold phone numbers.
-
-    Filters, not levels: whoever sets up logging later may turn levels down.
-    """
-    for name in ("twilio.http_client", "urllib3.connectionpool"):
-        logging.getLogger(name).addFilter(_warnings_only)
-
-
-def _warnings_only(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.WARNING

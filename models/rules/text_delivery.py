@@ -257,8 +257,11 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     "30006": Remedy(freezes_number=True),  # landline
     "30007": Remedy(alarm=True),  # filtered: the same words must not go again
     "30008": Remedy(again=(Again.IN_15_MINUTES,)),  # unknown
+    "temporary-failure": Remedy(again=(Again.IN_4_HOURS, Again.NEXT_WORKING_DAY)),  # GOV.UK Notify: phone off, full
+    "permanent-failure": Remedy(freezes_number=True),  # GOV.UK Notify: number unknown, or it blocks us
+    "technical-failure": Remedy(alarm=True),  # GOV.UK Notify: between it and its own suppliers
 }
-"""Failures that a status tells, by the provider's code (sms-and-post.md A1)."""
+"""What a failed status means, by the provider's code (sms-and-post.md A1), or Notify's word, which is all it gives."""
 
 REFUSED: Final[Mapping[RefusalKind, Remedy]] = {
     RefusalKind.BAD_NUMBER: Remedy(freezes_number=True),

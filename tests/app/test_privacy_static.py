@@ -217,8 +217,11 @@ def test_every_logger_is_kitposts_own():
     }
 
     foreign = {each for each in asked if not re.fullmatch(r"'kitpost(\.\w+)?'", each[1])}
-    # Not to write: a filter on the loggers of Twilio's client and urllib3, which would name numbers.
-    assert foreign == {("integrations/texts/twilio.py", "name")}
+    # Not to write: filters on the loggers of the providers' clients and urllib3, which would name numbers.
+    assert foreign == {
+        ("integrations/texts/connection.py", "client"),
+        ("integrations/texts/connection.py", "'urllib3.connectionpool'"),
+    }
 
 
 def flow_of(module: str) -> Flow:
