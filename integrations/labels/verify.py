@@ -5,8 +5,9 @@ Nothing here shares code with the drawing: pypdfium2 renders and reads the text,
 
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from io import BytesIO
@@ -33,6 +34,11 @@ _SHEET_DPI: Final = 60
 _SHEET_WIDTH: Final = 1640
 _SHEET_GAP: Final = 8
 _SHEET_GREY: Final = 170
+
+_PAGES_IN_MEMORY: Final = 16
+"""Rendered and waiting to be read: about a megabyte each."""
+
+Codes = list[tuple[Symbology, str]]
 
 _SYMBOLOGY_OF: Final = {
     zxingcpp.BarcodeFormat.Code128: Symbology.CODE_128,
@@ -67,28 +73,45 @@ class Mismatch:
     detail: str = ""
 
 
-def verify(pdf: bytes, packs: Sequence[KitPack], part: slice = slice(None), dpi: int = PRINTER_DPI) -> list[Mismatch]:
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """One page as it was read back, all but its barcodes. `tube` counts a kit's tube labels from 0."""
+
+    number: int
+    pack: KitPack
+    expected: PageCodes
+    tube: int
+    size: tuple[float, float]
+    words: str
+
+
+def verify(pdf: bytes, packs: Sequence[KitPack], dpi: int = PRINTER_DPI) -> list[Mismatch]:
     """Everything on paper that isn't what the packs say. An empty list: the batch may be released.
 
-    `packs` is the whole batch that the PDF was drawn from. `part` chooses the packs whose pages are
-    rendered and read, so that several processes can share one batch; the page count of the whole
-    batch is checked in every call.
+    `packs` is the whole batch that the PDF was drawn from. Pages are rendered one after another, for
+    pdfium bears one thread only, while other threads read the barcodes: every core is used.
     """
     try:
         document = pdfium.PdfDocument(pdf)
     except pdfium.PdfiumError:
         return [Mismatch(1, None, "", Problem.UNREADABLE)]
-    with document:
-        expected = [(place, page) for place, pack in enumerate(packs) for page in expected_codes(pack)]
+    with document, ThreadPoolExecutor() as readers:
+        expected = [(pack, page) for pack in packs for page in expected_codes(pack)]
         if len(document) != len(expected):
             return [Mismatch(len(document), None, "", Problem.PAGE_COUNT, f"{len(expected)} expected")]
-        chosen = range(*part.indices(len(packs)))
-        tubes = Counter[int]()
+        tubes = Counter[str]()
         found: list[Mismatch] = []
-        for number, (place, page) in enumerate(expected, 1):
-            if place in chosen:
-                tubes[place] += page.kind is PageKind.TUBE
-                found += _page_mismatches(document[number - 1], number, packs[place], page, tubes[place] - 1, dpi)
+        being_read: deque[tuple[_Page, Future[Codes]]] = deque()
+        for number, (pack, codes) in enumerate(expected, 1):
+            tube = tubes[pack.kit_code]
+            tubes[pack.kit_code] += codes.kind is PageKind.TUBE
+            page = document[number - 1]
+            seen = _Page(number, pack, codes, tube, page.get_size(), page.get_textpage().get_text_range())
+            being_read.append((seen, readers.submit(_decoded, _rendered(page, dpi))))
+            if len(being_read) > _PAGES_IN_MEMORY:
+                found += _mismatches(*being_read.popleft())
+        for seen, reading in being_read:
+            found += _mismatches(seen, reading)
         return found
 
 
@@ -129,43 +152,43 @@ def _rendered(page: pdfium.PdfPage, dpi: int) -> Image.Image:
     return picture
 
 
-def _page_mismatches(
-    page: pdfium.PdfPage, number: int, pack: KitPack, expected: PageCodes, tube: int, dpi: int
-) -> Iterator[Mismatch]:
+def _mismatches(page: _Page, reading: Future[Codes]) -> Iterator[Mismatch]:
     def mismatch(problem: Problem, detail: str = "") -> Mismatch:
-        return Mismatch(number, expected.kind, pack.kit_code, problem, detail)
+        return Mismatch(page.number, page.expected.kind, page.pack.kit_code, problem, detail)
 
-    sides = zip(page.get_size(), PAGE_MM[expected.kind], strict=True)
+    sides = zip(page.size, PAGE_MM[page.expected.kind], strict=True)
     if any(abs(points * _MM_PER_INCH / _POINTS_PER_INCH - mm) > _SIZE_TOLERANCE_MM for points, mm in sides):
         yield mismatch(Problem.PAGE_SIZE)
-    wanted, found = Counter(expected.codes), Counter(_decoded(_rendered(page, dpi)))
+    wanted, found = Counter(page.expected.codes), Counter(reading.result())
     for symbology, text in (wanted - found).elements():
         yield mismatch(Problem.BARCODE_MISSING, f"{symbology} {text}")
     for symbology, text in (found - wanted).elements():
         yield mismatch(Problem.BARCODE_EXTRA, f"{symbology} {text}")
-    words = _squeezed(page.get_textpage().get_text_range())
-    for field, text in _expected_words(pack, expected.kind, tube):
+    words = _squeezed(page.words)
+    for field, text in _expected_words(page.pack, page.expected.kind, page.tube):
         if _squeezed(text) not in words:
             yield mismatch(Problem.WORDS_MISSING, field)
-    if expected.kind is PageKind.OUTER and pack.kit_code in words:
+    if page.expected.kind is PageKind.OUTER and page.pack.kit_code in words:
         yield mismatch(Problem.BETRAYS_KIT)
 
 
-def _decoded(picture: Image.Image) -> Iterator[tuple[Symbology, str]]:
+def _decoded(picture: Image.Image) -> Codes:
     """Every barcode of our two kinds on the page, printed in pure black and white.
 
     Only the two that we draw: others have weak or no check digits and would be seen in bars and
     letters where there are none, and a batch held for that stays held however often it is drawn.
+    Only upright ones, which is half the work: a code that was turned counts as missing.
     """
     printed = picture.point([0] * _BLACK_BELOW + [255] * (256 - _BLACK_BELOW))
-    for barcode in zxingcpp.read_barcodes(
+    read = zxingcpp.read_barcodes(
         printed,
         formats=zxingcpp.BarcodeFormats(list(_SYMBOLOGY_OF)),
         binarizer=zxingcpp.Binarizer.FixedThreshold,
+        try_rotate=False,
         try_invert=False,
         try_downscale=False,
-    ):
-        yield _SYMBOLOGY_OF[barcode.format], barcode.text
+    )
+    return [(_SYMBOLOGY_OF[barcode.format], barcode.text) for barcode in read]
 
 
 def _expected_words(pack: KitPack, kind: PageKind, tube: int) -> Iterator[tuple[str, str]]:
