@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from models.rules.errors import Code, ServiceError
 from models.rules.lab import (
@@ -25,6 +25,7 @@ from models.rules.lab import (
     DetailCode,
     Envelope,
     Form,
+    IndexBands,
     LabMap,
     RowState,
     SingleCode,
@@ -119,6 +120,11 @@ class _ResultCode(_Strict):
     blood: _BloodOutcome | None = None
 
 
+class _Bands(_Strict):
+    low_reactive_from: float
+    reactive_from: float
+
+
 class _Comments(_Strict):
     boiler_plate: tuple[str, ...]
     urgent_words: tuple[str, ...]
@@ -153,7 +159,9 @@ class _Csv(_Strict):
 
 
 class _File(_Strict):
-    lab: str
+    lab: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_-]{1,39}$")]
+    reviewed_by: Annotated[str, Field(min_length=1)]
+    """Which clinician read the words, specimens and comments. Nobody yet: the map is not used."""
     forms: tuple[Form, ...]
     senders: tuple[_Sender, ...] = ()
     fhir_systems: tuple[str, ...] = ()
@@ -178,7 +186,9 @@ class _File(_Strict):
     kit_systems: tuple[str, ...] = ()
     obx14_is_sampling_time: bool = False
     reflex_suffixes: tuple[str, ...] = ()
-    max_sample_age_days: int | None = None
+    index_bands: Mapping[Test, _Bands] = {}
+    max_sample_age_days: Mapping[Site, Annotated[int, Field(gt=0)]] = {}
+    max_quarantined_percent: Annotated[int, Field(ge=0, le=100)] = 20
     csv: _Csv | None = None
 
 
@@ -251,7 +261,12 @@ def _lab_map(written: _File, version: str) -> LabMap:
         kit_systems=written.kit_systems,
         obx14_is_sampling_time=written.obx14_is_sampling_time,
         reflex_suffixes=written.reflex_suffixes,
-        max_sample_age_days=written.max_sample_age_days,
+        index_bands={
+            test: IndexBands(bands.low_reactive_from, bands.reactive_from)
+            for test, bands in written.index_bands.items()
+        },
+        max_sample_age_days=dict(written.max_sample_age_days),
+        max_quarantined_percent=written.max_quarantined_percent,
         csv=_dialect(written.csv),
     )
 

@@ -490,7 +490,7 @@ class _MessageReader:
             time(received),
             time(obr[22]),
             tuple(order.notes),
-            grammar.text(obr[26] + obr[29]) if obr[26] or obr[29] else "",
+            grammar.text(f"{obr[26]} {obr[29]}") if obr[26] or obr[29] else "",
             rejects,
             "",
             person is not None,

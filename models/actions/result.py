@@ -6,8 +6,9 @@ bulk, the file's position moved in the same commit. `models.actions.release` dec
 """
 
 import json
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Final
@@ -18,10 +19,10 @@ from models.actions.owed import OwedCase, cancel_texts, owe_cases, result_case_k
 from models.rules.clinic import CaseKind, due_at
 from models.rules.kit import KitState
 from models.rules.lab import LabMap, LabMessage, LabRow
-from models.rules.matching import KitFacts, Mismatch, Reported, Tube, check_match
+from models.rules.matching import CROSSED, KitFacts, Mismatch, Reported, Tube, check_match
 from models.rules.release import Target
 from models.rules.result import Detail, Finding, Quarantined, Reading
-from models.rules.secrets import KIT_BORN, KIT_FAMILY, BlindIndex, Cipher, kit_born, kit_family
+from models.rules.secrets import ADDRESS, KIT_BORN, KIT_FAMILY, BlindIndex, Cipher, kit_born, kit_family
 from models.rules.service import LabContract, Services
 from models.rules.text import TextPurpose
 from models.rules.versions import Change, Word, compare
@@ -35,6 +36,7 @@ IDENTITY_DOUBTS: Final = frozenset(
         Quarantine.IDENTITY_MISSING,
         Quarantine.IDENTITY_MISMATCH,
         Quarantine.IDENTITY_CONFLICT,
+        Quarantine.CROSSED_SAMPLES,
         Quarantine.SECOND_ACCESSION,
         Quarantine.SPECIMEN_CONFLICT,
         Quarantine.NEVER_DISPATCHED,
@@ -163,6 +165,10 @@ class _Chunk:
     events: list[tuple[object, ...]] = field(default_factory=list)
     triggers: dict[int, str] = field(default_factory=dict)
     frozen: set[int] = field(default_factory=set)
+    doubted: list[tuple[Finding, _Kit, LabRow | None]] = field(default_factory=list)
+    """Rows whose date of birth is not that of the kit they name: perhaps another's."""
+    crossed: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """Kits that a row fits in part, and the codes of the others that it fits."""
     touched: dict[int, datetime | None] = field(default_factory=dict)
     """Kits that a matched row proves received, with the lab's own time of receipt."""
 
@@ -172,6 +178,20 @@ class _Chunk:
         known = self.quarantined.get(place)
         if known is None or (row.may_be_non_negative and not known[0].may_be_non_negative):
             self.quarantined[place] = (row, kit, raw)
+
+    def refuse(self, found: Finding, mismatch: Mismatch, kit: _Kit | None, raw: LabRow | None) -> None:
+        """Quarantines a row that was understood and can't be used; one with another's date of birth is looked at."""
+        self.keep(_quarantined(found, mismatch), kit, raw)
+        if kit is not None and mismatch.reason is Quarantine.IDENTITY_MISMATCH:
+            self.doubted.append((found, kit, raw))
+
+    def cross(self, row: Quarantined, kits: Sequence[_Kit], raw: LabRow | None) -> None:
+        """Stops every kit that a row fits in part, for one reason, each case naming the other kit."""
+        codes = {kit.code for kit in kits}
+        for kit in kits:
+            place = (row.position, row.row_key, kit.id)
+            self.quarantined[place] = (row._replace(reason=CROSSED.reason, detail=CROSSED.detail), kit, raw)
+            self.crossed[kit.id] |= codes - {kit.code}
 
 
 def store_chunk(session: Session, messages: Sequence[ReadMessage], desk: Desk) -> Stored:
@@ -183,7 +203,7 @@ def store_chunk(session: Session, messages: Sequence[ReadMessage], desk: Desk) -
     tally = ChunkTally(messages=len(messages), rows=sum(len(each.message.rows) for each in messages))
     fresh = _drop_known(session, messages, desk.file)
     tally.replayed = tally.rows - sum(len(each.message.rows) for each in fresh)
-    kits = _lock_kits(session, fresh, desk)
+    kits = _lock_kits(session, _codes_named(fresh), desk)
     chunk = _Chunk(
         owner_of=_owners(session, fresh, lab=desk.file.lab),
         version_ids=iter(next_ids(session, "result_version", _count(fresh))),
@@ -196,11 +216,15 @@ def store_chunk(session: Session, messages: Sequence[ReadMessage], desk: Desk) -
                 case Detail():
                     tally.details += 1
                 case Quarantined():
-                    named: list[_Kit | None] = [kits[code] for code in _kits_named(reading) if code in kits]
-                    for kit in named or [None]:
-                        chunk.keep(reading, kit, raw.get(reading.row_key))
+                    named = [kits[code] for code in _kits_named(reading) if code in kits]
+                    if len(named) > 1:
+                        chunk.cross(reading, named, raw.get(reading.row_key))
+                    else:
+                        chunk.keep(reading, named[0] if named else None, raw.get(reading.row_key))
                 case Finding():
                     tally.details += _take(reading, kits.get(reading.kit_code), raw.get(reading.row_key), chunk, desk)
+    if chunk.doubted:
+        _look_for_a_swap(session, chunk, kits, desk)
     tally.stored, tally.repeated = len(chunk.versions), len(chunk.repeats)
     tally.quarantined = len({place[:2] for place in chunk.quarantined})
     _write(session, chunk, kits, desk)
@@ -273,9 +297,12 @@ def _kits_named(reading: Reading) -> tuple[str, ...]:
             return reading.kits_named or ((reading.kit_code,) if reading.kit_code else ())
 
 
-def _lock_kits(session: Session, messages: Sequence[ReadMessage], desk: Desk) -> dict[str, _Kit]:
-    """The kits that these messages name, by code; their rows locked in ascending id."""
-    codes = {code for each in messages for reading in each.readings for code in _kits_named(reading)}
+def _codes_named(messages: Sequence[ReadMessage]) -> set[str]:
+    return {code for each in messages for reading in each.readings for code in _kits_named(reading)}
+
+
+def _lock_kits(session: Session, codes: Collection[str], desk: Desk) -> dict[str, _Kit]:
+    """The kits of these codes, by code; their rows locked in ascending id."""
     on = cursor(session)
     on.execute(
         """
@@ -384,7 +411,7 @@ def _take(found: Finding, kit: _Kit | None, raw: LabRow | None, chunk: _Chunk, d
         mismatch = Mismatch(Quarantine.NOT_REQUESTED, "This test was requested, and the row says it was not.")
     if kit is None or mismatch is not None:
         assert mismatch is not None  # no kit is always a mismatch
-        chunk.keep(_quarantined(found, mismatch), kit, raw)
+        chunk.refuse(found, mismatch, kit, raw)
         return False
     chunk.touched.setdefault(kit.id, found.received_at)
     head = kit.heads.get(target)
@@ -445,15 +472,13 @@ _BECOMES_CURRENT: Final = frozenset({Change.PROGRESS, Change.CORRECTION})
 def _whose(found: Finding, kit: _Kit | None, desk: Desk) -> Mismatch | None:
     """Why this row may not be this kit's, or None when everything that must agree does."""
     if kit is None:
-        return check_match(_reported(found, born=False, family=False), None, None, now=desk.now, oldest_days=None)
+        return check_match(_reported(found, born=False, family=False), None, None, now=desk.now)
     said = (found.dob, found.family_name)
     if said not in kit.compared:
         kit.compared[said] = _compare_person(kit, *said, desk.indexes)
     born, family = kit.compared[said]
     reported = _reported(found, born=born, family=family)
-    mismatch = check_match(
-        reported, kit.facts, kit.contract, now=desk.now, oldest_days=desk.lab_map.max_sample_age_days
-    )
+    mismatch = check_match(reported, kit.facts, kit.contract, now=desk.now)
     if mismatch is None and _is_second_accession(found, kit.heads.get((found.test, found.site)), desk.lab_map):
         mismatch = Mismatch(
             Quarantine.SECOND_ACCESSION, "This tube was already reported for this test under another accession."
@@ -466,6 +491,53 @@ def _compare_person(kit: _Kit, dob: date, family_name: str | None, indexes: Blin
     born = indexes.live(KIT_BORN, kit.service_id, kit_born(kit.code, dob.isoformat()))
     family = indexes.live(KIT_FAMILY, kit.service_id, kit_family(kit.code, family_name)) if family_name else ()
     return not kit.born.isdisjoint(born), not kit.family.isdisjoint(family)
+
+
+def _look_for_a_swap(session: Session, chunk: _Chunk, kits: dict[str, _Kit], desk: Desk) -> None:
+    """Where a row's person is that of another kit in the file or the household, both kits are stopped (idea 11).
+
+    A date of birth alone names nobody: without a family name only the household and other doubted
+    kits are asked. Kits of the household may be locked out of order; a deadlock ends one reader,
+    whose file is taken up again where it stood.
+    """
+    household = _household(session, {kit.id for _, kit, _ in chunk.doubted})
+    kits |= _lock_kits(session, {code for codes in household.values() for code in codes} - kits.keys(), desk)
+    doubted = {kit.code for _, kit, _ in chunk.doubted}
+    for found, kit, raw in chunk.doubted:
+        near = doubted | household.get(kit.id, set()) if found.family_name is None else kits.keys()
+        others = [
+            kits[code] for code in near if code in kits and code != kit.code and _is_person_of(found, kits[code], desk)
+        ]
+        if others:
+            chunk.cross(_quarantined(found, CROSSED), [kit, *others], raw)
+
+
+def _household(session: Session, kit_ids: Collection[int]) -> dict[int, set[str]]:
+    """The dispatched kits of other people at the addresses of these kits' people."""
+    on = cursor(session)
+    on.execute(
+        """
+        SELECT mine.id, other.code FROM kit mine
+        JOIN person_index lives ON lives.person_id = mine.person_id AND lives.domain = %s
+        JOIN person_index there ON there.service_id = lives.service_id AND there.domain = lives.domain
+             AND there.key_version = lives.key_version AND there.digest = lives.digest
+        JOIN kit other ON other.person_id = there.person_id AND other.dispatched_at IS NOT NULL
+        WHERE mine.id = ANY(%s) AND there.person_id <> lives.person_id
+        """,
+        (ADDRESS, list(kit_ids)),
+    )
+    found: dict[int, set[str]] = defaultdict(set)
+    for kit_id, code in on:
+        found[kit_id].add(code)
+    return found
+
+
+def _is_person_of(found: Finding, kit: _Kit, desk: Desk) -> bool:
+    said = (found.dob, found.family_name)
+    if said not in kit.compared:
+        kit.compared[said] = _compare_person(kit, *said, desk.indexes)
+    born, family = kit.compared[said]
+    return born and (found.family_name is None or family)
 
 
 def _check_accession(found: Finding, kit: _Kit, chunk: _Chunk) -> Mismatch | None:
@@ -492,10 +564,15 @@ def _reported(found: Finding, *, born: bool, family: bool) -> Reported:
     )
 
 
+_WORD_BORDERS: Final = re.compile(r"[&^~|\s]+")
+
+
 def _is_second_accession(found: Finding, head: _Head | None, lab_map: LabMap) -> bool:
     """Whether this is the same test of the same tube under an accession that nothing links to the first (ruling 7)."""
-    if head is None or head.accession == _accession(found) or found.parent_ref:
+    if head is None or head.accession == _accession(found):
         return False
+    if head.accession in _WORD_BORDERS.split(found.parent_ref):
+        return False  # OBR-29 or derivedFrom names the very report that this one follows
     return not any(
         (suffix and found.accession == head.accession + suffix)
         or (suffix and head.accession == found.accession + suffix)
@@ -633,7 +710,8 @@ def _open_row_cases(session: Session, chunk: _Chunk, desk: Desk) -> None:
                 kind=_kind_of_row(row),
                 order_id=kit.order_id,
                 kit_id=kit.id,
-                detail={"quarantine": row.reason.value},
+                detail={"quarantine": row.reason.value}
+                | ({"crossed_with": sorted(chunk.crossed[kit.id])} if kit.id in chunk.crossed else {}),
             )
             cases[kit.service_id][owed.key] = owed
         else:

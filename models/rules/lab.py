@@ -176,14 +176,21 @@ class CombinedCode(NamedTuple):
 
 
 class DetailCode(NamedTuple):
-    """A row that only supports another: never a result of its own.
-
-    `is_index`: a cut-off index, below 1 negative, 1 to below 10 low reactive, from 10 reactive
-    (lab-messages.md 2.4; clinical.md 3.3); it must agree with the row it supports.
-    """
+    """A row that only supports another: never a result of its own. `is_index`: a cut-off index of its test."""
 
     test: Test
     is_index: bool
+
+
+class IndexBands(NamedTuple):
+    """How an assay's cut-off index (a ratio, no unit) reads: negative below the first, reactive from the second.
+
+    Between them it is low reactive. An index must agree with the word that it stands beside. The
+    numbers are the assay's, so they are the lab map's (lab-messages.md 2.4; clinical.md 3.3).
+    """
+
+    low_reactive_from: float
+    reactive_from: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +281,12 @@ class LabMap:
     obx14_is_sampling_time: bool
     """True: OBX-14 is when the sample was taken. False: when it was tested (common in v2.3 and 2.4)."""
     reflex_suffixes: tuple[str, ...]
-    max_sample_age_days: int | None
+    index_bands: Mapping[Test, IndexBands]
+    """The cut-off index of each test that is reported with one."""
+    max_sample_age_days: Mapping[Site, int]
+    """How old a sample may be on receipt, where the assay has a limit: swabs and blood differ."""
+    max_quarantined_percent: int
+    """A file of which more than this share can't be used is held as a whole (lab-messages.md 7)."""
     csv: CsvDialect | None
 
     def __post_init__(self) -> None:
@@ -292,6 +304,11 @@ class LabMap:
         for code, sites in codes:
             if not sites:
                 raise ValueError(f"test code {code!r}: name the sites it may come from")
+        for test in {entry.test for entry in self.details.values() if entry.is_index} - self.index_bands.keys():
+            raise ValueError(f"index_bands.{test}: a cut-off index is reported, and nothing says how to read it")
+        for test, bands in self.index_bands.items():
+            if test not in BLOOD_TESTS or not 0 < bands.low_reactive_from <= bands.reactive_from:
+                raise ValueError(f"index_bands.{test}: an index is a blood screen's, and low reactive begins first")
 
     def system(self, spelled: str) -> str | None:
         """Which code system the lab means, or None for one that is not agreed."""

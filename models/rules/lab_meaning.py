@@ -20,6 +20,7 @@ from models.rules.lab import (
     DetailCode,
     Fault,
     Form,
+    IndexBands,
     LabMap,
     RowState,
     SingleCode,
@@ -140,10 +141,6 @@ _SITE_WORDS: Final[Mapping[Site, tuple[str, ...]]] = {
     Site.BLOOD: ("blood", "serum", "plasma"),
 }
 """Names by which a specimen's text is caught contradicting its code. They can only refuse."""
-
-_LOW_REACTIVE_FROM: Final = 1.0
-_REACTIVE_FROM: Final = 10.0
-"""Cut-off index (a ratio, no unit): below 1 negative, 1 to below 10 low reactive. Source: lab-messages.md 2.4."""
 
 _NUMBER: Final = re.compile(r"(<=|>=|<|>|=)?\s?(\d{1,6}(?:\.\d{1,4})?)", re.ASCII)
 _INDEX_IN_TEXT: Final = re.compile(r"(.+?) \(coi ([<>]?=? ?\d{1,6}(?:\.\d{1,4})?)\)", re.ASCII)
@@ -289,14 +286,18 @@ def _word(lab: LabMap, test: Test, text: str) -> Outcome | Fault:
 
 
 def _word_with_index(
-    text: str, shown: frozenset[str], outcome: Outcome | None, words: Mapping[tuple[str, str], Outcome]
+    text: str,
+    shown: frozenset[str],
+    outcome: Outcome | None,
+    words: Mapping[tuple[str, str], Outcome],
+    bands: IndexBands | None,
 ) -> Outcome | Fault | None:
     """A code's own words with a cut-off index behind them ('low reactive (coi 3.2)'), or None if it is not that."""
     found = _INDEX_IN_TEXT.fullmatch(text)
-    if outcome is None or not found or found[1] not in shown:
+    if outcome is None or bands is None or not found or found[1] not in shown:
         return None
     span = _span(found[2])
-    return agree_with_index(outcome, span, words.values()) if span else None
+    return agree_with_index(outcome, span, words.values(), bands) if span else None
 
 
 def _code(lab: LabMap, test: Test, codings: Sequence[Coded]) -> Outcome | Fault:
@@ -322,7 +323,8 @@ def _code(lab: LabMap, test: Test, codings: Sequence[Coded]) -> Outcome | Fault:
             shown = lab.displays.get((system, code), frozenset()) if system else frozenset()
             if text in shown:
                 continue
-            said = _word_with_index(text, shown, words.get((system or "", code)), words) or _word(lab, test, text_raw)
+            coded = words.get((system or "", code))
+            said = _word_with_index(text, shown, coded, words, lab.index_bands.get(test)) or _word(lab, test, text_raw)
             if isinstance(said, Fault):
                 conflict = Fault(Quarantine.CODE_DISPLAY_CONFLICT, "The result's text does not agree with its code.")
                 fault = fault or (conflict if found else said)
@@ -384,18 +386,21 @@ def _span(text: str) -> tuple[float, float] | None:
             return number, number
 
 
-def agree_with_index(outcome: Outcome, span: tuple[float, float], targets: Iterable[Outcome]) -> Outcome | Fault:
+def agree_with_index(
+    outcome: Outcome, span: tuple[float, float], targets: Iterable[Outcome], bands: IndexBands
+) -> Outcome | Fault:
     """The outcome, seen beside the index. Where the lab has no word of its own for it, reactive may be low reactive."""
     low, high = span
+    low_from, reactive_from = bands
     conflict = Fault(Quarantine.CONFLICTING_VALUES, "The cut-off index and the result word do not agree.")
     if outcome is Outcome.NEGATIVE:
-        return outcome if high <= _LOW_REACTIVE_FROM and low < _LOW_REACTIVE_FROM else conflict
+        return outcome if high <= low_from and low < low_from else conflict
     if outcome is Outcome.LOW_REACTIVE:
-        return outcome if low >= _LOW_REACTIVE_FROM and high < _REACTIVE_FROM else conflict
+        return outcome if low >= low_from and high < reactive_from else conflict
     if outcome is Outcome.REACTIVE:
-        if low < _LOW_REACTIVE_FROM:
+        if low < low_from:
             return conflict
-        if high < _REACTIVE_FROM:
+        if high < reactive_from:
             return conflict if Outcome.LOW_REACTIVE in targets else Outcome.LOW_REACTIVE
         return outcome
     return outcome if outcome is Outcome.EQUIVOCAL else conflict

@@ -7,8 +7,9 @@ cannot have a result.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import lru_cache
+from typing import Final
 
 from models.rules.service import LabContract
 from models.rules.vocabulary import Quarantine, Site, Test
@@ -56,12 +57,10 @@ class Mismatch:
     detail: str
 
 
-def check_match(
-    row: Reported, kit: KitFacts | None, contract: LabContract | None, *, now: datetime, oldest_days: int | None
-) -> Mismatch | None:
+def check_match(row: Reported, kit: KitFacts | None, contract: LabContract | None, *, now: datetime) -> Mismatch | None:
     """None when the row is certainly this kit's, else the first reason why it may not be used.
 
-    `now` is aware UTC; `oldest_days` is the assay's limit from collection to receipt, None for no limit.
+    `now` is aware UTC. How old the sample may be is the lab map's and is asked on reading.
     """
     if kit is None:
         return Mismatch(Quarantine.UNKNOWN_KIT, "No kit with this id was ever issued: check the id on the tube.")
@@ -73,7 +72,7 @@ def check_match(
         _check_tube(row, kit, contract)
         or _check_person(row)
         or _check_request(row, kit)
-        or _check_dates(row, kit.dispatched_at, now=now, oldest_days=oldest_days)
+        or _check_dates(row, kit.dispatched_at, now=now)
     )
 
 
@@ -109,21 +108,27 @@ def _check_request(row: Reported, kit: KitFacts) -> Mismatch | None:
     return None
 
 
-def _check_dates(row: Reported, dispatched_at: datetime, *, now: datetime, oldest_days: int | None) -> Mismatch | None:
+def _check_dates(row: Reported, dispatched_at: datetime, *, now: datetime) -> Mismatch | None:
     """Days in London: many labs give dates without times, so one day's grace is given where a time may be missing."""
     today, sent_on = _day(now), _day(dispatched_at)
     collected_on = _day(row.collected_at) if row.collected_at else None
     received_on = _day(row.received_at) if row.received_at else None
     if any(on is not None and on > today for on in (collected_on, received_on)):
-        return Mismatch(Quarantine.DATE_IMPLAUSIBLE, "The sample is dated in the future: check the dates.")
+        return Mismatch(Quarantine.DATED_IN_FUTURE, "The sample is dated in the future: check the dates.")
     if any(on is not None and on < sent_on for on in (collected_on, received_on)):
-        return Mismatch(Quarantine.DATE_IMPLAUSIBLE, "The sample is dated before its kit was posted: check the dates.")
-    if collected_on and received_on:
-        if received_on < collected_on:
-            return Mismatch(Quarantine.DATE_IMPLAUSIBLE, "The sample is dated as received before it was taken.")
-        if oldest_days is not None and received_on - collected_on > timedelta(days=oldest_days):
-            return Mismatch(Quarantine.TOO_OLD, f"The sample was older than {oldest_days} days when it was received.")
+        return Mismatch(
+            Quarantine.DATED_BEFORE_DISPATCH, "The sample is dated before its kit was posted: check the dates."
+        )
+    if collected_on and received_on and received_on < collected_on:
+        return Mismatch(Quarantine.DATE_IMPLAUSIBLE, "The sample is dated as received before it was taken.")
     return None
+
+
+CROSSED: Final = Mismatch(
+    Quarantine.CROSSED_SAMPLES,
+    "What this row says of person and tube is of two different kits: two people's samples may be crossed.",
+)
+"""For each of the kits that a row fits in part, so that neither is told anything (idea 11; H1)."""
 
 
 @lru_cache(maxsize=4_096)

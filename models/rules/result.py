@@ -207,7 +207,7 @@ def _times(  # noqa: PLR0917 - the four clocks and what bounds them; memoised, s
         read.append(found)
     collected, received, authorised, tested, sent = read
     if fault is None:
-        fault = _impossible(lab, collected, received, sent or authorised)
+        fault = _impossible(collected, received, sent or authorised)
     return RowTimes(collected, received, authorised, tested, fault)
 
 
@@ -225,7 +225,6 @@ def times_of(message: LabMessage, row: LabRow, lab: LabMap) -> RowTimes:
 
 
 def _impossible(
-    lab: LabMap,
     collected: lab_time.LabTime | None,
     received: lab_time.LabTime | None,
     told: lab_time.LabTime | None,
@@ -234,10 +233,18 @@ def _impossible(
         return Fault(Quarantine.DATE_IMPLAUSIBLE, "The sample was received before it was collected.")
     if told and any(earlier.on > told.on for earlier in (collected, received) if earlier):
         return Fault(Quarantine.DATE_IMPLAUSIBLE, "The sample was collected or received after the result was sent.")
-    limit = lab.max_sample_age_days
-    if collected and received and limit is not None and (received.on - collected.on).days > limit:
-        return Fault(Quarantine.TOO_OLD, "The sample was older on receipt than the assay allows.")
     return None
+
+
+def _too_old(lab: LabMap, site: Site | None, times: RowTimes) -> Fault | None:
+    """What the assay's limit for this sample says; without a time of receipt, the time of the test stands for it."""
+    limit = lab.max_sample_age_days.get(site) if site else None
+    arrived = times.received or times.tested or times.authorised
+    if limit is None or times.collected is None or arrived is None:
+        return None
+    if (arrived.on - times.collected.on).days <= limit:
+        return None
+    return Fault(Quarantine.TOO_OLD, f"The sample was older than {limit} days when it was received.")
 
 
 # ── Comments ─────────────────────────────────────────────────────────────────────────────────
@@ -339,7 +346,7 @@ def interpret(message: LabMessage, lab: LabMap) -> list[Reading]:
                 readings.append(Detail(row.position, row.row_key))
                 continue
         else:
-            fault = fault or identity.fault or meaning.fault or times.fault
+            fault = fault or identity.fault or meaning.fault or times.fault or _too_old(lab, meaning.site, times)
         if fault is not None:
             readings.append(_quarantine(message, row, identity, meaning, times, fault))
         else:
@@ -493,7 +500,8 @@ def _apply_details(
             if meaning.status not in _DONE:
                 held = found._replace(note_review=True)
             elif meaning.cut_off is not None:
-                said = agree_with_index(found.outcome, meaning.cut_off, lab.outcomes.get(found.test, {}).values())
+                targets = lab.outcomes.get(found.test, {}).values()
+                said = agree_with_index(found.outcome, meaning.cut_off, targets, lab.index_bands[found.test])
                 if isinstance(said, Fault):
                     readings[number] = _hold(found, said.reason, said.detail)
                     continue

@@ -1,5 +1,6 @@
 """Every row of a lab file becomes a version, a repeat, or waits for a person; nothing is overwritten or lost."""
 
+import secrets
 from dataclasses import replace
 
 import pytest
@@ -205,6 +206,13 @@ def test_a_reflex_test_is_no_second_accession(begin, kit, link):
     assert effects_of(begin, kit.id, "chlamydia") == [("negative", "first"), ("equivocal", "correction")]
 
 
+def test_a_parent_that_is_not_the_report_we_have_links_nothing(begin, kit):
+    take(begin, hl7(kit.rows(at=EARLIER)))
+    take(begin, hl7(kit.rows(at=LATER, accession="26V9999999", parent="26V7777777&NORTHLAB")[:1]))
+
+    assert quarantined(begin, kit.id) == ["second_accession"]
+
+
 @pytest.mark.parametrize("in_one_file", [True, False])
 def test_an_accession_of_one_kit_is_never_anothers_whatever_the_test(begin, pair, in_one_file):
     mine, other = pair
@@ -250,14 +258,60 @@ def test_one_thing_that_does_not_agree_stops_the_kit_and_names_the_reason(begin,
     assert is_even(begin)
 
 
-def test_a_swap_within_a_household_stops_both_kits(begin, pair):
+def test_a_swap_of_two_people_in_one_file_stops_both_kits_and_links_their_cases(begin, pair):
     mine, other = pair
     take(begin, hl7([*mine.rows(born=other.born, family=""), *other.rows(born=mine.born, family="")]))
 
-    for kit in pair:
-        assert set(quarantined(begin, kit.id)) == {"identity_mismatch"}
+    for kit, its in ((mine, other), (other, mine)):
+        assert set(quarantined(begin, kit.id)) == {"crossed_samples"}
         assert case_of(begin, kit.id) == ("identity", "clinician")
+        linked = ask(begin, "SELECT detail -> 'crossed_with' FROM clinic_case WHERE kit_id = :id", id=kit.id)
+        assert linked == [([its.code],)]
     assert ask(begin, "SELECT count(*) FROM text") == [(0,)]
+    assert is_even(begin)
+
+
+def share_an_address(begin, *kits):
+    digest = secrets.token_bytes(32)
+    with begin() as session:
+        for kit in kits:
+            session.connection().execute(
+                text("INSERT INTO person_index (person_id, service_id, domain, key_version, digest) "
+                     "SELECT person_id, service_id, 'address', 1, :digest FROM kit WHERE id = :id"),
+                {"digest": digest, "id": kit.id},
+            )  # fmt: skip
+
+
+def test_only_one_persons_birthday_on_the_other_ones_kit_stops_both_of_a_household(begin, pair):
+    mine, other = pair
+    share_an_address(begin, mine, other)
+    take(begin, hl7(other.rows()))
+    assert texts_of(begin, other.id) == [("all_clear", "owed")]
+
+    take(begin, hl7(mine.rows(born=other.born, family="")))
+
+    for kit in pair:
+        assert set(quarantined(begin, kit.id)) == {"crossed_samples"}
+        assert case_of(begin, kit.id) == ("identity", "clinician")
+    assert texts_of(begin, other.id) == [("all_clear", "cancelled")]
+    assert is_even(begin)
+
+
+def test_a_birthday_alone_accuses_nobody_outside_the_household(begin, pair):
+    mine, other = pair
+    take(begin, hl7([*mine.rows(born=other.born, family=""), *other.rows()]))
+
+    assert set(quarantined(begin, mine.id)) == {"identity_mismatch"}
+    assert quarantined(begin, other.id) == []
+    assert texts_of(begin, other.id) == [("all_clear", "owed")]
+
+
+def test_name_and_birthday_of_another_kit_in_the_file_stop_both(begin, pair):
+    mine, other = pair
+    take(begin, hl7([*mine.rows(born=other.born, family=other.family), *other.rows()]))
+
+    assert set(quarantined(begin, mine.id)) == set(quarantined(begin, other.id)) == {"crossed_samples"}
+    assert ask(begin, "SELECT count(*) FROM text WHERE state = 'owed'") == [(0,)]
 
 
 def test_a_tube_of_one_kit_on_the_form_of_another_stops_both_kits(begin):
@@ -267,7 +321,7 @@ def test_a_tube_of_one_kit_on_the_form_of_another_stops_both_kits(begin):
     take(begin, hl7([chlamydia._replace(tube=other.rows()[0].tube), *rest, *other.rows()]))
 
     for kit in (mine, other):
-        assert quarantined(begin, kit.id) == ["tube_mismatch"]
+        assert quarantined(begin, kit.id) == ["crossed_samples"]
         assert case_of(begin, kit.id) == ("identity", "clinician")
         assert no_result_text(begin, kit)
     assert is_even(begin)

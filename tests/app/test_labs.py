@@ -46,6 +46,17 @@ def test_any_change_of_a_map_is_a_new_version(tmp_path: Path) -> None:
         ('code = "gc_ur"', 'code = "ct_ur"', "two meanings"),
         ('sites = ["urine"]', "sites = []", "sites"),
         ('lab = "SOUTHVALE"', "", "lab"),
+        ('reviewed_by = "nobody: this laboratory is invented"', 'reviewed_by = ""', "reviewed_by"),
+        (
+            'zone = "Europe/London"',
+            'zone = "Europe/London"\nmax_sample_age_days = { blood = 0 }',
+            "max_sample_age_days",
+        ),
+        (
+            'zone = "Europe/London"',
+            'zone = "Europe/London"\ndetails = [{ code = "HIVC", test = "hiv", is_index = true }]',
+            "index_bands.hiv",
+        ),
         ('lab = "SOUTHVALE"', "lab =", "lab.toml"),
     ],
 )

@@ -14,6 +14,7 @@ from app.cli import cli
 from app.cli.states import MEANING, states_page
 from models.rules.kit import KitState
 from models.rules.lab import LabMap
+from models.rules.quarantine import SENTENCES
 from models.rules.service import (
     ClinicPolicy,
     LabContract,
@@ -24,6 +25,7 @@ from models.rules.service import (
     Service,
     TextPolicy,
 )
+from models.rules.vocabulary import Quarantine
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = (
@@ -147,6 +149,25 @@ def test_every_setting_that_the_safety_page_names_is_one_of_a_service_or_a_lab()
 
     assert named
     assert named - settings == set()
+
+
+def test_the_guide_for_laboratories_lists_every_quarantine_word(request):
+    page = ROOT / "docs" / "lab-integration.md"
+    begin, end = "<!-- quarantine words: written by make golden -->\n", "<!-- /quarantine words -->"
+    before, rest = page.read_text(encoding="utf-8").split(begin)
+    listed, after = rest.split(end)
+    if request.config.getoption("--golden"):
+        page.write_text(before + begin + quarantine_words() + end + after, encoding="utf-8")
+        return
+
+    assert listed == quarantine_words()
+
+
+def quarantine_words():
+    """A table of the vocabulary: what the laboratory is told, and what a clinician."""
+    lines = ["| word | for the laboratory | for the clinician |", "|---|---|---|"]
+    lines += [f"| `{word}` | {SENTENCES[word].lab} | {SENTENCES[word].clinician} |" for word in Quarantine]
+    return "\n".join(lines) + "\n"
 
 
 def test_the_libraries_in_sources_are_the_ones_installed_with_their_licences(request):

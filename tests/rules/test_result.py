@@ -2,13 +2,14 @@
 
 import itertools
 import string
-from datetime import UTC, date, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.rules.lab import fold_token
+from models.rules.lab import IndexBands, fold_token
 from models.rules.result import Detail, Finding, Quarantined, interpret
 from models.rules.vocabulary import BLOOD_TESTS, Outcome, Quarantine, ReportStatus, Site, Test
 from tests.support.lab import KIT, OTHER_KIT, PID, message, messages, northlab, obr, obx, only, ordered, read, said
@@ -400,6 +401,38 @@ def test_the_cut_off_index_must_agree_with_the_screen(word: str, index: str, kin
     content = ordered(obx(word, code=HIVS), obx(index, code=HIVC, kind=kind), **BLOOD)
 
     assert said(content) == expected
+
+
+def test_where_low_reactive_begins_is_the_assays_and_stands_in_the_lab_map() -> None:
+    another_assay = replace(northlab(), index_bands={Test.HIV: IndexBands(0.9, 20.0)})
+    content = ordered(obx("Reactive", code=HIVS), obx("15.0", code=HIVC, kind="NM"), **BLOOD)
+
+    assert said(content) == ["reactive"]
+    assert said(content, another_assay) == ["low_reactive"]
+
+
+@pytest.mark.parametrize(
+    ("specimen", "code", "days", "expected"),
+    [
+        ("VVS^Vulvovaginal swab^NORTHLAB", "CTN^Chlamydia^NORTHLAB", 60, "negative"),
+        ("VVS^Vulvovaginal swab^NORTHLAB", "CTN^Chlamydia^NORTHLAB", 61, "too_old"),
+        ("URN^Urine^NORTHLAB", "CTN^Chlamydia^NORTHLAB", 31, "too_old"),
+        ("CAP^Capillary blood^NORTHLAB", HIVS, 14, "negative"),
+        ("CAP^Capillary blood^NORTHLAB", HIVS, 15, "too_old"),
+    ],
+)
+def test_a_sample_older_than_the_assay_allows_is_not_used(specimen: str, code: str, days: int, expected: str) -> None:
+    received = date(2026, 11, 2)
+    word = "Non-reactive" if code == HIVS else "Not detected"
+    order = {"collected": f"{received - timedelta(days=days):%Y%m%d}", "received": f"{received:%Y%m%d}0812"}
+
+    assert said(ordered(obx(word, code=code), specimen=specimen, **order)) == [expected]
+
+
+def test_without_a_time_of_receipt_the_sample_is_as_old_as_its_test() -> None:
+    old = {"collected": "20260701", "received": ""}
+
+    assert said(ordered(obx(), **old)) == ["too_old"]
 
 
 def test_an_index_that_can_not_be_read_holds_the_screen() -> None:
