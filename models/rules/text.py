@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, time, timedelta
 from enum import StrEnum
 from typing import ClassVar, Final, assert_never
 
@@ -37,11 +37,13 @@ class TextPurpose(StrEnum):
 
 
 class TextClass(StrEnum):
-    """Which window a text leaves in."""
+    """Which window a text leaves in, and what can be stopped by itself."""
 
     RESULT = "result"
     ROUTINE = "routine"
     REMINDER = "reminder"
+    CODE = "code"
+    """A code that proves a number. Its person waits for it, so it has no window and is never owed."""
 
 
 CLASS_OF: Final[dict[TextPurpose, TextClass]] = {
@@ -67,6 +69,8 @@ def window_of(purpose: TextPurpose, policy: TextPolicy) -> TextWindow:
             return policy.routine_window
         case TextClass.REMINDER:
             return policy.reminder_window
+        case TextClass.CODE:
+            return TextWindow(time.min, time.max, working_days_only=False)
 
 
 # ── What a text can say ──────────────────────────────────────────────────────────────────────

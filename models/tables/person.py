@@ -5,11 +5,12 @@ rotation). Nothing here is ever joined by name.
 """
 
 from datetime import datetime
+from enum import StrEnum
 
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from models.tables.columns import identity, link, recorded, reference
+from models.tables.columns import identity, link, recorded, reference, words
 
 
 class Person(SQLModel, table=True):
@@ -85,6 +86,46 @@ class Contact(SQLModel, table=True):
     language: str = Field(max_length=2)
     wording: str = Field(max_length=10)
     created_at: datetime = recorded()
+
+
+class VerificationState(StrEnum):
+    """Where the proof of one number is. A code that may have arrived counts as sent."""
+
+    SENDING = "sending"
+    SENT = "sent"
+    NOT_SENT = "not_sent"
+    CONFIRMED = "confirmed"
+
+
+class MobileVerification(SQLModel, table=True):
+    """One code texted to one number, to prove that whoever orders holds it. The code itself is never stored."""
+
+    __tablename__ = "mobile_verification"
+    __table_args__ = (
+        sa.CheckConstraint("(state = 'confirmed') = (confirmed_at IS NOT NULL)", name="confirmed_at_a_time"),
+        sa.Index("ix_mobile_verification_number", "service_id", "digest", "asked_at"),
+        sa.Index("ix_mobile_verification_channel", "service_id", "channel", "asked_at"),
+    )
+
+    id: int | None = identity()
+    ref: str = reference()
+    """Ours; rides in the callback's address, and an order names it."""
+    service_id: str = Field(max_length=40)
+    channel: str = Field(max_length=40)
+    key_version: int
+    digest: bytes
+    """The number's blind index."""
+    code_hmac: bytes
+    """Keyed, over the code and the reference."""
+    state: VerificationState = words(VerificationState, "state", default=VerificationState.SENDING)
+    tries: int = 0
+    """How often a code was offered for it."""
+    provider: str = Field(max_length=20)
+    provider_id: str = Field(default="", max_length=60, index=True)
+    asked_at: datetime
+    expires_at: datetime
+    confirmed_at: datetime | None = None
+    recorded_at: datetime = recorded()
 
 
 class SafeguardingNote(SQLModel, table=True):

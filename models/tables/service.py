@@ -23,6 +23,14 @@ class Installation(SQLModel, table=True):
     service_time_offset_seconds: int = Field(default=0, sa_type=sa.BigInteger)
     sending_stopped: bool = False
     """The kill switch: no text leaves while it is set (FEATURES 79)."""
+    text_provider: str = Field(default="", max_length=20, sa_column_kwargs={"server_default": ""})
+    """Whom a person chose to send new texts through; empty: the one that the settings name."""
+    sender_runs: int = Field(default=0, sa_type=sa.BigInteger, sa_column_kwargs={"server_default": "0"})
+    """How many runs of the sender there were. Written outside too: fewer here than there is a restored backup (H29)."""
+    sender_ran_at: datetime | None = None
+    """Machine time of the last one."""
+    restored_from: datetime | None = None
+    """Machine time since when texts may have left of which this database knows nothing; None: there are none."""
     created_at: datetime = recorded()
 
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from models.rules.text import TextPurpose
+from models.rules.text import TextClass, TextPurpose
 from models.rules.vocabulary import DeliveryStatus
 from models.tables.columns import identity, link, recorded, reference, words
 
@@ -111,3 +111,15 @@ class TextAttempt(SQLModel, table=True):
     """Machine time: after this a started attempt is unsure, and is looked up."""
     finished_at: datetime | None = None
     recorded_at: datetime = recorded()
+
+
+class TextStop(SQLModel, table=True):
+    """The kill switch of one class of texts of one service (FEATURES 79)."""
+
+    __tablename__ = "text_stop"
+    __table_args__ = (sa.UniqueConstraint("service_id", "text_class"),)
+
+    id: int | None = identity()
+    service_id: str = Field(max_length=40)
+    text_class: TextClass = words(TextClass, "text_class")
+    stopped: bool
