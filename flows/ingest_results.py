@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Final
 
 from prefect import flow
+from sqlmodel import Session
 
 from app.database import Begin
 from app.lab_arrivals import COMPANIONS, find_arrivals
@@ -25,6 +26,7 @@ from models.actions.result import ChunkTally, Desk, FileRef, ReadMessage, move_p
 from models.actions.service import keep_lab_map_version
 from models.rules.errors import Code, ServiceError
 from models.rules.lab import Fault, LabMap
+from models.rules.quarantine import MOST_ROWS, is_too_many
 from models.rules.result import interpret
 from models.rules.secrets import BlindIndex, Cipher
 from models.rules.service import Services
@@ -140,25 +142,48 @@ def read_file(ingest: Ingest, file: lab_file.ClaimedFile, tally: Tally) -> None:
                 Quarantine.CONTROL_ID_REUSE,
                 "Another file with other content carried this control id: send it again under a new one.",
             )
+        may_go_on = lab_file.may_go_on(session, file, verdict.sha256.hex())
+        if fault is None and verdict.seen > MOST_ROWS and not may_go_on:
+            fault = Fault(Quarantine.TOO_MANY_QUARANTINED, f"The file holds more than {MOST_ROWS} messages or rows.")
         if fault is not None:
-            tally.held += 1
-            lab_file.end_as_held(session, file, fault, now=now, actor=ACTOR, services=ingest.services)
+            _hold(ingest, session, file, fault, tally)
             return
+    percent = 100 if may_go_on else lab_map.max_quarantined_percent
     read = file.messages_read
-    for chunk in _chunks(ingest, file, lab_map):
-        read += len(chunk)
-        tally.add(_store(ingest, lab_file.as_file_ref(file, version_id), lab_map, chunk, read=read, now=now))
+    try:
+        for chunk in _chunks(ingest, file, lab_map):
+            read += len(chunk)
+            ref = lab_file.as_file_ref(file, version_id)
+            tally.add(_store(ingest, ref, lab_map, chunk, read=read, now=now, percent=percent))
+    except _TooMany:
+        fault = Fault(Quarantine.TOO_MANY_QUARANTINED, f"More than {percent} in 100 results can't be used.")
+        with ingest.begin() as session:
+            _hold(ingest, session, file, fault, tally)
+        return
     with ingest.begin() as session:
         lab_file.end_as_done(session, file, now=ingest.clock(), actor=ACTOR)
 
 
+class _TooMany(Exception):  # noqa: N818 - takes a chunk back, so that nothing of it is told
+    """So much of a file can't be used that the file is wrong, and not its rows."""
+
+
+def _hold(ingest: Ingest, session: Session, file: lab_file.ClaimedFile, fault: Fault, tally: Tally) -> None:
+    tally.held += 1
+    lab_file.end_as_held(session, file, fault, now=ingest.clock(), actor=ACTOR, services=ingest.services)
+
+
 def _store(
-    ingest: Ingest, file: FileRef, lab_map: LabMap, chunk: list[ReadMessage], *, read: int, now: datetime
+    ingest: Ingest, file: FileRef, lab_map: LabMap, chunk: list[ReadMessage], *, read: int, now: datetime, percent: int
 ) -> ChunkTally:
     with ingest.begin() as session:
         desk = Desk(file, lab_map, now, ACTOR, ingest.services, ingest.indexes, ingest.cipher)
         stored = release.take_chunk(session, chunk, desk)
-        move_position(session, file, stored, messages_read=read, lease_seconds=lab_file.LEASE_SECONDS)
+        quarantined, results = move_position(
+            session, file, stored, messages_read=read, lease_seconds=lab_file.LEASE_SECONDS
+        )
+        if is_too_many(quarantined, results, percent):
+            raise _TooMany
     return stored
 
 

@@ -106,12 +106,18 @@ def note_content(
     complete: bool,
     lab_map_version_id: int,
 ) -> int | None:
-    """Stores what the bytes are. The id of the file that already holds these very bytes, or None when they are new."""
+    """Stores what the bytes are. The id of the file that already used these very bytes, or None when none did.
+
+    A held file used nothing: the same bytes may come again, and are looked at anew.
+    """
     on = cursor(session)
     # Two readers with the same bytes or control id: the lab's lock decides who is first, so that the other one sees it.
     on.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"lab file {file.lab}",))
     on.execute(
-        "SELECT id FROM lab_file WHERE lab = %s AND content_sha256 = %s AND state <> 'duplicate' AND id <> %s",
+        """
+        SELECT id FROM lab_file
+        WHERE lab = %s AND content_sha256 = %s AND state NOT IN ('duplicate', 'held') AND id <> %s
+        """,
         (file.lab, content_sha256, file.id),
     )
     known = on.fetchone()
@@ -139,6 +145,16 @@ def has_control_id(session: Session, file: ClaimedFile, control_id: str) -> bool
                        AND state NOT IN ('duplicate', 'held'))
         """,
         (file.lab, _as_label(control_id), file.id),
+    )
+    return bool(on.fetchone()[0])  # type: ignore[index]
+
+
+def may_go_on(session: Session, file: ClaimedFile, content_sha256: str) -> bool:
+    """Whether a person saw these very bytes held, and said that they be read all the same."""
+    on = cursor(session)
+    on.execute(
+        "SELECT EXISTS (SELECT FROM lab_file WHERE lab = %s AND content_sha256 = %s AND go_ahead_by <> '')",
+        (file.lab, content_sha256),
     )
     return bool(on.fetchone()[0])  # type: ignore[index]
 

@@ -235,17 +235,24 @@ def store_chunk(session: Session, messages: Sequence[ReadMessage], desk: Desk) -
 
 def move_position(
     session: Session, file: FileRef, tally: ChunkTally, *, messages_read: int, lease_seconds: int
-) -> None:
-    """Moves the file's resumable position in the chunk's own transaction, and keeps the claim alive (law 9)."""
-    cursor(session).execute(
+) -> tuple[int, int]:
+    """Moves the file's resumable position in the chunk's own transaction, and keeps the claim alive (law 9).
+
+    Returns how many results of the file were not used so far, and of how many.
+    """
+    on = cursor(session)
+    on.execute(
         """
         UPDATE lab_file
         SET messages_read = %s, rows_read = rows_read + %s, rows_detail = rows_detail + %s,
-            rows_replayed = rows_replayed + %s, claimed_until = clock_timestamp() + make_interval(secs => %s)
-        WHERE id = %s
+            rows_replayed = rows_replayed + %s, rows_quarantined = rows_quarantined + %s,
+            claimed_until = clock_timestamp() + make_interval(secs => %s)
+        WHERE id = %s RETURNING rows_quarantined, rows_read - rows_detail - rows_replayed
         """,
-        (messages_read, tally.rows, tally.details, tally.replayed, lease_seconds, file.id),
+        (messages_read, tally.rows, tally.details, tally.replayed, tally.quarantined, lease_seconds, file.id),
     )
+    quarantined, results = on.fetchone()  # type: ignore[misc]
+    return quarantined, results
 
 
 # ── Before the rows ──────────────────────────────────────────────────────────────────────────

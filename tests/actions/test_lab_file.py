@@ -58,6 +58,18 @@ def test_the_same_bytes_again_are_acknowledged_without_any_effect(begin, kits):
     assert is_even(begin)
 
 
+def test_the_same_bytes_after_a_hold_are_read_as_soon_as_they_can_be(begin, kits, store):
+    content = long_table(kits[0].rows())
+    for control in (b"rows=9\nsha256=0\n", control_file(content)):
+        store.put("NORTHLAB/incoming/results.csv", content)
+        store.put("NORTHLAB/incoming/results.csv.ctl", control)
+        ingest_waiting_files(ingest(begin, store), limit=10)
+
+    assert files(begin) == [("held", "incomplete_file"), ("done", None)]
+    assert texts_of(begin, kits[0].id) == [("all_clear", "owed")]
+    assert is_even(begin)
+
+
 def test_other_bytes_under_a_used_control_id_are_held_for_the_lab_desk(begin, kits):
     take(begin, hl7(kits[0].rows(), control_id="X"))
     take(begin, hl7(kits[1].rows(), control_id="X"))
@@ -244,6 +256,55 @@ def test_a_table_waits_for_its_control_file(begin, kits, store):
     store.put("NORTHLAB/incoming/results.csv.ctl", control_file(content))
     ingest_waiting_files(ingest(begin, store), limit=10)
     assert files(begin) == [("done", None)]
+
+
+# ── Too much of one file ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def many(begin):
+    """Thirty kits, and their results with a quarter of them in a word that is not agreed."""
+    with begin() as session:
+        kits = send_kits(session, 30, seed=9)
+    rows = [
+        row._replace(value="Negatif") if number < 8 else row for number, kit in enumerate(kits) for row in kit.rows()
+    ]
+    return kits, hl7(rows)
+
+
+def test_a_file_of_which_too_much_can_not_be_used_is_held_before_anything_of_it_is_told(begin, many, store):
+    _, content = many
+    take(begin, content, store=store)
+
+    assert files(begin) == [("held", "too_many_quarantined")]
+    assert ask(begin, "SELECT (SELECT count(*) FROM text), (SELECT count(*) FROM result_version)") == [(0, 0)]
+    assert ask(begin, "SELECT kind, owner_role FROM clinic_case") == [("lab_row", "lab_liaison")]
+    assert is_even(begin)
+
+
+def test_what_was_read_before_a_file_was_stopped_stands_and_is_accounted_for(begin, many, store, monkeypatch):
+    monkeypatch.setattr("flows.ingest_results.MESSAGES_A_CHUNK", 10)
+    kits, _ = many
+    rows = [row._replace(value="Negatif") if n >= 20 else row for n, kit in enumerate(kits) for row in kit.rows()]
+    take(begin, hl7(rows), store=store)
+
+    assert files(begin) == [("held", "too_many_quarantined")]
+    assert ask(begin, "SELECT count(*) FROM result_version") == [(80,)]
+    assert ask(begin, "SELECT count(*) FROM text WHERE state = 'owed'") == [(20,)]
+    assert is_even(begin)
+
+
+def test_after_a_persons_go_ahead_the_same_bytes_are_read_row_by_row(begin, db, many, store):
+    _, content = many
+    take(begin, content, store=store)
+    with db.owner_engine.begin() as owner:
+        owner.execute(text("UPDATE lab_file SET go_ahead_by = 'staff:lab-1'"))
+    take(begin, content)
+
+    assert files(begin) == [("held", "too_many_quarantined"), ("done", None)]
+    assert ask(begin, "SELECT count(*) FROM text WHERE state = 'owed'") == [(22,)]
+    assert ask(begin, "SELECT rows_quarantined FROM lab_file ORDER BY id") == [(0,), (32,)]
+    assert is_even(begin)
 
 
 def test_a_run_takes_what_lands_while_it_runs_but_no_more_than_its_limit(begin, kits):

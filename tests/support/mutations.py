@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from random import Random
 from string import ascii_uppercase
@@ -63,7 +64,10 @@ def _read(begin: Begin, form: Form, mutants: list[list[Row]], controls: list[Sen
     store = MemoryStore()
     for rows in _files(form, mutants, controls):
         drop_bytes(store, form.write(rows), lab=form.spelling.lab, ending=form.ending)
-    ingest_waiting_files(ingest(begin, store), limit=100_000)
+    # Files of little else but mutants would each be held as a whole: here every row is judged.
+    reading = ingest(begin, store)
+    every_row = {name: replace(lab, max_quarantined_percent=100) for name, lab in reading.maps.items()}
+    ingest_waiting_files(replace(reading, maps=every_row), limit=100_000)
 
 
 def _files(form: Form, mutants: list[list[Row]], controls: list[Sent]) -> Iterator[list[Row]]:
