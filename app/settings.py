@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     service_dir: Path | None = Field(
         default=None, description="folder of the councils' TOML files; unset, the ones that ship with kitpost"
     )
+    labs_dir: Path | None = Field(
+        default=None, description="folder of the laboratories' TOML files; unset, the ones that ship with kitpost"
+    )
 
     database_url: DatabaseUrl | None = Field(
         default=None, description="PostgreSQL 15 or later, as the role kitpost_app; unset, the embedded server"
@@ -159,10 +162,11 @@ class Settings(BaseSettings):
 
 @dataclass(frozen=True, slots=True)
 class LocalPlace:
-    """Where the services of one machine keep their state: all that is known before there are settings."""
+    """Where one machine keeps its state and its labs' files: all that is known before there are settings."""
 
     state_dir: Path
     pg_bin: Path | None
+    labs_dir: Path | None = None
 
     @property
     def settings_file(self) -> Path:
@@ -171,10 +175,13 @@ class LocalPlace:
 
 
 def local_place() -> LocalPlace:
-    """KITPOST_STATE_DIR and KITPOST_PG_BIN, before the rest is read."""
+    """KITPOST_STATE_DIR, KITPOST_PG_BIN and KITPOST_LABS_DIR, before the rest is read."""
     state_dir = os.environ.get(_variable("state_dir")) or Settings.model_fields["state_dir"].default
     pg_bin = os.environ.get(_variable("pg_bin"))
-    return LocalPlace(Path(state_dir).resolve(), Path(pg_bin) if pg_bin else None)
+    labs_dir = os.environ.get(_variable("labs_dir"))
+    return LocalPlace(
+        Path(state_dir).resolve(), Path(pg_bin) if pg_bin else None, Path(labs_dir) if labs_dir else None
+    )
 
 
 def load_settings() -> Settings:

@@ -20,6 +20,7 @@ from app.service import SHIPPED, as_document, load_services
 from app.settings import LocalPlace, Settings, key_bytes, load_settings, local_place
 from integrations.cipher import BlindIndex, Cipher
 from integrations.lab import reader as lab_files
+from integrations.lab.draft import draft_map
 from integrations.orders import order_reader
 from integrations.ports import ArrivalQueue, FileStore, LabelPrinter, ParcelTracker, TextSender
 from integrations.texts.catalogue import Catalogue
@@ -29,7 +30,7 @@ from models.rules.errors import Code, ServiceError
 from models.rules.lab import LabMap
 from models.rules.service import ServiceInForce, Services
 
-__all__ = ["Clock", "LocalPlace", "StaffWeb", "Wiring", "connect", "lab_files", "local_place", "wiring"]
+__all__ = ["Clock", "LocalPlace", "StaffWeb", "Wiring", "connect", "draft_map", "lab_files", "local_place", "wiring"]
 
 Clock = Callable[[], datetime]
 """Service time (ruling 12): an aware UTC instant, which a demo's database may have shifted forward."""
@@ -145,9 +146,9 @@ class Wiring:
     @cached_property
     def lab_maps(self) -> Mapping[str, LabMap]:
         """Every laboratory's map, checked whole, by lab."""
-        from app.service.labs import load_lab_maps
+        from app.service.labs import FOLDER, load_lab_maps
 
-        return load_lab_maps()
+        return load_lab_maps(self.settings.labs_dir or FOLDER)
 
     @cached_property
     def texts(self) -> TextSender:

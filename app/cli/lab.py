@@ -55,12 +55,12 @@ def explain(
 
     Ends with 0 if nothing was quarantined, 1 if something was, 2 if the file could not be read at all.
     """
-    from app.service.labs import load_lab_maps
-    from app.wiring import lab_files
+    from app.service.labs import FOLDER, load_lab_maps
+    from app.wiring import lab_files, local_place
     from models.rules.errors import ServiceError
 
     try:
-        maps = load_lab_maps()
+        maps = load_lab_maps(local_place().labs_dir or FOLDER)
         with file.open("rb") as opened:
             head = opened.read(lab_files.HEAD_BYTES)
     except ServiceError as error:
@@ -89,6 +89,33 @@ def explain(
         raise typer.Exit(2 if verdict.held.reason in _UNREADABLE else 1)
     quarantined = _show(_lines(file, lab_files.read_messages(_chunks(file), chosen), chosen), as_json=as_json)
     raise typer.Exit(1 if quarantined else 0)
+
+
+@app.command()
+def new(
+    file: Annotated[Path, typer.Argument(help="A sample of what the laboratory sends.")],
+    name: Annotated[str, typer.Option(help="What the laboratory is called here: capitals, as in NORTHLAB.")],
+    to: Annotated[Path | None, typer.Option(help="Where to write the draft. Else NAME.toml in this folder.")] = None,
+) -> None:
+    """Draft a laboratory's map from a sample file: what can be seen, for a person to complete and sign.
+
+    A draft is refused at start until somebody has reviewed it.
+    """
+    from app.wiring import draft_map
+    from models.rules.errors import ServiceError
+
+    target = to or Path(f"{name.lower()}.toml")
+    try:
+        draft = draft_map(name.upper(), file.read_bytes())
+        with target.open("x", encoding="utf-8") as opened:
+            opened.write(draft)
+    except ServiceError as error:
+        _stop(error.message)
+    except FileExistsError:
+        _stop(f"{target.name} is there already: name another file with --to.")
+    except OSError as error:
+        _stop(f"{file.name} can't be read, or {target.name} not written: {error.strerror}.")
+    typer.echo(f"{target.name} is a draft. Complete it, have a clinician sign it, then try it: kitpost lab explain.")
 
 
 _UNREADABLE: Final = frozenset({"unsupported_format", "empty_file", "encoding"})
