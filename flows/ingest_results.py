@@ -6,7 +6,7 @@ so a run killed at any line is taken up where it stood, and nothing is doubled.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from datetime import datetime
 from itertools import islice
@@ -15,12 +15,11 @@ from typing import Final
 from prefect import flow
 from sqlmodel import Session
 
-from app.database import Begin
 from app.lab_arrivals import COMPANIONS, find_arrivals
+from app.lab_reading import Ingest, ingest_of
 from app.prefect.events import TEXT_OWED, tell
-from app.wiring import Clock, Wiring, connect, lab_files
+from app.wiring import connect, lab_files
 from flows.guard import guarded
-from integrations.ports import FileStore
 from models.actions import lab_file, release
 from models.actions.result import ChunkTally, Desk, FileRef, ReadMessage, move_position
 from models.actions.service import keep_lab_map_version
@@ -28,8 +27,6 @@ from models.rules.errors import Code, ServiceError
 from models.rules.lab import Fault, LabMap
 from models.rules.quarantine import MOST_ROWS, is_too_many
 from models.rules.result import interpret
-from models.rules.secrets import BlindIndex, Cipher
-from models.rules.service import Services
 from models.rules.vocabulary import Quarantine
 
 ACTOR: Final = "flow:ingest_results"
@@ -59,19 +56,6 @@ class Tally:
         """Adds one chunk's counts."""
         for each in fields(chunk):
             setattr(self, each.name, getattr(self, each.name) + getattr(chunk, each.name))
-
-
-@dataclass(frozen=True, slots=True)
-class Ingest:
-    """All that reading files needs, put together by wiring."""
-
-    begin: Begin
-    store: FileStore
-    maps: Mapping[str, LabMap]
-    services: Services
-    indexes: BlindIndex
-    cipher: Cipher
-    clock: Clock
 
 
 def ingest_waiting_files(ingest: Ingest, *, limit: int) -> Tally:
@@ -213,9 +197,7 @@ def put_away(ingest: Ingest) -> int:
     with ingest.begin() as session:
         waiting = lab_file.files_to_move(session, limit=100)
     for file in waiting:
-        name = file.key.rsplit("/", 1)[-1]
-        folder = f"{file.lab}/quarantine" if file.held else f"{file.lab}/processed/{file.finished_at:%Y/%m/%d}"
-        place = f"{folder}/{file.ref[:12]}-{name}"
+        place = file.place
         _move(ingest, file.key, place, file.version_id)
         # The lab may have sent another file under the same name meanwhile: what stands beside it is then its own.
         if not any(each.key == file.key for each in ingest.store.list(file.key)):
@@ -232,19 +214,6 @@ def _move(ingest: Ingest, key: str, to: str, version_id: str = "") -> None:
     except ServiceError as error:
         if error.code is not Code.NOT_FOUND:
             raise
-
-
-def ingest_of(product: Wiring) -> Ingest:
-    """What reading files needs, from an installation."""
-    return Ingest(
-        begin=product.begin,
-        store=product.store,
-        maps=product.lab_maps,
-        services=product.services,
-        indexes=product.index,
-        cipher=product.cipher,
-        clock=product.clock,
-    )
 
 
 @flow(name="ingest-results", retries=0)

@@ -118,6 +118,39 @@ def new(
     typer.echo(f"{target.name} is a draft. Complete it, have a clinician sign it, then try it: kitpost lab explain.")
 
 
+@app.command()
+def replay(
+    lab: Annotated[str, typer.Option(help="Only this laboratory's rows.")] = "",
+    reason: Annotated[str, typer.Option(help="Only rows that wait for this reason, such as unknown_token.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Try everything and take it back.")] = False,
+) -> None:
+    """Read rows in quarantine again under today's maps: the whole way, from matching to decision.
+
+    A row that can still not be used stays as it is. Doing it again changes nothing. The audit names you.
+    """
+    import getpass
+
+    from app.lab_reading import ingest_of, read_rows_again
+    from app.wiring import connect
+    from models.rules.vocabulary import Quarantine
+
+    if reason and reason not in set(Quarantine):
+        _stop(f"{reason} is no quarantine word: docs/lab-integration.md lists them.")
+    again = read_rows_again(
+        ingest_of(connect()),
+        actor=f"cli:{getpass.getuser()}",
+        lab=lab.upper(),
+        reason=Quarantine(reason) if reason else None,
+        dry_run=dry_run,
+    )
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(again.outcomes.items()))
+    typer.echo(
+        f"Rows looked at: {again.looked_at}. Used now: {again.used}{f' ({outcomes})' if outcomes else ''}. "
+        f"Waiting for another reason: {again.other_reason}. As before: {again.as_before}. "
+        f"Kits decided about: {again.decided}.{' Nothing of it was kept.' if dry_run else ''}"
+    )
+
+
 _UNREADABLE: Final = frozenset({"unsupported_format", "empty_file", "encoding"})
 """Reasons for which nothing at all of a file could be read."""
 

@@ -83,7 +83,8 @@ _CHECKS: Final[tuple[tuple[str, str, str], ...]] = (
         "every row of every finished lab file is stored, a repeat, quarantined, a detail or a known replay",
         """
         SELECT f.ref FROM lab_file f
-        WHERE (f.state = 'done' OR f.held_because = 'too_many_quarantined') AND f.rows_read <> f.rows_detail + f.rows_replayed + (
+        WHERE (f.state = 'done' OR f.held_because = 'too_many_quarantined')
+          AND f.rows_read <> f.rows_detail + f.rows_replayed + (
             SELECT count(*) FROM (
                 SELECT position, row_key FROM result_version WHERE file_id = f.id
                 UNION SELECT position, row_key FROM result_repeat WHERE file_id = f.id

@@ -1,7 +1,7 @@
 """A lab file from arrival to its verdict: every file ends done, held or as a known duplicate (FEATURES 34, 36, 39)."""
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -14,8 +14,10 @@ from models.actions import audit
 from models.actions.owed import OwedCase, owe_cases
 from models.actions.result import FileRef
 from models.rules.clinic import CaseKind
+from models.rules.errors import Code, ServiceError
 from models.rules.lab import Fault
 from models.rules.service import Services
+from models.rules.vocabulary import Quarantine
 from models.tables.bulk import cursor
 from models.tables.result import FileState, LabFile
 
@@ -227,6 +229,68 @@ class FileToMove:
     version_id: str
     held: bool
     finished_at: datetime
+
+    @property
+    def place(self) -> str:
+        """Where the object belongs once the file has its verdict."""
+        return _place(self.lab, self.ref, self.key, self.finished_at, held=self.held)
+
+
+def _place(lab: str, ref: str, key: str, finished_at: datetime, *, held: bool) -> str:
+    folder = f"{lab}/quarantine" if held else f"{lab}/processed/{finished_at:%Y/%m/%d}"
+    return f"{folder}/{ref[:12]}-{key.rsplit('/', 1)[-1]}"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFile:
+    """A finished file, and where its bytes stand now."""
+
+    id: int
+    ref: str
+    lab: str
+    held_because: Quarantine | None
+    incoming: str
+    """Where the lab had put it."""
+    key: str
+    version_id: str
+
+
+def kept_files(session: Session, *, file_ids: Collection[int] = (), ref: str = "") -> list[KeptFile]:
+    """Finished files by id or by reference, oldest first."""
+    on = cursor(session)
+    on.execute(
+        """
+        SELECT id, ref, lab, held_because, object_key, object_version, moved, finished_at, state = 'held' FROM lab_file
+        WHERE (id = ANY(%s) OR ref = %s) AND finished_at IS NOT NULL ORDER BY id
+        """,
+        (list(file_ids), ref),
+    )
+    found = []
+    for file_id, its_ref, lab, because, incoming, version_id, moved, finished_at, held in on:
+        key = _place(lab, its_ref, incoming, finished_at, held=held) if moved else incoming
+        why = Quarantine(because) if because else None
+        found.append(KeptFile(file_id, its_ref, lab, why, incoming, key, "" if moved else version_id))
+    return found
+
+
+def let_in_again(session: Session, file: KeptFile, *, now: datetime, actor: str) -> None:
+    """Somebody looked at a held file and has it read again; one with too much quarantined is then read row by row.
+
+    Raises ServiceError(NOT_NOW) for a file that is not held. The caller puts the bytes back into incoming/.
+    """
+    if file.held_because is None:
+        raise ServiceError(Code.NOT_NOW, "Only a file that is held can be read again as a whole.")
+    if file.held_because is Quarantine.TOO_MANY_QUARANTINED:
+        cursor(session).execute("UPDATE lab_file SET go_ahead_by = %s WHERE id = %s", (actor, file.id))
+    audit.record(
+        session,
+        action="lab_file.let_in_again",
+        subject="lab_file",
+        subject_id=file.id,
+        actor=actor,
+        now=now,
+        reason=file.held_because.value,
+    )
 
 
 def files_to_move(session: Session, *, limit: int) -> list[FileToMove]:

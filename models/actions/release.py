@@ -6,7 +6,7 @@ the same trigger: the unique key on the decision stops a rerun before it owes an
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from models.actions.owed import (
     owe_texts,
     result_case_key,
 )
-from models.actions.result import ChunkTally, Desk, NewArrival, ReadMessage, store_chunk
+from models.actions.result import ChunkTally, Desk, NewArrival, ReadMessage, Stored, store_chunk
 from models.rules.clinic import kind_for
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import KitState
@@ -84,12 +84,33 @@ class _Case:
 def take_chunk(session: Session, messages: Sequence[ReadMessage], desk: Desk) -> ChunkTally:
     """Stores one chunk of a lab file and decides about every kit it touches: one transaction (laws 3-6)."""
     stored = store_chunk(session, messages, desk)
+    stored.tally.decided = len(decide_stored(session, stored, desk))
+    return stored.tally
+
+
+def decide_stored(
+    session: Session,
+    stored: Stored,
+    desk: Desk,
+    *,
+    also: Mapping[int, str] | None = None,
+    in_touch: Collection[int] = (),
+) -> dict[int, ReleaseDecision]:
+    """Decides about every kit that stored rows touch, and about `also`, and says that a sample arrived.
+
+    `in_touch`: kits whose case somebody has taken up, so that no result text leaves by itself.
+    """
     decided = decide_kits(
-        session, stored.triggers, now=desk.now, actor=desk.actor, services=desk.services, cipher=desk.cipher
+        session,
+        {**(also or {}), **stored.triggers},
+        now=desk.now,
+        actor=desk.actor,
+        services=desk.services,
+        cipher=desk.cipher,
+        in_touch=in_touch,
     )
     _tell_of_receipt(session, stored.arrivals, decided, desk)
-    stored.tally.decided = len(decided)
-    return stored.tally
+    return decided
 
 
 def decide_kits(
@@ -101,6 +122,7 @@ def decide_kits(
     services: Services,
     cipher: Cipher,
     hold_expired: bool = False,
+    in_touch: Collection[int] = (),
 ) -> dict[int, ReleaseDecision]:
     """Decides about each kit whose trigger has not decided on the same results before, and owes what follows.
 
@@ -108,6 +130,9 @@ def decide_kits(
     must be locked by the caller, in ascending id.
     """
     cases = _gather(session, sorted(triggers), now=now, services=services, cipher=cipher, hold_expired=hold_expired)
+    for case in cases:
+        if case.kit_id in in_touch:
+            case.results = replace(case.results, in_touch=True)
     decided = [(case, decide_release(case.results)) for case in cases]
     fresh = _record(session, decided, triggers=triggers, now=now, actor=actor, services=services)
     by_service: dict[str, list[tuple[_Case, ReleaseDecision, int]]] = defaultdict(list)

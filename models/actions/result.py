@@ -7,6 +7,7 @@ bulk, the file's position moved in the same commit. `models.actions.release` dec
 
 import json
 import re
+import secrets
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,6 +112,8 @@ class Stored:
     tally: ChunkTally
     triggers: Mapping[int, str]
     arrivals: Sequence[NewArrival]
+    kept: Mapping[tuple[int, str], Quarantine]
+    """Position and key of every row that was quarantined, and why."""
 
 
 @dataclass(slots=True)
@@ -200,9 +203,17 @@ def store_chunk(session: Session, messages: Sequence[ReadMessage], desk: Desk) -
     Rows in = versions + repeats + quarantined + details + replays; nothing else can happen to a row.
     Messages already known (same lab, id and content) are replays: no row, no text, no task (H9).
     """
-    tally = ChunkTally(messages=len(messages), rows=sum(len(each.message.rows) for each in messages))
     fresh = _drop_known(session, messages, desk.file)
+    stored = store_readings(session, fresh, desk)
+    tally = stored.tally
+    tally.messages, tally.rows = len(messages), sum(len(each.message.rows) for each in messages)
     tally.replayed = tally.rows - sum(len(each.message.rows) for each in fresh)
+    return stored
+
+
+def store_readings(session: Session, fresh: Sequence[ReadMessage], desk: Desk) -> Stored:
+    """Stores these readings, whether or not their message came before: a row may be read again under a new map."""
+    tally = ChunkTally()
     kits = _lock_kits(session, _codes_named(fresh), desk)
     chunk = _Chunk(
         owner_of=_owners(session, fresh, lab=desk.file.lab),
@@ -230,7 +241,8 @@ def store_chunk(session: Session, messages: Sequence[ReadMessage], desk: Desk) -
     _write(session, chunk, kits, desk)
     _receive(session, chunk, kits, desk)
     _open_row_cases(session, chunk, desk)
-    return Stored(tally, chunk.triggers, _waiting_for_word(chunk, kits))
+    kept = {place[:2]: row.reason for place, (row, _, _) in chunk.quarantined.items()}
+    return Stored(tally, chunk.triggers, _waiting_for_word(chunk, kits), kept)
 
 
 def move_position(
@@ -674,7 +686,7 @@ def _write(session: Session, chunk: _Chunk, kits: Mapping[str, _Kit], desk: Desk
 def _quarantined_values(
     row: Quarantined, kit: _Kit | None, raw: LabRow | None, number: int, chunk: _Chunk, desk: Desk
 ) -> tuple[object, ...]:
-    ref = f"{desk.file.ref[:16]}{row.position:08d}{number:08d}"[:32]
+    ref = secrets.token_hex(16)
     role, due = _row_owner(row, kit, desk)
     if kit is not None:
         # A row that names this kit stops it from being told anything, whatever was decided before.

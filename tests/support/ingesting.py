@@ -9,9 +9,10 @@ from typing import Any, Final
 from sqlalchemy import text
 
 from app.database import Begin
+from app.lab_reading import Ingest
 from app.service import as_document, load_services
 from app.service.labs import load_lab_maps
-from flows.ingest_results import Ingest, Tally, ingest_waiting_files
+from flows.ingest_results import Tally, ingest_waiting_files
 from models.actions.service import keep_service_version
 from models.rules.lab import LabMap
 from models.rules.service import Service, ServiceInForce, Services

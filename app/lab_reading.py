@@ -1,0 +1,115 @@
+"""What reading labs' files needs, and reading rows again: bytes from the store, one file a transaction."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from sqlmodel import Session
+
+from app.database import Begin
+from app.lab_arrivals import COMPANIONS
+from app.wiring import Clock, Wiring, lab_files
+from integrations.ports import FileStore
+from models.actions import lab_file, quarantine
+from models.actions.quarantine import Again
+from models.actions.result import Desk, FileRef, ReadMessage
+from models.actions.service import keep_lab_map_version
+from models.rules.errors import Code, ServiceError
+from models.rules.lab import LabMap
+from models.rules.result import interpret
+from models.rules.secrets import BlindIndex, Cipher
+from models.rules.service import Services
+from models.rules.vocabulary import Quarantine
+
+
+@dataclass(frozen=True, slots=True)
+class Ingest:
+    """All that reading files needs, put together by wiring."""
+
+    begin: Begin
+    store: FileStore
+    maps: Mapping[str, LabMap]
+    services: Services
+    indexes: BlindIndex
+    cipher: Cipher
+    clock: Clock
+
+
+def ingest_of(product: Wiring) -> Ingest:
+    """What reading files needs, from an installation."""
+    return Ingest(
+        begin=product.begin,
+        store=product.store,
+        maps=product.lab_maps,
+        services=product.services,
+        indexes=product.index,
+        cipher=product.cipher,
+        clock=product.clock,
+    )
+
+
+class _OnlyLooked(Exception):  # noqa: N818 - takes everything back after a dry run
+    """Nothing is kept."""
+
+
+def read_rows_again(
+    ingest: Ingest,
+    *,
+    actor: str,
+    lab: str = "",
+    reason: Quarantine | None = None,
+    row_ref: str = "",
+    dry_run: bool = False,
+) -> Again:
+    """Reads rows in quarantine again under today's maps, file by file, each in its own transaction.
+
+    With `dry_run` everything is tried and taken back. Raises ServiceError(NOT_FOUND) for a lab without a map.
+    """
+    if lab and lab not in ingest.maps:
+        raise ServiceError(Code.NOT_FOUND, f"No lab of that name is configured. There are: {', '.join(ingest.maps)}.")
+    total = Again()
+    with ingest.begin() as session:
+        files = quarantine.files_with_rows(session, lab=lab, reason=reason, row_ref=row_ref)
+        kept = lab_file.kept_files(session, file_ids=[each for each, of in files.items() if of in ingest.maps])
+    for file in kept:
+        with suppress(_OnlyLooked), ingest.begin() as session:
+            rows = quarantine.rows_waiting(session, file.id, reason=reason, row_ref=row_ref)
+            desk = desk_for(ingest, session, file, actor=actor)
+            places = {row.position for row in rows}
+            total.add(quarantine.read_again(session, messages_at(ingest, file, places), rows, desk))
+            if dry_run:
+                raise _OnlyLooked
+    return total
+
+
+def desk_for(ingest: Ingest, session: Session, file: lab_file.KeptFile, *, actor: str) -> Desk:
+    """What storing rows of a file that was read before needs: its lab's map as it is today."""
+    lab_map = ingest.maps[file.lab]
+    ref = FileRef(file.id, file.ref, file.lab, keep_lab_map_version(session, file.lab, lab_map.version))
+    return Desk(ref, lab_map, ingest.clock(), actor, ingest.services, ingest.indexes, ingest.cipher)
+
+
+def messages_at(ingest: Ingest, file: lab_file.KeptFile, positions: set[int]) -> Iterator[ReadMessage]:
+    """The messages of a file in which these rows stand, whole, under today's map."""
+    lab_map = ingest.maps[file.lab]
+    for message in lab_files.read_messages(ingest.store.stream(file.key, file.version_id), lab_map):
+        if any(row.position in positions for row in message.rows):
+            yield ReadMessage(message, interpret(message, lab_map))
+
+
+def let_in_again(ingest: Ingest, file_ref: str, *, actor: str) -> None:
+    """Puts a held file back where labs put theirs, so that the next run reads it anew.
+
+    Raises ServiceError(NOT_FOUND | NOT_NOW). Repeating it after a kill in between changes nothing more.
+    """
+    with ingest.begin() as session:
+        file = next(iter(lab_file.kept_files(session, ref=file_ref)), None)
+        if file is None:
+            raise ServiceError(Code.NOT_FOUND, "There is no such file.")
+        lab_file.let_in_again(session, file, now=ingest.clock(), actor=actor)
+    for ending in (*COMPANIONS, ""):  # the file last: what stands beside it says that it is whole
+        try:
+            ingest.store.move(file.key + ending, file.incoming + ending)
+        except ServiceError as error:
+            if error.code is not Code.NOT_FOUND:
+                raise

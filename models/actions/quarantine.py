@@ -1,0 +1,303 @@
+"""What staff do to rows in quarantine: read them again, send them back, take one as a certain kit's.
+
+A row keeps its history: one that is read again is resolved, and what it comes to is a version, or a new
+row that waits for its new reason. Nothing is ever taken without the whole way through: match, dedupe,
+version, decide (laws 1-6). Every act names a person and leaves an audit entry.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from sqlmodel import Session
+
+from models.actions import audit, release
+from models.actions.owed import result_case_key
+from models.actions.result import Desk, ReadMessage, Stored, store_readings
+from models.rules.clinic import CaseKind, CaseOutcome
+from models.rules.result import Detail, Finding, Quarantined, Reading
+from models.rules.vocabulary import Outcome, Quarantine, ReportStatus, Site, Test
+from models.tables.bulk import cursor
+
+READ_AGAIN: Final = "read_again"
+"""`resolution` of a row that was read again under a newer map."""
+
+_DIFFERS: Final = "Under the lab's present map this row reads differently from what is stored: compare them."
+
+Place = tuple[int, str]
+"""Position and key of a row in its file."""
+
+
+class WaitingRow(NamedTuple):
+    """One row in quarantine."""
+
+    id: int
+    position: int
+    row_key: str
+    reason: Quarantine
+    kit_id: int | None
+    service_id: str
+
+    @property
+    def place(self) -> Place:
+        """Where it stands in its file."""
+        return self.position, self.row_key
+
+
+@dataclass(slots=True)
+class Again:
+    """What reading rows again came to. Counts only."""
+
+    looked_at: int = 0
+    used: int = 0
+    """Rows that are a version, a repeat or a detail now."""
+    other_reason: int = 0
+    """Rows that still wait, now for another reason."""
+    as_before: int = 0
+    decided: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict)
+    """How often each outcome was read: what a dry run is asked for."""
+
+    def add(self, other: "Again") -> None:
+        """Adds another file's counts."""
+        self.looked_at += other.looked_at
+        self.used += other.used
+        self.other_reason += other.other_reason
+        self.as_before += other.as_before
+        self.decided += other.decided
+        for outcome, count in other.outcomes.items():
+            self.outcomes[outcome] = self.outcomes.get(outcome, 0) + count
+
+
+def files_with_rows(
+    session: Session, *, lab: str = "", reason: Quarantine | None = None, row_ref: str = ""
+) -> dict[int, str]:
+    """The files in which such rows wait, oldest first, and the lab of each."""
+    on = cursor(session)
+    on.execute(
+        """
+        SELECT DISTINCT file_id, lab FROM quarantined_row
+        WHERE resolved_at IS NULL AND (%s = '' OR lab = %s) AND (%s = '' OR reason = %s) AND (%s = '' OR ref = %s)
+        ORDER BY file_id
+        """,
+        (lab, lab, reason or "", reason or "", row_ref, row_ref),
+    )
+    return dict(on.fetchall())
+
+
+def rows_waiting(
+    session: Session, file_id: int, *, reason: Quarantine | None = None, row_ref: str = ""
+) -> list[WaitingRow]:
+    """The rows of a file that wait. The file's row is locked, so that nobody reads them at the same time."""
+    on = cursor(session)
+    on.execute("SELECT id FROM lab_file WHERE id = %s FOR UPDATE", (file_id,))
+    on.execute(
+        """
+        SELECT id, position, row_key, reason, kit_id, service_id FROM quarantined_row
+        WHERE file_id = %s AND resolved_at IS NULL AND (%s = '' OR reason = %s) AND (%s = '' OR ref = %s) ORDER BY id
+        """,
+        (file_id, reason or "", reason or "", row_ref, row_ref),
+    )
+    return [
+        WaitingRow(row_id, position, row_key, Quarantine(why), kit_id, service_id)
+        for row_id, position, row_key, why, kit_id, service_id in on
+    ]
+
+
+def read_again(session: Session, messages: Iterable[ReadMessage], rows: Sequence[WaitingRow], desk: Desk) -> Again:
+    """Takes rows that read differently now through the whole way, and leaves the others as they are.
+
+    `messages` are whole messages of one file, read under the desk's map: a row is never read apart from
+    its neighbours. A neighbour that is stored already and reads differently now is quarantined, beside
+    what is stored. Doing it again changes nothing.
+    """
+    waiting: dict[Place, list[WaitingRow]] = defaultdict(list)
+    for row in rows:
+        waiting[row.place].append(row)
+    tally = Again(looked_at=len(waiting))
+    chosen = _chosen(messages, waiting, _stored_of(session, desk.file.id))
+    _lock_kits(session, rows)
+    while chosen:
+        with session.begin_nested() as attempt:
+            places = {r.place for each in chosen for reading in each.readings for r in waiting.get(_place(reading), ())}
+            resolved = [row for place in places for row in waiting[place]]
+            _resolve(session, resolved, desk)
+            stored = store_readings(session, chosen, desk)
+            in_vain = {
+                place for place in places if place in stored.kept and stored.kept[place] is waiting[place][0].reason
+            }
+            if not in_vain:
+                _settle(session, stored, resolved, desk, tally)
+                tally.other_reason = len(places & stored.kept.keys())
+                tally.used = len(places) - tally.other_reason
+                tally.outcomes = _outcomes(chosen, places - stored.kept.keys())
+                break
+            attempt.rollback()
+        # These would only wait again for the same reason: they keep their row, their owner and their due time.
+        chosen = _without(chosen, in_vain)
+    tally.as_before = tally.looked_at - tally.used - tally.other_reason
+    return tally
+
+
+def _place(reading: Reading) -> Place:
+    return reading.position, reading.row_key
+
+
+def _chosen(
+    messages: Iterable[ReadMessage],
+    waiting: Mapping[Place, Sequence[WaitingRow]],
+    stored: Mapping[Place, Mapping[tuple[Test, Site], tuple[Outcome, ReportStatus]]],
+) -> list[ReadMessage]:
+    """The readings that may change something: of rows that wait and read differently now, and of their neighbours."""
+    chosen = []
+    for message, readings in ((each.message, each.readings) for each in messages):
+        wanted = [r for r in readings if _place(r) in waiting and not _reads_as_before(r, waiting[_place(r)])]
+        if wanted:
+            differ = [r for r in readings if _place(r) in stored and not _says_what_is_stored(r, stored[_place(r)])]
+            chosen.append(ReadMessage(message, wanted + [_in_doubt(r) for r in differ]))
+    return chosen
+
+
+def _reads_as_before(reading: Reading, rows: Sequence[WaitingRow]) -> bool:
+    return isinstance(reading, Quarantined) and reading.reason in {row.reason for row in rows}
+
+
+def _says_what_is_stored(reading: Reading, stored: Mapping[tuple[Test, Site], tuple[Outcome, ReportStatus]]) -> bool:
+    if isinstance(reading, Finding):
+        return stored.get((reading.test, reading.site)) == (reading.outcome, reading.status)
+    return isinstance(reading, Detail)
+
+
+def _in_doubt(reading: Reading) -> Reading:
+    """A row whose stored result no longer stands as it was read: a person compares."""
+    if not isinstance(reading, Finding):
+        return reading
+    values = {name: value for name, value in reading._asdict().items() if name in Quarantined._fields}
+    return Quarantined(**values, reason=Quarantine.CONFLICTING_VALUES, detail=_DIFFERS, may_be_non_negative=True)
+
+
+def _stored_of(session: Session, file_id: int) -> dict[Place, dict[tuple[Test, Site], tuple[Outcome, ReportStatus]]]:
+    """What each row of a file that was used said."""
+    on = cursor(session)
+    on.execute(
+        """
+        SELECT position, row_key, test, site, outcome, status FROM result_version WHERE file_id = %s
+        UNION ALL
+        SELECT r.position, r.row_key, v.test, v.site, v.outcome, v.status
+        FROM result_repeat r JOIN result_version v ON v.id = r.version_id WHERE r.file_id = %s
+        """,
+        (file_id, file_id),
+    )
+    found: dict[Place, dict[tuple[Test, Site], tuple[Outcome, ReportStatus]]] = defaultdict(dict)
+    for position, row_key, test, site, outcome, status in on:
+        found[position, row_key][Test(test), Site(site)] = (Outcome(outcome), ReportStatus(status))
+    return found
+
+
+def _lock_kits(session: Session, rows: Sequence[WaitingRow]) -> None:
+    """In ascending id, before anything is decided about them (ruling 2)."""
+    ids = [row.kit_id for row in rows if row.kit_id is not None]
+    cursor(session).execute("SELECT id FROM kit WHERE id = ANY(%s) ORDER BY id FOR UPDATE", (ids,))
+
+
+def _without(chosen: Sequence[ReadMessage], places: set[Place]) -> list[ReadMessage]:
+    left = [ReadMessage(each.message, [r for r in each.readings if _place(r) not in places]) for each in chosen]
+    return [each for each in left if each.readings]
+
+
+def _outcomes(chosen: Sequence[ReadMessage], places: set[Place]) -> dict[str, int]:
+    counts: dict[str, int] = defaultdict(int)
+    for each in chosen:
+        for reading in each.readings:
+            if isinstance(reading, Finding) and _place(reading) in places:
+                counts[reading.outcome.value] += 1
+    return dict(counts)
+
+
+def _resolve(session: Session, rows: Sequence[WaitingRow], desk: Desk) -> None:
+    cursor(session).execute(
+        "UPDATE quarantined_row SET resolved_at = %s, resolution = %s WHERE id = ANY(%s)",
+        (desk.now, READ_AGAIN, [row.id for row in rows]),
+    )
+    for row in rows:
+        audit.record(
+            session,
+            action="lab_row.read_again",
+            subject="quarantined_row",
+            subject_id=row.id,
+            actor=desk.actor,
+            now=desk.now,
+            service_id=row.service_id,
+            lab_map_version=desk.file.lab_map_version_id,
+        )
+
+
+# ── What follows ─────────────────────────────────────────────────────────────────────────────
+
+
+def _settle(session: Session, stored: Stored, rows: Sequence[WaitingRow], desk: Desk, tally: Again) -> None:
+    """Decides about the kits, and closes the cases about which nothing is left to do and nobody has done anything."""
+    kits = {row.kit_id: f"{READ_AGAIN}:{row.id}" for row in rows if row.kit_id is not None}
+    decided = release.decide_stored(session, stored, desk, also=kits, in_touch=_in_hand(session, [*kits]))
+    tally.decided = len(decided)
+    settled = [result_case_key(kit_id) for kit_id, decision in decided.items() if not decision.case]
+    _close_untouched(session, [CaseKind.RESULT_REVIEW], settled, desk)
+    of_the_lab = {
+        f"file:{desk.file.id}:{row.reason}:{role}" for row in rows if row.kit_id is None for role in _LAB_ROLES
+    }
+    _close_untouched(session, [CaseKind.LAB_ROW], sorted(of_the_lab - _still_waiting(session, desk.file.id)), desk)
+
+
+_LAB_ROLES: Final = ("clinician", "lab_liaison")
+
+
+def _in_hand(session: Session, kit_ids: Sequence[int]) -> set[int]:
+    """Kits whose results case somebody holds or has tried to work, or that is about more than an unread row."""
+    on = cursor(session)
+    on.execute(
+        """
+        SELECT c.kit_id FROM clinic_case c WHERE c.key = ANY(%s) AND c.closed_at IS NULL
+          AND (c.kind <> 'result_review' OR c.assignee <> ''
+               OR EXISTS (SELECT FROM case_attempt a WHERE a.case_id = c.id))
+        """,
+        ([result_case_key(kit_id) for kit_id in kit_ids],),
+    )
+    return {kit_id for (kit_id,) in on}
+
+
+def _still_waiting(session: Session, file_id: int) -> set[str]:
+    """Keys of the lab's cases of a file in which a row still waits."""
+    on = cursor(session)
+    on.execute(
+        """
+        SELECT DISTINCT 'file:' || file_id || ':' || reason || ':' || owner_role FROM quarantined_row
+        WHERE file_id = %s AND kit_id IS NULL AND resolved_at IS NULL
+        """,
+        (file_id,),
+    )
+    return {key for (key,) in on}
+
+
+def _close_untouched(session: Session, kinds: Sequence[CaseKind], keys: Sequence[str], desk: Desk) -> None:
+    on = cursor(session)
+    on.execute(
+        """
+        UPDATE clinic_case c SET closed_at = %s, closed_by = %s, outcome = %s, version = version + 1
+        WHERE c.key = ANY(%s) AND c.kind = ANY(%s) AND c.closed_at IS NULL AND c.assignee = ''
+          AND NOT EXISTS (SELECT FROM case_attempt a WHERE a.case_id = c.id)
+        RETURNING id, service_id
+        """,
+        (desk.now, desk.actor, CaseOutcome.RESOLVED_WITH_LAB, list(keys), [kind.value for kind in kinds]),
+    )
+    for case_id, service_id in on.fetchall():
+        audit.record(
+            session,
+            action="case.closed",
+            subject="clinic_case",
+            subject_id=case_id,
+            actor=desk.actor,
+            now=desk.now,
+            service_id=service_id,
+            because=READ_AGAIN,
+        )

@@ -1,0 +1,264 @@
+"""A row in quarantine is worked, never lost: read again the whole way, with its history, by a named person."""
+
+from dataclasses import replace
+
+import pytest
+
+from app.lab_reading import let_in_again, read_rows_again
+from flows.ingest_results import ingest_waiting_files
+from flows.reconcile import strike
+from models.rules.errors import Code, ServiceError
+from models.rules.lab import PLAIN, SingleCode, fold_token
+from models.rules.vocabulary import Outcome, Quarantine, Site, Test
+from tests.support.ingesting import READ_AT, ask, case_of, drop_bytes, effects_of, ingest, quarantined, take, texts_of
+from tests.support.lab_files import WIDE, hl7, wide_table
+from tests.support.many_kits import send_kits
+from tests.support.memory_store import MemoryStore
+
+EARLIER, LATER = "2026-11-02T09:00", "2026-11-03T09:00"
+LIAISON = "staff:lab-1"
+
+
+@pytest.fixture
+def kit(begin):
+    with begin() as session:
+        return send_kits(session, 1)[0]
+
+
+@pytest.fixture
+def store():
+    return MemoryStore()
+
+
+def is_even(begin):
+    return strike(begin, lambda: READ_AT).differences == ()
+
+
+def reading(begin, store, **words):
+    """What reading files needs, with NORTHLAB's map extended by words of chlamydia."""
+    reads = ingest(begin, store)
+    northlab = reads.maps["NORTHLAB"]
+    known = northlab.outcomes[Test.CHLAMYDIA] | {(PLAIN, fold_token(word)): said for word, said in words.items()}
+    extended = replace(northlab, version="extended", outcomes={**northlab.outcomes, Test.CHLAMYDIA: known})
+    return replace(reads, maps={**reads.maps, "NORTHLAB": extended})
+
+
+def again(begin, store, words=None, **which):
+    return read_rows_again(reading(begin, store, **(words or {})), actor=LIAISON, **which)
+
+
+def odd(kit, value="Negatif", **changes):
+    """Four results, the one of chlamydia in a word that is not agreed."""
+    chlamydia, *others = kit.rows(**changes)
+    return hl7([chlamydia._replace(value=value), *others])
+
+
+NEGATIF = {"Negatif": Outcome.NEGATIVE}
+
+
+def test_an_agreed_word_is_read_again_the_whole_way_to_the_text(begin, kit, store):
+    take(begin, odd(kit), store=store)
+    assert case_of(begin, kit.id) == ("result_review", "clinician")
+
+    said = again(begin, store, NEGATIF)
+
+    assert (said.looked_at, said.used, said.decided, said.outcomes) == (1, 1, 1, {"negative": 1})
+    assert effects_of(begin, kit.id, "chlamydia") == [("negative", "first")]
+    assert texts_of(begin, kit.id) == [("all_clear", "owed")]
+    assert ask(begin, "SELECT outcome, closed_by FROM clinic_case") == [("resolved_with_lab", LIAISON)]
+    assert is_even(begin)
+
+
+def test_the_row_keeps_its_history_and_the_audit_says_who_read_it_again_under_which_map(begin, kit, store):
+    take(begin, odd(kit), store=store)
+    again(begin, store, NEGATIF)
+
+    assert ask(begin, "SELECT reason, resolution FROM quarantined_row") == [("unknown_token", "read_again")]
+    (version,) = ask(begin, "SELECT lab_map_version_id FROM result_version WHERE test = 'chlamydia'")
+    assert ask(begin, "SELECT actor, (detail ->> 'lab_map_version')::bigint FROM audit "
+                      "WHERE action = 'lab_row.read_again'") == [(LIAISON, *version)]  # fmt: skip
+    assert ask(begin, "SELECT count(DISTINCT lab_map_version_id) FROM result_version") == [(2,)]
+
+
+def test_doing_it_again_changes_nothing(begin, kit, store):
+    take(begin, odd(kit), store=store)
+    again(begin, store, NEGATIF)
+    before = ask(begin, "SELECT (SELECT count(*) FROM result_version), (SELECT count(*) FROM release_decision), "
+                        "(SELECT count(*) FROM audit), (SELECT count(*) FROM text)")  # fmt: skip
+    said = again(begin, store, NEGATIF)
+
+    assert (said.looked_at, said.used) == (0, 0)
+    assert before == ask(begin, "SELECT (SELECT count(*) FROM result_version), (SELECT count(*) FROM release_decision),"
+                                " (SELECT count(*) FROM audit), (SELECT count(*) FROM text)")  # fmt: skip
+
+
+def test_a_dry_run_says_the_same_and_keeps_nothing(begin, kit, store):
+    take(begin, odd(kit), store=store)
+
+    said = again(begin, store, NEGATIF, dry_run=True)
+
+    assert (said.used, said.outcomes) == (1, {"negative": 1})
+    assert quarantined(begin, kit.id) == ["unknown_token"]
+    assert texts_of(begin, kit.id) == []
+    assert ask(begin, "SELECT count(*) FROM quarantined_row WHERE resolved_at IS NULL") == [(1,)]
+
+
+@pytest.mark.parametrize("words", [{}, {"Something else": Outcome.NEGATIVE}])
+def test_a_row_that_reads_as_before_is_left_as_it_is(begin, kit, store, words):
+    take(begin, odd(kit), store=store)
+    before = ask(begin, "SELECT id, ref, due_at FROM quarantined_row")
+
+    said = again(begin, store, words)
+
+    assert (said.looked_at, said.used, said.as_before) == (1, 0, 1)
+    assert ask(begin, "SELECT id, ref, due_at FROM quarantined_row") == before
+
+
+def test_a_row_that_would_only_wait_for_the_same_reason_keeps_its_place(begin, kit, store):
+    """Matching refuses it as before: the birth date is still another's."""
+    take(begin, hl7(kit.rows(born="1950-01-01", family="")), store=store)
+    before = ask(begin, "SELECT id, ref FROM quarantined_row ORDER BY id")
+
+    said = again(begin, store)
+
+    assert (said.looked_at, said.as_before) == (4, 4)
+    assert ask(begin, "SELECT id, ref FROM quarantined_row ORDER BY id") == before
+    assert is_even(begin)
+
+
+def test_a_row_that_meets_another_doubt_waits_anew_for_it(begin, kit, store):
+    take(begin, odd(kit, born="1950-01-01", family=""), store=store)
+
+    said = again(begin, store, NEGATIF)
+
+    assert (said.other_reason, said.used) == (1, 0)
+    assert ask(begin, "SELECT reason, resolution FROM quarantined_row WHERE test = 'chlamydia' ORDER BY id") == [
+        ("unknown_token", "read_again"),
+        ("identity_mismatch", ""),
+    ]
+    assert texts_of(begin, kit.id) == []
+    assert is_even(begin)
+
+
+def test_a_positive_that_was_not_understood_is_acted_on(begin, kit, store):
+    take(begin, odd(kit, "Trouve"), store=store)
+    again(begin, store, {"Trouve": Outcome.POSITIVE})
+
+    assert texts_of(begin, kit.id) == [("swab_positive", "owed")]
+    assert case_of(begin, kit.id)[0] in {"positive", "result_review"}
+    assert is_even(begin)
+
+
+def test_where_somebody_has_taken_up_the_case_nothing_leaves_by_itself(begin, db, kit, store):
+    take(begin, odd(kit), store=store)
+    with begin() as session:
+        session.connection().exec_driver_sql("UPDATE clinic_case SET assignee = 'staff:nurse-1'")
+
+    again(begin, store, NEGATIF)
+
+    assert texts_of(begin, kit.id) == []
+    assert ask(begin, "SELECT closed_at FROM clinic_case") == [(None,)]
+    assert is_even(begin)
+
+
+def test_a_later_word_that_came_meanwhile_is_not_undone(begin, kit, store):
+    take(begin, odd(kit, at=EARLIER), store=store)
+    take(begin, hl7(kit.rows(at=LATER, message_id="later", value="DETECTED")[:1]), store=store)
+
+    again(begin, store, NEGATIF)
+
+    assert effects_of(begin, kit.id, "chlamydia") == [("positive", "first"), ("negative", "out_of_order")]
+    assert is_even(begin)
+
+
+def test_only_rows_of_the_lab_and_reason_named_are_read(begin, kit, store):
+    take(begin, odd(kit), store=store)
+
+    assert again(begin, store, NEGATIF, lab="SOUTHVALE").looked_at == 0
+    assert again(begin, store, NEGATIF, reason=Quarantine.UNKNOWN_TEST).looked_at == 0
+    assert again(begin, store, NEGATIF, lab="NORTHLAB", reason=Quarantine.UNKNOWN_TOKEN).used == 1
+
+
+def test_a_lab_that_is_not_configured_is_named(begin, store):
+    with pytest.raises(ServiceError) as refused:
+        again(begin, store, lab="NOWHERE")
+
+    assert refused.value.code is Code.NOT_FOUND
+
+
+def test_a_stored_neighbour_that_reads_differently_now_goes_to_a_person(begin, kit, store):
+    """The extended map would also turn a stored negative into something else: both are kept and compared."""
+    chlamydia, gonorrhoea, *bloods = kit.rows()
+    take(begin, hl7([chlamydia._replace(test="NEW"), gonorrhoea, *bloods]), store=store)
+    reads = ingest(begin, store)
+    northlab = reads.maps["NORTHLAB"]
+    tests = {**northlab.tests, ("local", "new"): SingleCode(Test.CHLAMYDIA, frozenset({Site.URINE}))}
+    other = northlab.outcomes[Test.GONORRHOEA] | {(PLAIN, "not detected"): Outcome.EQUIVOCAL}
+    extended = replace(northlab, tests=tests, outcomes={**northlab.outcomes, Test.GONORRHOEA: other})
+    read_rows_again(replace(reads, maps={**reads.maps, "NORTHLAB": extended}), actor=LIAISON)
+
+    assert effects_of(begin, kit.id, "chlamydia") == [("negative", "first")]
+    assert effects_of(begin, kit.id, "gonorrhoea") == [("negative", "first")]
+    assert ask(begin, "SELECT test, reason FROM quarantined_row WHERE resolved_at IS NULL") == [
+        ("gonorrhoea", "conflicting_values")
+    ]
+    assert texts_of(begin, kit.id) == []
+    assert is_even(begin)
+
+
+def test_the_labs_case_ends_when_the_last_row_behind_it_was_read(begin, kit, store):
+    stranger = "T4J-WW7-5K3Y"
+    chlamydia, *others = kit.rows(kit=stranger, tube=f"{stranger}-1")
+    take(begin, hl7([chlamydia._replace(value="Negatif"), *others]), store=store)
+
+    assert again(begin, store, NEGATIF).other_reason == 1
+
+    still_open = ask(begin, "SELECT detail ->> 'quarantine' FROM clinic_case WHERE closed_at IS NULL")
+    assert still_open == [("unknown_kit",)]
+    assert is_even(begin)
+
+
+def test_a_cell_of_a_wide_table_is_read_again_by_itself(begin, store):
+    with begin() as session:
+        (kit,) = send_kits(session, 1, lab="SOUTHVALE")
+    chlamydia, *others = kit.rows(WIDE)
+    content = wide_table([chlamydia._replace(value="Negatif"), *others])
+    take(begin, content, lab="SOUTHVALE", ending="csv", store=store)
+    reads = ingest(begin, store)
+    southvale = reads.maps["SOUTHVALE"]
+    known = southvale.outcomes[Test.CHLAMYDIA] | {(PLAIN, "negatif"): Outcome.NEGATIVE}
+    extended = replace(southvale, outcomes={**southvale.outcomes, Test.CHLAMYDIA: known})
+    read_rows_again(replace(reads, maps={"SOUTHVALE": extended}), actor=LIAISON)
+
+    assert effects_of(begin, kit.id, "chlamydia") == [("negative", "first")]
+    assert texts_of(begin, kit.id) == [("all_clear", "owed")]
+    assert is_even(begin)
+
+
+def test_a_held_file_that_somebody_lets_in_again_is_read_row_by_row(begin, store):
+    with begin() as session:
+        kits = send_kits(session, 30, seed=9)
+    rows = [row._replace(value="Negatif") if n < 8 else row for n, kit in enumerate(kits) for row in kit.rows()]
+    reads = ingest(begin, store)
+    drop_bytes(store, hl7(rows))
+    ingest_waiting_files(reads, limit=10)
+    ((ref,),) = ask(begin, "SELECT ref FROM lab_file")
+
+    let_in_again(reads, ref, actor=LIAISON)
+    let_in_again(reads, ref, actor=LIAISON)
+    ingest_waiting_files(reads, limit=10)
+
+    assert ask(begin, "SELECT state FROM lab_file ORDER BY id") == [("held",), ("done",)]
+    assert ask(begin, "SELECT count(*) FROM text WHERE state = 'owed'") == [(22,)]
+    assert ask(begin, "SELECT DISTINCT actor FROM audit WHERE action = 'lab_file.let_in_again'") == [(LIAISON,)]
+    assert is_even(begin)
+
+
+def test_a_file_that_was_read_is_not_let_in_again(begin, kit, store):
+    take(begin, hl7(kit.rows()), store=store)
+    ((ref,),) = ask(begin, "SELECT ref FROM lab_file")
+
+    with pytest.raises(ServiceError) as refused:
+        let_in_again(ingest(begin, store), ref, actor=LIAISON)
+
+    assert refused.value.code is Code.NOT_NOW
