@@ -156,7 +156,7 @@ def test_the_guide_documents_every_key_and_every_quarantine_word() -> None:
 
 
 def test_a_replay_for_a_word_that_is_no_reason_says_so_before_anything_is_opened() -> None:
-    result = CliRunner().invoke(cli, ["lab", "replay", "--reason", "unknown_word"])
+    result = CliRunner().invoke(app, ["replay", "--reason", "unknown_word"])
 
     assert result.exit_code == 2
     assert "unknown_word is no quarantine word" in result.output
