@@ -630,8 +630,8 @@ _SERIES: Final = (
     "outcome", "status", "lab_time", "collected_at", "note_review", "corrected",
 )  # fmt: skip
 _QUARANTINED: Final = (
-    "ref", "file_id", "lab", "position", "row_key", "reason", "detail", "accession", "kit_id", "service_id", "test",
-    "site", "may_be_non_negative", "raw", "owner_role", "due_at", "resolution",
+    "ref", "file_id", "lab", "position", "row_key", "message_id", "reason", "detail", "accession", "kit_id",
+    "service_id", "test", "site", "may_be_non_negative", "raw", "owner_role", "due_at", "resolution",
 )  # fmt: skip
 
 
@@ -693,8 +693,8 @@ def _quarantined_values(
         chunk.triggers[kit.id] = f"quarantine:{desk.file.id}:{row.position}:{number}"
     text = json.dumps(raw._asdict() if raw else {}, default=str)
     return (
-        ref, desk.file.id, desk.file.lab, row.position, row.row_key, row.reason.value, row.detail[:400],
-        _as_label(row.accession), kit.id if kit else None, kit.service_id if kit else "",
+        ref, desk.file.id, desk.file.lab, row.position, row.row_key, _as_label(row.message_id), row.reason.value,
+        row.detail[:400], _as_label(row.accession), kit.id if kit else None, kit.service_id if kit else "",
         row.test.value if row.test else None, row.site.value if row.site else None, row.may_be_non_negative,
         desk.cipher.encrypt("quarantined_row", "raw", ref, text), role, due, "",
     )  # fmt: skip

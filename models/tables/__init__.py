@@ -1,5 +1,33 @@
 """What we remember. Importing any table imports all of them, so that every foreign key finds its target."""
 
-from models.tables import audit, clinic, inbox, kit, order, parcel, person, release, result, service, text
+from models.tables import (
+    audit,
+    clinic,
+    inbox,
+    kit,
+    lab_message,
+    lab_request,
+    order,
+    parcel,
+    person,
+    release,
+    result,
+    service,
+    text,
+)
 
-__all__ = ["audit", "clinic", "inbox", "kit", "order", "parcel", "person", "release", "result", "service", "text"]
+__all__ = [
+    "audit",
+    "clinic",
+    "inbox",
+    "kit",
+    "lab_message",
+    "lab_request",
+    "order",
+    "parcel",
+    "person",
+    "release",
+    "result",
+    "service",
+    "text",
+]

@@ -197,6 +197,8 @@ class QuarantinedRow(SQLModel, table=True):
     position: int
     row_key: str = Field(default="", max_length=120)
     """Which part of a row that holds several results."""
+    message_id: str = Field(default="", max_length=80, sa_column_kwargs={"server_default": ""})
+    """The lab's own name for the message, for the receipt."""
     reason: Quarantine = words(Quarantine, "reason")
     detail: str = Field(max_length=400)
     accession: str = Field(default="", max_length=80)
