@@ -20,7 +20,7 @@ def reconcile(
 
     product = connect()
     with product.begin() as session:
-        balance = strike_balance(session, now=product.clock())
+        balance = strike_balance(session, now=product.clock(), services=product.services)
     if as_json:
         typer.echo(json.dumps(asdict(balance)))
         raise typer.Exit(0 if balance.is_even else 1)
@@ -29,6 +29,11 @@ def reconcile(
     for name, count in balance.figures.items():
         table.add_row(name, str(count))
     console.print(table)
+    if balance.late:
+        table = Table("What should have come", "Kits", "Which (the first twenty)", title="Late at the laboratories")
+        for late in balance.late:
+            table.add_row(late.says, str(late.count), " ".join(late.ids))
+        console.print(table)
     if balance.is_even:
         console.print("Everything is accounted for.")
         return

@@ -4,6 +4,7 @@ Reads only. Each check is one statement that names what does not balance by opaq
 person can be told exactly which rows to look at (H4; FEATURES 34; idea 4).
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,8 @@ from typing import Final
 
 from sqlmodel import Session
 
+from models.actions.lab_desk import Late, late_kits
+from models.rules.service import Services
 from models.rules.vocabulary import NON_NEGATIVE
 from models.tables.bulk import cursor
 
@@ -31,6 +34,8 @@ class Balance:
 
     figures: Mapping[str, int]
     differences: tuple[Difference, ...]
+    late: tuple[Difference, ...] = ()
+    """What laboratories owe a word about: named every day, and no fault of the balance."""
 
     @property
     def is_even(self) -> bool:
@@ -282,8 +287,11 @@ _FIGURES: Final[Mapping[str, str]] = {
 }
 
 
-def strike_balance(session: Session, *, now: datetime) -> Balance:
-    """Looks at everything at one moment (a single snapshot) and says what does not balance."""
+def strike_balance(session: Session, *, now: datetime, services: Services | None = None) -> Balance:
+    """Looks at everything at one moment (a single snapshot) and says what does not balance.
+
+    With the services' contracts it also says which kits are late at their laboratories (FEATURES 34).
+    """
     cursor(session).execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
     binds = {"non_negative": [outcome.value for outcome in NON_NEGATIVE], "now": now}
     figures = {name: int(str(_run(session, query, binds)[0][0])) for name, query in _FIGURES.items()}
@@ -292,7 +300,17 @@ def strike_balance(session: Session, *, now: datetime) -> Balance:
         found = [str(row[0]) for row in _run(session, query, binds)]
         if found:
             differences.append(Difference(check, says, len(found), tuple(found[:20])))
-    return Balance(figures, tuple(differences))
+    kits: dict[Late, list[str]] = defaultdict(list)
+    for kit in late_kits(session, services or {}, now=now):
+        kits[kit.what].append(kit.kit_code)
+    late = (Difference(what, _LATE[what], len(codes), tuple(codes[:20])) for what, codes in kits.items())
+    return Balance(figures, tuple(differences), tuple(late))
+
+
+_LATE: Final[Mapping[Late, str]] = {
+    Late.NO_RESULT: "a kit at its laboratory has all its final results within the contract's days",
+    Late.NOT_BOOKED_IN: "a kit that was posted back is booked in within the contract's days",
+}
 
 
 def _run(session: Session, query: str, binds: Mapping[str, object]) -> list[tuple[object, ...]]:

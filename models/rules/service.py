@@ -138,6 +138,10 @@ class LabContract:
     name: str = ""
     """Printed on the return label and the request form, above its address."""
     address: tuple[str, ...] = ()
+    results_within_days: int = 5
+    """From receipt to the last final result; after it the kit stands on the lab desk's list (FEATURES 34)."""
+    booked_in_within_days: int = 5
+    """From posting back to the laboratory's first word of it."""
 
 
 @dataclass(frozen=True, slots=True)

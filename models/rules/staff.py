@@ -42,6 +42,10 @@ class Action(StrEnum):
     """What was tested, what came back, what was decided and told."""
     READ_LAB_ROWS = "read_lab_rows"
     """A lab's row that was set aside, as it came: one at a time. One that may be bad news takes READ_RESULTS too."""
+    LIAISE_WITH_LABS = "liaise_with_labs"
+    """See what the laboratories send and owe; have rows read again, send them back, wish to take one as a kit's."""
+    ATTACH_ROWS = "attach_rows"
+    """Be the second person who takes a row in quarantine as a certain kit's."""
     REVEAL_CONTACT = "reveal_contact"
     """Name, date of birth, mobile and address of one person at a time."""
     RECORD_CONFIRMATION = "record_confirmation"
@@ -74,6 +78,8 @@ _ADVISER: Final = frozenset(
 )
 _SENIOR: Final = _ADVISER | {
     Action.LAB_CASES,
+    Action.LIAISE_WITH_LABS,
+    Action.ATTACH_ROWS,
     Action.SECOND_NO_FURTHER_ACTION,
     Action.RELEASE_AFTER_REVIEW,
     Action.SETTLE_ORDERS,
@@ -85,7 +91,15 @@ GRANTS: Final[Mapping[Role, frozenset[Action]]] = {
     Role.HEALTH_ADVISER: _ADVISER,
     Role.SENIOR_HEALTH_ADVISER: _SENIOR,
     Role.CLINICIAN: _SENIOR,
-    Role.LAB_LIAISON: frozenset({Action.LAB_CASES, Action.WORK_CASES, Action.READ_LAB_ROWS, Action.SEE_TIMELINE}),
+    Role.LAB_LIAISON: frozenset(
+        {
+            Action.LAB_CASES,
+            Action.WORK_CASES,
+            Action.READ_LAB_ROWS,
+            Action.LIAISE_WITH_LABS,
+            Action.SEE_TIMELINE,
+        }
+    ),
     Role.PACKER: frozenset({Action.PARCEL_CASES, Action.WORK_CASES}),
     Role.SERVICE_MANAGER: frozenset({Action.OVERSEE_CASES, Action.SEE_TIMELINE}),
     Role.SAFEGUARDING_LEAD: frozenset(
