@@ -21,10 +21,12 @@ from app.prefect.events import TEXT_OWED, tell
 from app.wiring import connect, lab_files
 from flows.guard import guarded
 from models.actions import lab_file, release
+from models.actions.lab_receipt import receipt_of
 from models.actions.result import ChunkTally, Desk, FileRef, ReadMessage, move_position
 from models.actions.service import keep_lab_map_version
 from models.rules.errors import Code, ServiceError
 from models.rules.lab import Fault, LabMap
+from models.rules.lab_receipt import receipt_as_json, receipt_as_text
 from models.rules.quarantine import MOST_ROWS, is_too_many
 from models.rules.result import interpret
 from models.rules.vocabulary import Quarantine
@@ -193,7 +195,10 @@ def _control_of(ingest: Ingest, file: lab_file.ClaimedFile) -> bytes | None:
 
 
 def put_away(ingest: Ingest) -> int:
-    """Moves finished files out of incoming/. Repeating a move changes nothing, so a kill in between is harmless."""
+    """Moves finished files out of incoming/, each with its receipt.
+
+    Repeating a move or a receipt changes nothing, so a kill in between is harmless.
+    """
     with ingest.begin() as session:
         waiting = lab_file.files_to_move(session, limit=100)
     for file in waiting:
@@ -203,9 +208,18 @@ def put_away(ingest: Ingest) -> int:
         if not any(each.key == file.key for each in ingest.store.list(file.key)):
             for ending in COMPANIONS:
                 _move(ingest, file.key + ending, place + ending)
+        _leave_receipt(ingest, file.id, place)
         with ingest.begin() as session:
             lab_file.note_moved(session, file.id)
     return len(waiting)
+
+
+def _leave_receipt(ingest: Ingest, file_id: int, place: str) -> None:
+    """Says beside a finished file what became of it. Made from rows alone, so a second time it says the same."""
+    with ingest.begin() as session:
+        receipt = receipt_of(session, file_id)
+    ingest.store.put(f"{place}.receipt.json", receipt_as_json(receipt), "application/json")
+    ingest.store.put(f"{place}.receipt.txt", receipt_as_text(receipt), "text/plain; charset=utf-8")
 
 
 def _move(ingest: Ingest, key: str, to: str, version_id: str = "") -> None:

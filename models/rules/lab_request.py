@@ -76,7 +76,7 @@ class TubeRequest:
 
 @dataclass(frozen=True, slots=True)
 class KitRequest:
-    """One kit as its laboratory is told of it. `control_id` names the request for ever, so that a lab knows a repeat."""
+    """One kit as its laboratory is told of it. `control_id` names the request for ever: a lab knows a repeat by it."""
 
     control_id: str
     kit_code: str

@@ -140,8 +140,9 @@ def judge(world):
     rounds = len(world.rounds)
     assert world.files() == [("done", True, 2 * rounds), ("held", True, rounds)]
     assert list(world.store.list("NORTHLAB/incoming/")) == []
-    assert len(list(world.store.list("NORTHLAB/processed/"))) == 3 * rounds
-    assert len(list(world.store.list("NORTHLAB/quarantine/"))) == rounds
+    # Two files, one with its control file, and a cut one; each with its receipt for machines and for people.
+    assert len(list(world.store.list("NORTHLAB/processed/"))) == (3 + 2 * 2) * rounds
+    assert len(list(world.store.list("NORTHLAB/quarantine/"))) == (1 + 2) * rounds
     assert strike(world.begin, lambda: READ_AT).differences == ()
 
 

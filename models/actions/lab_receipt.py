@@ -1,0 +1,60 @@
+"""Puts together what a laboratory is told of a finished file.
+
+Reads only: the receipt that is owed is derived from rows, and comes out the same however often it is made.
+"""
+
+from typing import Final
+
+from sqlmodel import Session
+
+from models.rules.lab_receipt import Receipt, RefusedRow
+from models.rules.vocabulary import Quarantine
+from models.tables.bulk import cursor
+
+_FILE: Final = """
+    SELECT f.lab, f.object_key, f.content_sha256, f.size_bytes, f.control_id, f.arrived_at, f.finished_at,
+           f.held_because, f.detail, coalesce(known.object_key, ''), coalesce(known.content_sha256, ''),
+           f.messages_read, f.rows_read, f.rows_detail, f.rows_replayed
+    FROM lab_file f LEFT JOIN lab_file known ON known.id = f.duplicate_of_id
+    WHERE f.id = %s AND f.finished_at IS NOT NULL
+"""
+# A row that names two kits waits once for each, and is refused once.
+_REFUSED: Final = """
+    SELECT DISTINCT ON (position, row_key) position, message_id, accession, reason, detail
+    FROM quarantined_row WHERE file_id = %s ORDER BY position, row_key, id
+"""
+
+
+def receipt_of(session: Session, file_id: int) -> Receipt:
+    """What became of one finished file, in its laboratory's own identifiers."""
+    on = cursor(session)
+    on.execute(_FILE, (file_id,))
+    found = on.fetchone()
+    assert found is not None, "only finished files have a receipt"
+    lab, key, sha256, size, control_id, received_at, finished_at, because, detail, known, known_sha256 = found[:11]
+    messages, rows, supporting, known_before = found[11:]
+    on.execute(_REFUSED, (file_id,))
+    return Receipt(
+        lab=lab,
+        file=_name(key),
+        sha256=sha256 or known_sha256,
+        size_bytes=size,
+        control_id=control_id,
+        received_at=received_at,
+        finished_at=finished_at,
+        held_because=Quarantine(because) if because else None,
+        detail=detail,
+        known_as=_name(known),
+        messages=messages,
+        rows=rows,
+        supporting=supporting,
+        known_before=known_before,
+        refused=[
+            RefusedRow(line, message, accession, Quarantine(reason), why)
+            for line, message, accession, reason, why in on
+        ],
+    )
+
+
+def _name(key: str) -> str:
+    return key.rsplit("/", 1)[-1]
