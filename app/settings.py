@@ -51,6 +51,12 @@ def _long(secret: SecretStr) -> SecretStr:
     return secret
 
 
+CREDENTIALS: Final = {
+    "twilio": ("twilio_account_sid", "twilio_auth_token", "twilio_messaging_service_sid"),
+    "govuk_notify": ("notify_api_key", "notify_template_id", "notify_callback_token"),
+}
+"""What a provider of texts needs: all of it, or none."""
+
 SHORTEST_SECRET: Final = 32
 KEY_BYTES: Final = 32
 
@@ -114,16 +120,52 @@ class Settings(BaseSettings):
     sqs_queue_url: str = Field(min_length=1, description="queue that tells of files landing in the bucket")
     sqs_endpoint: WebAddress | None = Field(default=None, description="address of another SQS than AWS's")
 
-    twilio_account_sid: str = Field(min_length=1, description="Twilio account, AC and 32 more")
-    twilio_auth_token: SecretStr = Field(min_length=1, description="Twilio's primary auth token")
+    text_provider: Literal["twilio", "govuk_notify"] = Field(
+        default="twilio", description="whom new texts go through, unless a person chose with `kitpost texts use`"
+    )
+    twilio_account_sid: str | None = Field(
+        default=None, min_length=1, description="Twilio account, AC and 32 more; needed where texts go through Twilio"
+    )
+    twilio_auth_token: SecretStr | None = Field(
+        default=None, min_length=1, description="Twilio's primary auth token; needed likewise"
+    )
     twilio_auth_token_secondary: SecretStr | None = Field(
         default=None, description="the other auth token, accepted on callbacks while tokens are changed"
     )
-    twilio_messaging_service_sid: str = Field(min_length=1, description="Twilio messaging service, MG and 32 more")
+    twilio_messaging_service_sid: str | None = Field(
+        default=None, min_length=1, description="Twilio messaging service, MG and 32 more; needed likewise"
+    )
     twilio_timeout_seconds: float = Field(
         default=10.0, gt=0, le=60, description="how long one call to Twilio may take before it counts as unsure"
     )
     twilio_base_url: WebAddress = Field(default="https://api.twilio.com", description="where Twilio's API answers")
+    twilio_at_once: int = Field(default=32, ge=1, le=64, description="calls to Twilio under way at the same time")
+    twilio_per_second: float = Field(default=300.0, gt=0, description="most texts handed to Twilio in a second")
+    notify_api_key: SecretStr | None = Field(
+        default=None, min_length=73, description="GOV.UK Notify's API key; needed where texts go through Notify"
+    )
+    notify_template_id: str | None = Field(
+        default=None,
+        min_length=36,
+        description="Notify's template, whose whole content is ((message)); needed likewise",
+    )
+    notify_callback_token: LongSecret | None = Field(
+        default=None, description="bearer token of Notify's delivery receipts; 32 characters or more; needed likewise"
+    )
+    notify_callback_token_secondary: LongSecret | None = Field(
+        default=None, description="the other bearer token, accepted while tokens are changed"
+    )
+    notify_sender_id: str | None = Field(default=None, description="Notify's id of the sender; unset, its default")
+    notify_timeout_seconds: float = Field(
+        default=10.0, gt=0, le=60, description="how long one call to Notify may take before it counts as unsure"
+    )
+    notify_base_url: WebAddress = Field(
+        default="https://api.notifications.service.gov.uk", description="where Notify's API answers"
+    )
+    notify_at_once: int = Field(default=16, ge=1, le=64, description="calls to Notify under way at the same time")
+    notify_per_second: float = Field(
+        default=40.0, gt=0, description="most requests to Notify in a second; it allows 3,000 a minute"
+    )
 
     courier_base_url: WebAddress = Field(
         default="https://api.royalmail.net/mailpieces/v2", description="where the courier's tracking API answers"
@@ -152,12 +194,22 @@ class Settings(BaseSettings):
             raise ValueError("KITPOST_INDEX_KEY_CURRENT names no version in KITPOST_INDEX_KEYS")
         if (self.s3_access_key is None) != (self.s3_secret_key is None):
             raise ValueError("KITPOST_S3_ACCESS_KEY and KITPOST_S3_SECRET_KEY must be set together or not at all")
+        self._texts_can_leave()
         if self.environment == "production":
-            open_ways = [name for name in ("public_base_url", "twilio_base_url", "courier_base_url", "oidc_issuer")
+            open_ways = [name for name in ("public_base_url", "twilio_base_url", "notify_base_url", "courier_base_url",
+                                           "oidc_issuer")
                          if not str(getattr(self, name)).startswith("https://")]  # fmt: skip
             if open_ways:
                 raise ValueError(f"{_variable(open_ways[0])} must start with https:// in production")
         return self
+
+    def _texts_can_leave(self) -> None:
+        """Raises ValueError unless the chosen provider, and any other that is named at all, is named whole."""
+        for provider, names in CREDENTIALS.items():
+            given = [name for name in names if getattr(self, name) is not None]
+            if len(given) < len(names) and (given or provider == self.text_provider):
+                lacking = next(name for name in names if name not in given)
+                raise ValueError(f"{_variable(lacking)} is not set ({type(self).model_fields[lacking].description})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +231,7 @@ def local_place() -> LocalPlace:
     state_dir = os.environ.get(_variable("state_dir")) or Settings.model_fields["state_dir"].default
     pg_bin = os.environ.get(_variable("pg_bin"))
     labs_dir = os.environ.get(_variable("labs_dir"))
-    return LocalPlace(
-        Path(state_dir).resolve(), Path(pg_bin) if pg_bin else None, Path(labs_dir) if labs_dir else None
-    )
+    return LocalPlace(Path(state_dir).resolve(), Path(pg_bin) if pg_bin else None, Path(labs_dir) if labs_dir else None)
 
 
 def load_settings() -> Settings:

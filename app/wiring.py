@@ -12,6 +12,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
 from app import embedded_postgres
@@ -22,7 +23,7 @@ from integrations.cipher import BlindIndex, Cipher
 from integrations.lab import reader as lab_files
 from integrations.lab.draft import draft_map
 from integrations.orders import order_reader
-from integrations.ports import ArrivalQueue, FileStore, LabelPrinter, ParcelTracker, TextSender
+from integrations.ports import ArrivalQueue, FileStore, LabelPrinter, Pace, ParcelTracker, TextSender
 from integrations.texts.catalogue import Catalogue
 from models.actions.order import Intake
 from models.actions.service import keep_service_version
@@ -150,20 +151,49 @@ class Wiring:
 
         return load_lab_maps(self.settings.labs_dir or FOLDER)
 
+    @property
+    def text_provider(self) -> str:
+        """The provider of texts that the settings name; a person may choose another (models.actions.text_switch)."""
+        return self.settings.text_provider
+
     @cached_property
-    def texts(self) -> TextSender:
-        """The provider that texts go to."""
+    def senders(self) -> Mapping[str, TextSender]:
+        """Every provider of texts that there are credentials for, by name."""
+        made = (self._twilio(), self._govuk_notify())
+        return {sender.name: sender for sender in made if sender is not None}
+
+    def _twilio(self) -> TextSender | None:
         from integrations.texts.twilio import TwilioSender
 
-        secondary = self.settings.twilio_auth_token_secondary
+        chosen = self.settings
+        if not (chosen.twilio_account_sid and chosen.twilio_auth_token and chosen.twilio_messaging_service_sid):
+            return None
         return TwilioSender(
-            account_sid=self.settings.twilio_account_sid,
-            auth_token=self.settings.twilio_auth_token.get_secret_value(),
-            messaging_service_sid=self.settings.twilio_messaging_service_sid,
-            public_base_url=str(self.settings.public_base_url),
-            base_url=str(self.settings.twilio_base_url),
-            secondary_auth_token=secondary.get_secret_value() if secondary else None,
-            timeout_seconds=self.settings.twilio_timeout_seconds,
+            account_sid=chosen.twilio_account_sid,
+            auth_token=chosen.twilio_auth_token.get_secret_value(),
+            messaging_service_sid=chosen.twilio_messaging_service_sid,
+            public_base_url=str(chosen.public_base_url),
+            base_url=str(chosen.twilio_base_url),
+            secondary_auth_token=_revealed(chosen.twilio_auth_token_secondary),
+            timeout_seconds=chosen.twilio_timeout_seconds,
+            pace=Pace(chosen.twilio_at_once, chosen.twilio_per_second),
+        )
+
+    def _govuk_notify(self) -> TextSender | None:
+        from integrations.texts.govuk_notify import GovukNotifySender
+
+        chosen = self.settings
+        if not (chosen.notify_api_key and chosen.notify_template_id and chosen.notify_callback_token):
+            return None
+        return GovukNotifySender(
+            api_key=chosen.notify_api_key.get_secret_value(),
+            template_id=chosen.notify_template_id,
+            callback_token=chosen.notify_callback_token.get_secret_value(),
+            base_url=str(chosen.notify_base_url),
+            sender_id=chosen.notify_sender_id,
+            secondary_callback_token=_revealed(chosen.notify_callback_token_secondary),
+            timeout_seconds=chosen.notify_timeout_seconds,
+            pace=Pace(chosen.notify_at_once, chosen.notify_per_second),
         )
 
     @cached_property
@@ -234,6 +264,10 @@ def connect() -> Wiring:
     ready = wiring()
     check_ready(ready.engine)
     return ready
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None
 
 
 def _machine_time() -> datetime:

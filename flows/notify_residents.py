@@ -5,27 +5,44 @@ written down and committed. Killed at any line, the next run finds every text ei
 in an attempt that is looked up: none goes twice, none is lost (law 7; ruling 20).
 """
 
+import json
 import logging
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
+from threading import Lock
 from time import monotonic
-from typing import Final, TypeVar
+from typing import Final
 
 from prefect import flow
 
 from app.database import Begin
 from app.wiring import Clock, connect
 from flows.guard import guarded
-from integrations.ports import NotSent, OutgoingText, Refused, Seen, TextSender, Unsure
-from models.actions.text import ClaimedText, claim_texts, hold_burst, record_answers, sending_stopped
+from integrations.ports import FileStore, NotSent, OutgoingText, Refused, Seen, TextSender, Unsure
+from models.actions.text import (
+    NOBODY,
+    ClaimedText,
+    Claims,
+    MaybeTold,
+    claim_texts,
+    hold_burst,
+    record_answers,
+)
 from models.actions.text_moves import Counts, Toolbox
 from models.actions.text_status import Chore, due_chores, expire_leases, merge_statuses, record_chores
+from models.actions.text_switch import SenderRun, count_run, may_call, sending_stopped, unaccounted
 from models.rules.errors import Code, ServiceError
 from models.rules.text_delivery import (
+    HELD_BACK,
     LEASE,
+    LEASE_OVER,
+    STOPPED,
     Answer,
     Blanked,
     ChoreAnswer,
@@ -41,16 +58,17 @@ from models.rules.text_delivery import (
 )
 
 ACTOR: Final = "flow:notify_residents"
-AT_ONCE: Final = 8
-"""Calls to the provider under way at the same time."""
 
-BATCH: Final = 40
+BATCH: Final = 64
 """Texts claimed in one transaction: with ten seconds' patience a call, all are made well within their lease."""
 
-log: Final = logging.getLogger("kitpost")
+RUNS_KEY: Final = "sender/runs.json"
+"""Where the count of runs is kept outside the database. Nothing personal stands in it."""
 
-T = TypeVar("T")
-R = TypeVar("R")
+CLOCKS_DIFFER: Final = timedelta(minutes=5)
+"""How far a provider's clock may be behind the database's."""
+
+log: Final = logging.getLogger("kitpost")
 
 
 @dataclass(slots=True)
@@ -62,7 +80,9 @@ class Tally:
     held: int = 0
     """Texts of a burst that wait for a person: kitpost texts release."""
     stopped: bool = False
-    """The kill switch is set."""
+    """The kill switch of the whole installation is set."""
+    restored: bool = False
+    """The database is a restored backup: numbers that may have got a text meanwhile are left to people."""
     counts: Counts = field(default_factory=Counter)
 
     @property
@@ -76,25 +96,111 @@ class Notify:
     """All that sending needs, put together by wiring."""
 
     begin: Begin
-    sender: TextSender
+    senders: Mapping[str, TextSender]
+    """Every provider that there are credentials for, by name."""
     tools: Toolbox
     clock: Clock
     """Service time: read again for every batch, so that a long run stops at the end of the window."""
+    outside: FileStore
+    """Keeps the count of runs where no restored backup can take it back."""
+
+
+class Pacer:
+    """Spaces calls, over all threads, so that no more begin in a second than the provider allows."""
+
+    def __init__(self, per_second: float) -> None:
+        self._gap = 1 / per_second
+        self._lock = Lock()
+        self._next = 0.0
+
+    def wait(self) -> None:
+        """Returns when it is this call's turn."""
+        with self._lock:
+            turn = max(self._next, monotonic())
+            self._next = turn + self._gap
+        time.sleep(max(0.0, turn - monotonic()))
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One provider's way out: its threads and its pace."""
+
+    sender: TextSender
+    threads: ThreadPoolExecutor
+    pacer: Pacer
+
+    @property
+    def batch(self) -> int:
+        """Texts to claim at once: fewer for a slow provider, whose calls must end within their lease."""
+        return max(1, min(BATCH, int(self.sender.pace.per_second * LEASE.total_seconds() / 6)))
+
+
+Lanes = Mapping[str, Lane]
+
+
+@contextmanager
+def _open_lanes(senders: Mapping[str, TextSender]) -> Iterator[Lanes]:
+    with ExitStack() as stack:
+        yield {
+            name: Lane(
+                sender, stack.enter_context(ThreadPoolExecutor(sender.pace.at_once)), Pacer(sender.pace.per_second)
+            )
+            for name, sender in senders.items()
+        }
 
 
 def send_due_texts(notify: Notify, *, limit: int) -> Tally:
     """Merges callbacks, settles what is unclear, and sends up to `limit` due texts over all services."""
     tally = Tally()
     merge_callbacks(notify, tally)
-    settle(notify, tally)
-    with notify.begin() as session:
-        tally.stopped = sending_stopped(session)
-    if tally.stopped:
-        return tally
-    left = limit
-    for service_id in sorted(notify.tools.services):
-        left -= _send_for(notify, service_id, limit=left, tally=tally)
+    run = _count_run(notify, tally)
+    with _open_lanes(notify.senders) as lanes:
+        settle(notify, lanes, tally)
+        with notify.begin() as session:
+            tally.stopped = sending_stopped(session)
+        if tally.stopped:
+            return tally
+        maybe_told = _maybe_told(notify, run)
+        if maybe_told is None:
+            tally.counts["alarm"] += 1
+            return tally
+        left = limit
+        for service_id in sorted(notify.tools.services):
+            left -= _Sending(notify, lanes, tally, service_id, maybe_told).run(left)
     return tally
+
+
+def _count_run(notify: Notify, tally: Tally) -> SenderRun:
+    """Counts this run inside and then outside, before anything is sent (H29). Raises ServiceError(STORE_DOWN)."""
+    try:
+        outside = int(json.loads(notify.outside.read(RUNS_KEY))["runs"])
+    except ServiceError as error:
+        if error.code is not Code.NOT_FOUND:
+            raise
+        outside = None
+    with notify.begin() as session:
+        run = count_run(session, outside=outside, actor=ACTOR, now=notify.clock())
+    notify.outside.put(RUNS_KEY, json.dumps({"runs": run.number}).encode(), "application/json")
+    tally.restored = run.restored_from is not None
+    if run.just_found:
+        tally.counts["alarm"] += 1
+    return run
+
+
+def _maybe_told(notify: Notify, run: SenderRun) -> MaybeTold | None:
+    """In a restored database: the numbers that got a text which it knows nothing of. None: no provider says so now."""
+    if run.restored_from is None:
+        return NOBODY
+    since = run.restored_from - CLOCKS_DIFFER
+    senders = notify.senders.values()
+    if any(run.at - since > sender.remembers for sender in senders):
+        return MaybeTold(frozenset(), everyone=True)
+    try:
+        taken = {key: number for sender in senders for key, number in sender.texted_since(since).items()}
+    except NotSent:
+        return None
+    with notify.begin() as session:
+        return MaybeTold(unaccounted(session, taken))
 
 
 def merge_callbacks(notify: Notify, tally: Tally) -> None:
@@ -107,7 +213,7 @@ def merge_callbacks(notify: Notify, tally: Tally) -> None:
         tally.counts += counts
 
 
-def settle(notify: Notify, tally: Tally) -> None:
+def settle(notify: Notify, lanes: Lanes, tally: Tally) -> None:
     """Ended leases become unsure; the provider is asked about the unsure and the silent, and told to blank the rest.
 
     A provider that answers nothing of a whole batch is left alone until the next run.
@@ -118,9 +224,9 @@ def settle(notify: Notify, tally: Tally) -> None:
     while answered:
         with notify.begin() as session:
             chores = due_chores(session, limit=BATCH, now=notify.clock(), tools=notify.tools, actor=ACTOR)
-        answers = _at_once(chores, partial(_ask, notify.sender))
-        if not answers:
+        if not chores:
             return
+        answers = [each.result() for each in [_ask(lanes, chore) for chore in chores]]
         with notify.begin() as session:
             tally.counts += record_chores(
                 session,
@@ -133,41 +239,78 @@ def settle(notify: Notify, tally: Tally) -> None:
         answered = any(not isinstance(answer, NoAnswer) for answer in answers)
 
 
-def _send_for(notify: Notify, service_id: str, *, limit: int, tally: Tally) -> int:
-    """Sends what is due for one service, at most what was free to go at the start, and says how many it took up."""
-    service = notify.tools.services[service_id].service
-    with notify.begin() as session:
-        free, held = hold_burst(session, service=service, now=notify.clock(), actor=ACTOR)
-    tally.held += held
-    left = min(free, limit)
-    taken = 0
-    while left > taken:
-        began = monotonic()
-        with notify.begin() as session:
+@dataclass(slots=True)
+class _Sending:
+    """What is due for one service, on its way out: while one batch is called, the next is claimed."""
+
+    notify: Notify
+    lanes: Lanes
+    tally: Tally
+    service_id: str
+    maybe_told: MaybeTold
+    left: int = 0
+    taken: int = 0
+
+    def run(self, limit: int) -> int:
+        """Sends at most what was free to go at the start, and says how many texts it took up."""
+        service = self.notify.tools.services[self.service_id].service
+        with self.notify.begin() as session:
+            free, held = hold_burst(session, service=service, now=self.notify.clock(), actor=ACTOR)
+        self.tally.held += held
+        self.left = min(free, limit)
+        ready, called = self._claim(), Claims()
+        answers: Sequence[Answer] = ()
+        while ready.looked_at:
+            began = monotonic()
+            calls = [self._call(text, began) for text in ready.claimed]
+            self._record(called, answers)
+            called, ready = ready, self._claim()
+            answers = [call.result() for call in calls]
+            if _provider_is_down(answers):
+                self._record(ready, [HELD_BACK] * len(ready.claimed))
+                break
+        self._record(called, answers)
+        return self.taken
+
+    def _claim(self) -> Claims:
+        batch = min(lane.batch for lane in self.lanes.values())
+        if self.left <= self.taken:
+            return Claims()
+        with self.notify.begin() as session:
             claims = claim_texts(
                 session,
-                service_id=service_id,
-                limit=min(BATCH, left - taken),
-                now=notify.clock(),
-                tools=notify.tools,
+                service_id=self.service_id,
+                limit=min(batch, self.left - self.taken),
+                now=self.notify.clock(),
+                tools=self.notify.tools,
                 actor=ACTOR,
+                maybe_told=self.maybe_told,
             )
-        tally.counts += claims.counts
-        if not claims.looked_at:
-            break
-        taken += claims.looked_at
-        answers = _at_once(claims.claimed, partial(_call, notify.sender, began=began))
-        with notify.begin() as session:
-            tally.counts += record_answers(
+        self.tally.counts += claims.counts
+        self.taken += claims.looked_at
+        return claims
+
+    def _call(self, text: ClaimedText, began: float) -> "Future[Answer]":
+        lane = self.lanes.get(text.provider)
+        if lane is None:
+            return _known(DidNotSend("no_such_provider", alarm=True))
+        return lane.threads.submit(_call, lane, text, began, partial(self._may_call, text))
+
+    def _may_call(self, text: ClaimedText) -> bool:
+        with self.notify.begin() as session:
+            return may_call(session, service_id=text.service_id, text_class=text.text_class)
+
+    def _record(self, claims: Claims, answers: Sequence[Answer]) -> None:
+        if not claims.claimed:
+            return
+        with self.notify.begin() as session:
+            self.tally.counts += record_answers(
                 session,
                 [(text.attempt_id, answer) for text, answer in zip(claims.claimed, answers, strict=True)],
-                now=notify.clock(),
-                tools=notify.tools,
+                now=self.notify.clock(),
+                tools=self.notify.tools,
                 actor=ACTOR,
             )
-        if _provider_is_down(answers):
-            break
-    return taken
 
 
 def _provider_is_down(answers: Sequence[Answer]) -> bool:
@@ -176,23 +319,25 @@ def _provider_is_down(answers: Sequence[Answer]) -> bool:
     return any(answer.alarm for answer in refusals) or (len(refusals) == len(answers) > 0)
 
 
-def _at_once(items: Sequence[T], call: Callable[[T], R]) -> list[R]:
-    """Makes one call an item, a few at the same time, with no session open anywhere in this run."""
-    if not items:
-        return []
-    with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(items))) as threads:
-        return list(threads.map(call, items))
+def _known(answer: Answer) -> "Future[Answer]":
+    known: Future[Answer] = Future()
+    known.set_result(answer)
+    return known
 
 
-def _call(sender: TextSender, text: ClaimedText, began: float) -> Answer:
+def _call(lane: Lane, text: ClaimedText, began: float, may: Callable[[], bool]) -> Answer:
     """The one call of one attempt. Whatever is not proved unsent may have gone.
 
     A machine that slept through the lease must not call: somebody may have looked the attempt up already.
+    The switches are looked at as the last thing before the call.
     """
+    lane.pacer.wait()
+    if not may():
+        return STOPPED
     if monotonic() - began >= LEASE.total_seconds():
-        return DidNotSend("lease_over")
+        return LEASE_OVER
     try:
-        accepted = sender.send(OutgoingText(text.attempt_ref, text.to_e164, text.body))
+        accepted = lane.sender.send(OutgoingText(text.attempt_ref, text.to_e164, text.body))
     except NotSent as error:
         return DidNotSend(error.code, error.retry_after_seconds, error.alarm)
     except Refused as error:
@@ -205,11 +350,22 @@ def _call(sender: TextSender, text: ClaimedText, began: float) -> Answer:
     return Took(accepted.provider_id, accepted.status)
 
 
-def _ask(sender: TextSender, chore: Chore) -> ChoreAnswer:
+def _ask(lanes: Lanes, chore: Chore) -> "Future[ChoreAnswer]":
+    lane = lanes.get(chore.provider)
+    if lane is None:
+        known: Future[ChoreAnswer] = Future()
+        known.set_result(NoAnswer())
+        return known
+    return lane.threads.submit(_answer, lane, chore)
+
+
+def _answer(lane: Lane, chore: Chore) -> ChoreAnswer:
     """One question, which changes nothing but the provider's copy of the words."""
+    lane.pacer.wait()
+    sender = lane.sender
     try:
         match chore.kind:
-            case ChoreKind.FIND if chore.body:
+            case ChoreKind.FIND if chore.body and chore.age < sender.remembers:
                 return Found(_sightings(sender.find(OutgoingText(chore.attempt_ref, chore.to_e164, chore.body))))
             case ChoreKind.FIND:
                 return NoAnswer()
@@ -237,14 +393,15 @@ def _sighting(seen: Seen) -> Sighting:
 def notify_residents(limit: int = 500) -> None:
     """Sends what is due. Fails, once all is done, when a burst or an alarm needs a person."""
     home = connect()
-    tools = Toolbox(home.services, home.cipher, home.index, home.catalogue.render, home.texts.name)
-    tally = send_due_texts(Notify(home.begin, home.texts, tools, home.clock), limit=limit)
+    tools = Toolbox(home.services, home.cipher, home.index, home.catalogue.render, home.text_provider)
+    tally = send_due_texts(Notify(home.begin, home.senders, tools, home.clock, home.store), limit=limit)
     log.info(
-        "texts: %s; callbacks %d, held %d%s",
+        "texts: %s; callbacks %d, held %d%s%s",
         dict(tally.counts),
         tally.callbacks,
         tally.held,
         ", sending is stopped" if tally.stopped else "",
+        ", restored from a backup" if tally.restored else "",
     )
     if tally.needs_a_person:
         raise ServiceError(Code.PARKED, "Some texts need a person: see kitpost texts show, and the log.")

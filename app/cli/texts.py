@@ -1,4 +1,4 @@
-"""`kitpost texts`: stop and start sending, let a held burst go, see what became of a text, read every text there is."""
+"""`kitpost texts`: stop, start, choose a provider, let a burst go, show one, read every text there is."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,18 +15,55 @@ app = typer.Typer(
 Because = Annotated[str, typer.Option(help="Why; kept in the audit. No name, number or address.")]
 
 
-@app.command()
-def stop(because: Because) -> None:
-    """Stop all sending now. Calls that have begun end; nothing new is claimed until `kitpost texts start`."""
-    _switch(because, stopped=True)
-    typer.echo("Sending is stopped. What is owed waits, and leaves after kitpost texts start.")
+Scope = Annotated[str, typer.Option("--service", help="Only this service's; all of them otherwise.")]
+Class = Annotated[str, typer.Option("--class", help="Only these: result, routine, reminder or code.")]
 
 
 @app.command()
-def start(because: Because) -> None:
-    """Let texts leave again. The next run of notify-residents sends what is due."""
-    _switch(because, stopped=False)
-    typer.echo("Sending is on.")
+def stop(because: Because, service: Scope = "", text_class: Class = "") -> None:
+    """Stop texts now: all, or one class, or one service's. Calls that have begun end; no other one begins."""
+    _switch(because, service, text_class, stopped=True)
+    typer.echo("Stopped. What is owed waits, and leaves after kitpost texts start with the same words.")
+
+
+@app.command()
+def start(because: Because, service: Scope = "", text_class: Class = "") -> None:
+    """Let texts leave again. The next run of notify-residents sends what is due, unless another stop holds it."""
+    _switch(because, service, text_class, stopped=False)
+    typer.echo("Started.")
+
+
+@app.command()
+def use(
+    provider: Annotated[str, typer.Argument(help="twilio, govuk_notify, or setting for the one in the settings.")],
+    because: Because,
+) -> None:
+    """Send new texts through another provider. A text that may have gone through one is never given to the other."""
+    from app.wiring import connect
+    from models.actions.text_switch import choose_provider
+    from models.rules.errors import Code, ServiceError
+
+    home = connect()
+    chosen = "" if provider == "setting" else provider
+    if (chosen or home.text_provider) not in home.senders:
+        raise ServiceError(
+            Code.NOT_FOUND, f"There are no credentials for {provider}: set its KITPOST_ variables first."
+        )
+    with home.begin() as session:
+        choose_provider(session, provider=chosen, actor=_who(), because=because, now=home.clock())
+    typer.echo(f"New texts go through {chosen or home.text_provider}.")
+
+
+@app.command("caught-up")
+def caught_up(because: Because) -> None:
+    """Say that a database restored from a backup knows again all that left meanwhile, and end its caution."""
+    from app.wiring import connect
+    from models.actions import text_switch
+
+    home = connect()
+    with home.begin() as session:
+        was = text_switch.caught_up(session, actor=_who(), because=because, now=home.clock())
+    typer.echo("Texts leave as usual again." if was else "This database is not known as a restored one.")
 
 
 @app.command()
@@ -138,13 +175,32 @@ def _examples() -> list["TextValues"]:
     ]
 
 
-def _switch(because: str, *, stopped: bool) -> None:
+def _switch(because: str, service: str, text_class: str, *, stopped: bool) -> None:
     from app.wiring import connect
-    from models.actions.text import set_sending
+    from models.actions.text_switch import set_class_sending, set_sending
+    from models.rules.errors import Code, ServiceError
+    from models.rules.text import TextClass
 
     home = connect()
+    if service and service not in home.services:
+        raise ServiceError(Code.NOT_FOUND, f"There is no service {service}: {', '.join(sorted(home.services))}.")
+    if text_class and text_class not in set(TextClass):
+        raise ServiceError(Code.NOT_FOUND, f"There is no such class of texts: {', '.join(TextClass)}.")
     with home.begin() as session:
-        set_sending(session, stopped=stopped, actor=_who(), because=because, now=home.clock())
+        if not service and not text_class:
+            set_sending(session, stopped=stopped, actor=_who(), because=because, now=home.clock())
+            return
+        for service_id in [service] if service else sorted(home.services):
+            for each in [TextClass(text_class)] if text_class else TextClass:
+                set_class_sending(
+                    session,
+                    service_id=service_id,
+                    text_class=each,
+                    stopped=stopped,
+                    actor=_who(),
+                    because=because,
+                    now=home.clock(),
+                )
 
 
 def _who() -> str:

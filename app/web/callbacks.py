@@ -1,9 +1,12 @@
-"""Where the text provider tells us how far a text got. Checked, kept, answered; read later by a flow.
+"""Where the providers of texts tell us how far a text got. Checked, kept, answered; read later by a flow.
 
-The signature covers the public address with its raw query and every field, so the address is built
+Twilio's signature covers the public address with its raw query and every field, so the address is built
 from the configured one and never from what a proxy or the caller says of itself (sms-and-post.md A1).
+GOV.UK Notify sends JSON and a bearer token that we gave it.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
@@ -14,6 +17,7 @@ from app.database import Begin
 from app.wiring import Clock
 from integrations.ports import StatusEvent, TextSender
 from models.actions.inbox import keep_text_status
+from models.rules.errors import Code, ServiceError
 from models.rules.secrets import BlindIndex, Cipher
 
 
@@ -23,25 +27,37 @@ class Callbacks:
 
     begin: Begin
     clock: Clock
-    texts: TextSender
+    senders: Mapping[str, TextSender]
+    """Every provider that may call back, by name."""
     cipher: Cipher
     indexes: BlindIndex
     public_base_url: str
 
 
 def callbacks_router(desk: Callbacks) -> APIRouter:
-    """The provider's way in. Answers 204 once the callback is committed, whether it is new or known."""
+    """The providers' ways in. Answers 204 once the callback is committed, whether it is new or known."""
     router = APIRouter(prefix="/callbacks", include_in_schema=False)
 
-    @router.post("/twilio/status", status_code=204)
-    async def status(request: Request) -> Response:
-        async with request.form(max_files=0) as fields:
-            form = {name: value for name, value in fields.items() if isinstance(value, str)}
-        event = desk.texts.parse_status(
-            _public_url(request, desk.public_base_url), request.headers.get("x-twilio-signature", ""), form
-        )
-        await run_in_threadpool(keep, event, form)
-        return Response(status_code=204)
+    if twilio := desk.senders.get("twilio"):
+
+        @router.post("/twilio/status", status_code=204)
+        async def twilio_status(request: Request) -> Response:
+            async with request.form(max_files=0) as fields:
+                form = {name: value for name, value in fields.items() if isinstance(value, str)}
+            signature = request.headers.get("x-twilio-signature", "")
+            event = twilio.parse_status(_public_url(request, desk.public_base_url), signature, form)
+            await run_in_threadpool(keep, event, form)
+            return Response(status_code=204)
+
+    if notify := desk.senders.get("govuk_notify"):
+
+        @router.post("/notify/status", status_code=204)
+        async def notify_status(request: Request) -> Response:
+            form = _members(await request.body())
+            bearer = request.headers.get("authorization", "")
+            event = notify.parse_status(_public_url(request, desk.public_base_url), bearer, form)
+            await run_in_threadpool(keep, event, form)
+            return Response(status_code=204)
 
     def keep(event: StatusEvent, form: dict[str, str]) -> None:
         with desk.begin() as session:
@@ -65,3 +81,14 @@ def _public_url(request: Request, public_base_url: str) -> str:
     path: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
     query: bytes = request.scope["query_string"]
     return public_base_url + path.decode("latin-1") + (f"?{query.decode('latin-1')}" if query else "")
+
+
+def _members(body: bytes) -> dict[str, str]:
+    """The members of a JSON object as text, without those that are null. Raises ServiceError(BAD_INPUT)."""
+    try:
+        plain = json.loads(body)
+    except ValueError:
+        plain = None
+    if not isinstance(plain, dict):
+        raise ServiceError(Code.BAD_INPUT, "The receipt is not a JSON object.")
+    return {name: str(value) for name, value in plain.items() if value is not None}

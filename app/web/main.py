@@ -49,7 +49,7 @@ def create_app(home: Wiring) -> FastAPI:
     app.include_router(orders_router(orders_api(home)))
     app.include_router(
         callbacks_router(
-            Callbacks(home.begin, home.clock, home.texts, home.cipher, home.index, choices.public_base_url)
+            Callbacks(home.begin, home.clock, home.senders, home.cipher, home.index, choices.public_base_url)
         )
     )
     app.include_router(sign_in_router(pages, issuer, choices.public_base_url))

@@ -1,4 +1,4 @@
-"""Sends what is owed, once: the switch, bursts, claims, and what each call came to (law 7; H9, H11).
+"""Sends what is owed, once: bursts, claims, and what each call came to (law 7; H9, H11).
 
 The row is the outbox. A claim inserts the attempt before the provider is called, and whatever is not
 known afterwards is looked up (see `text_status`), never sent again blindly. Everything here may be
@@ -9,7 +9,7 @@ Leases and backoff run on the database's own clock; windows on `now` (ruling 12)
 
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, assert_never
@@ -40,13 +40,15 @@ from models.actions.text_moves import (
     see,
     tell,
 )
+from models.actions.text_switch import chosen_provider, leaving_now
 from models.rules.errors import Code, ServiceError
 from models.rules.release import ReleaseKind
 from models.rules.secrets import MOBILE
 from models.rules.service import Service
-from models.rules.text import ExpectCall, TextPurpose, window_of
+from models.rules.text import CLASS_OF, ExpectCall, TextClass, TextPurpose, window_of
 from models.rules.text_delivery import (
     LEASE,
+    OWN_DOING,
     REFUSED,
     SAID_ELSEWHERE,
     Answer,
@@ -68,7 +70,6 @@ from models.tables.kit import Kit
 from models.tables.order import Order
 from models.tables.person import Contact, MobileHolder
 from models.tables.release import ReleaseDecision
-from models.tables.service import Installation
 from models.tables.text import AttemptState, Text, TextAttempt, TextState
 
 
@@ -78,6 +79,10 @@ class ClaimedText:
 
     attempt_id: int
     attempt_ref: str
+    provider: str
+    """Whom it goes through: the one of its earlier attempts, unless none of them can have gone."""
+    service_id: str
+    text_class: TextClass
     to_e164: str = field(repr=False)
     body: str = field(repr=False)
 
@@ -91,24 +96,7 @@ class Claims:
     counts: Counts = field(default_factory=Counter)
 
 
-# ── The switch, and bursts ───────────────────────────────────────────────────────────────────
-
-
-def set_sending(session: Session, *, stopped: bool, actor: str, because: str, now: datetime) -> None:
-    """The kill switch (FEATURES 79; H11): from the commit on no text is claimed. Calls already begun end.
-
-    Raises ServiceError(DATABASE_NOT_READY) where there is no switch to throw.
-    """
-    changed = session.execute(sa.update(Installation).values(sending_stopped=stopped).returning(col(Installation.id)))
-    if changed.scalar_one_or_none() is None:
-        raise ServiceError(Code.DATABASE_NOT_READY, "This database was never set up: run kitpost migrate first.")
-    action = "texts.stopped" if stopped else "texts.started"
-    audit.record(session, action=action, subject="installation", subject_id=1, actor=actor, now=now, because=because)
-
-
-def sending_stopped(session: Session) -> bool:
-    """Whether the kill switch is set."""
-    return bool(session.exec(select(Installation.sending_stopped)).one_or_none())
+# ── Bursts ───────────────────────────────────────────────────────────────────────────────────
 
 
 def hold_burst(session: Session, *, service: Service, now: datetime, actor: str) -> tuple[int, int]:
@@ -117,7 +105,8 @@ def hold_burst(session: Session, *, service: Service, now: datetime, actor: str)
     A held text waits for `release_burst` by a person. Ceiling: `max_per_run` (H11; FEATURES 79).
     """
     place = sa.func.row_number().over(order_by=(col(Text.not_before), col(Text.id))).label("place")
-    due = sa.select(col(Text.id), place).where(*_due(service, now), col(Text.released_by).is_(None)).subquery()
+    due_now = _due(service, now, leaving_now(session, service.id))
+    due = sa.select(col(Text.id), place).where(*due_now, col(Text.released_by).is_(None)).subquery()
     newly = session.execute(
         sa.update(Text)
         .where(col(Text.id) == due.c.id, due.c.place > service.texts.max_per_run, col(Text.state) == TextState.OWED)
@@ -136,7 +125,7 @@ def hold_burst(session: Session, *, service: Service, now: datetime, actor: str)
             service_id=service.id,
             texts=len(newly),
         )
-    free = session.execute(sa.select(sa.func.count()).select_from(Text).where(*_due(service, now))).scalar_one()
+    free = session.execute(sa.select(sa.func.count()).select_from(Text).where(*due_now)).scalar_one()
     waiting = (col(Text.service_id) == service.id, col(Text.state) == TextState.OWED, col(Text.held_at).is_not(None))
     held = session.execute(sa.select(sa.func.count()).select_from(Text).where(*waiting)).scalar_one()
     return free, held
@@ -165,9 +154,9 @@ def release_burst(session: Session, *, service_id: str, actor: str, because: str
     return len(freed)
 
 
-def _due(service: Service, now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
-    """Owed texts of a service that may leave at this moment: their window is open and nothing holds them."""
-    open_now = [purpose for purpose in TextPurpose if is_open(now, window_of(purpose, service.texts))]
+def _due(service: Service, now: datetime, leaving: Collection[TextPurpose]) -> tuple[sa.ColumnElement[bool], ...]:
+    """Owed texts of a service that may leave at this moment: window open, class not stopped, nothing holds them."""
+    open_now = [purpose for purpose in leaving if is_open(now, window_of(purpose, service.texts))]
     return (
         col(Text.service_id) == service.id,
         col(Text.state) == TextState.OWED,
@@ -181,16 +170,36 @@ def _due(service: Service, now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
 # ── Claiming ─────────────────────────────────────────────────────────────────────────────────
 
 
-def claim_texts(session: Session, *, service_id: str, limit: int, now: datetime, tools: Toolbox, actor: str) -> Claims:
+@dataclass(frozen=True, slots=True)
+class MaybeTold:
+    """Numbers that may have got a text of which a restored database knows nothing."""
+
+    numbers: frozenset[str] = field(repr=False)
+    everyone: bool = False
+    """A provider no longer remembers so far back: then nobody can be ruled out."""
+
+
+NOBODY: Final = MaybeTold(frozenset())
+
+
+def claim_texts(
+    session: Session,
+    *,
+    service_id: str,
+    limit: int,
+    now: datetime,
+    tools: Toolbox,
+    actor: str,
+    maybe_told: MaybeTold = NOBODY,
+) -> Claims:
     """Claims up to `limit` due texts of a service: each gets its attempt row before anyone calls out.
 
-    Under the kit's lock everything is looked at again: the switch, the window, the decision, the kit,
-    consent and the number (rulings 2, 10, 14). What may not leave is cancelled, or handed to the clinic.
+    Under the kit's lock everything is looked at again: the switches, the window, the decision, the kit,
+    consent and the number (rulings 2, 10, 14), and in a restored database whether it may have left already.
+    What may not leave is cancelled, or handed to the clinic.
     """
     service = tools.services[service_id].service
-    if sending_stopped(session):
-        return Claims()
-    due = _due(service, now)
+    due = _due(service, now, leaving_now(session, service_id))
     wanted = session.exec(
         select(Text.id, Text.kit_id).where(*due).order_by(col(Text.not_before), col(Text.id)).limit(limit)
     ).all()
@@ -203,7 +212,9 @@ def claim_texts(session: Session, *, service_id: str, limit: int, now: datetime,
         .execution_options(populate_existing=True)
     ).all()
     run = Run(session, now, machine_now(session), tools, actor)
-    facts = _gather(run, texts, kits, service)
+    facts = _gather(run, texts, kits, service, maybe_told)
+    bound = _bound_to(session, texts)
+    provider = chosen_provider(session) or tools.provider
     claimed = []
     for text in sorted(texts, key=_lock_order):
         if id_of(text) not in facts:
@@ -221,13 +232,13 @@ def claim_texts(session: Session, *, service_id: str, limit: int, now: datetime,
             run.counts["alarm"] += 1
             hand_over(run, text, fault.code.value)
             continue
-        claimed.append(_attempt(run, text, rendered, to_e164))
+        claimed.append(_attempt(run, text, rendered, to_e164, bound.get(id_of(text), provider)))
     session.flush()
     return Claims(tuple(claimed), len(wanted), run.counts)
 
 
 def _gather(
-    run: Run, texts: Sequence[Text], kits: Mapping[int, Kit], service: Service
+    run: Run, texts: Sequence[Text], kits: Mapping[int, Kit], service: Service, maybe_told: MaybeTold
 ) -> dict[int, tuple[Leaving, str, Contact]]:
     """What the rule looks at, the number and the contact, for each text whose number can be opened."""
     session, tools = run.session, run.tools
@@ -273,6 +284,7 @@ def _gather(
                 holder is not None and holder.frozen_at is not None and contact.mobile_proved_at <= holder.frozen_at
             ),
             proved_at=contact.mobile_proved_at,
+            maybe_told=maybe_told.everyone or mobiles[contact.id] in maybe_told.numbers,
         )
         found[id_of(text)] = (leaving, mobiles[contact.id], contact)
     return found
@@ -298,7 +310,23 @@ def _decisions(session: Session, texts: Sequence[Text], kits: Mapping[int, Kit])
     return {key: Decided(key, ReleaseKind(kind), digest) for key, kind, digest in rows if key is not None}
 
 
-def _attempt(run: Run, text: Text, rendered: Rendered, to_e164: str) -> ClaimedText:
+def _bound_to(session: Session, texts: Sequence[Text]) -> dict[int, str]:
+    """The provider that a text stays with: whoever had an attempt that is not proved unsent. Two never share one."""
+    tried = [id_of(text) for text in texts if text.attempts]
+    if not tried:
+        return {}
+    rows = session.execute(
+        sa.select(col(TextAttempt.text_id), col(TextAttempt.provider))
+        .where(
+            col(TextAttempt.text_id).in_(tried),
+            col(TextAttempt.state).not_in([AttemptState.NOT_SENT, AttemptState.REFUSED]),
+        )
+        .order_by(col(TextAttempt.number))
+    )
+    return {row.text_id: row.provider for row in rows}
+
+
+def _attempt(run: Run, text: Text, rendered: Rendered, to_e164: str, provider: str) -> ClaimedText:
     """The attempt row and the text's move to SENDING: from the commit on it is never sent by anyone else."""
     body_hmac = run.tools.indexes.content_hmac(rendered.body.encode())
     text.attempts += 1
@@ -308,7 +336,7 @@ def _attempt(run: Run, text: Text, rendered: Rendered, to_e164: str) -> ClaimedT
         ref=secrets.token_hex(16),
         text_id=id_of(text),
         number=text.attempts,
-        provider=run.tools.provider,
+        provider=provider,
         started_at=run.machine,
         lease_until=run.machine + LEASE,
     )
@@ -317,7 +345,9 @@ def _attempt(run: Run, text: Text, rendered: Rendered, to_e164: str) -> ClaimedT
     assert attempt.id is not None  # flushed above
     note(run, text, "text.attempted", attempt=attempt.ref, body_hmac=body_hmac.hex(), template=text.template_version)
     run.counts["attempted"] += 1
-    return ClaimedText(attempt.id, attempt.ref, to_e164, rendered.body)
+    return ClaimedText(
+        attempt.id, attempt.ref, provider, text.service_id, CLASS_OF[text.purpose], to_e164, rendered.body
+    )
 
 
 def _stop(run: Run, text: Text, why: Obstacle) -> None:
@@ -381,9 +411,14 @@ def _record_not_sent(run: Run, held: Held, answer: DidNotSend) -> None:
         run.counts["alarm"] += 1
     if not held.is_latest or text.state not in OUT:
         return
+    if answer.code in OWN_DOING:
+        text.state = TextState.OWED
+        return
     tries, since = run.session.exec(
         select(sa.func.count(), sa.func.min(TextAttempt.started_at)).where(
-            col(TextAttempt.text_id) == text.id, col(TextAttempt.state) == AttemptState.NOT_SENT
+            col(TextAttempt.text_id) == text.id,
+            col(TextAttempt.state) == AttemptState.NOT_SENT,
+            col(TextAttempt.error_code).not_in(OWN_DOING),
         )
     ).one()
     patience = timedelta(hours=run.service_of(text).texts.unsure_person_after_hours)

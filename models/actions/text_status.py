@@ -30,6 +30,7 @@ from models.actions.text_moves import (
     render_text,
     see,
 )
+from models.actions.text_switch import restored_from
 from models.rules.errors import Code, ServiceError
 from models.rules.text_delivery import (
     ASK_AGAIN,
@@ -41,6 +42,7 @@ from models.rules.text_delivery import (
     ChoreKind,
     Found,
     NoAnswer,
+    Obstacle,
     Sighting,
     Unknown,
     ask_after,
@@ -60,6 +62,9 @@ class Chore:
     attempt_id: int
     attempt_ref: str
     kind: ChoreKind
+    provider: str
+    age: timedelta
+    """How long ago its call began: a provider does not remember for ever."""
     provider_id: str
     to_e164: str = field(default="", repr=False)
     body: str = field(default="", repr=False)
@@ -187,11 +192,12 @@ def due_chores(session: Session, *, limit: int, now: datetime, tools: Toolbox, a
 
 def _chore(run: Run, attempt: TextAttempt, text: Text) -> Chore:
     assert attempt.id is not None  # a stored row
+    age = run.machine - attempt.started_at
     if attempt.state is AttemptState.UNSURE:
         to_e164, body = _words_again(run, text)
-        return Chore(attempt.id, attempt.ref, ChoreKind.FIND, "", to_e164, body)
-    final = attempt.status in FINAL or text.state in _SETTLED
-    return Chore(attempt.id, attempt.ref, ChoreKind.BLANK if final else ChoreKind.STATUS, attempt.provider_id)
+        return Chore(attempt.id, attempt.ref, ChoreKind.FIND, attempt.provider, age, "", to_e164, body)
+    kind = ChoreKind.BLANK if attempt.status in FINAL or text.state in _SETTLED else ChoreKind.STATUS
+    return Chore(attempt.id, attempt.ref, kind, attempt.provider, age, attempt.provider_id)
 
 
 def _words_again(run: Run, text: Text) -> tuple[str, str]:
@@ -237,10 +243,12 @@ def record_chores(
 
 
 def _record_found(run: Run, held: Held, answer: Found) -> None:
-    """Found: it had gone, and its id is adopted. Not found, and again not found: it never arrived."""
+    """Found: it had gone, and its id is adopted. Not found, and again not found: it never arrived.
+
+    In a restored database that proves nothing: the provider may have been told to blank the very words that we
+    look for, long before, by the database that was lost. Then a person decides.
+    """
     attempt = held.attempt
-    if attempt.state is not AttemptState.UNSURE:
-        return
     known = set(
         run.session.exec(
             select(TextAttempt.provider_id).where(
@@ -249,15 +257,24 @@ def _record_found(run: Run, held: Held, answer: Found) -> None:
         )
     )
     fresh = [sighting for sighting in answer.sightings if sighting.provider_id not in known]
+    if attempt.provider_id:  # answered or called back about, while we asked
+        fresh = [sighting for sighting in fresh if sighting.provider_id == attempt.provider_id]
     if fresh:
         run.counts["found"] += 1
         if len(fresh) > 1:
             run.counts["alarm"] += 1  # two messages of one attempt: only the provider can have doubled it
         see(run, held, min(fresh, key=lambda each: (each.created_at is None, each.created_at, each.provider_id)))
         return
+    if attempt.state is not AttemptState.UNSURE:
+        return
     attempt.lookups += 1
     if attempt.lookups < NOT_FOUND_TWICE:
         attempt.ask_at = run.machine + timedelta(minutes=run.service_of(held.text).texts.unsure_grace_minutes)
+        return
+    if restored_from(run.session) is not None:
+        attempt.ask_at = None
+        if held.is_latest and held.text.state is TextState.UNSURE:
+            hand_over(run, held.text, Obstacle.MAY_HAVE_LEFT.value)
         return
     end_attempt(run, attempt, AttemptState.NEVER_ARRIVED, attempt.error_code)
     run.counts["never_arrived"] += 1

@@ -34,6 +34,8 @@ class Obstacle(StrEnum):
     NUMBER_NOT_THEIRS = "number_not_theirs"
     NUMBER_FROZEN = "number_frozen"
     NUMBER_NOT_FRESH = "number_not_fresh"
+    MAY_HAVE_LEFT = "may_have_left"
+    """The database was restored, and this number got a text that it knows nothing of (H29)."""
 
 
 SAID_ELSEWHERE: Final = frozenset({Obstacle.SUPERSEDED, Obstacle.KIT_FROZEN, Obstacle.NO_LONGER_DUE})
@@ -91,6 +93,8 @@ class Leaving:
     number_frozen: bool
     """A bounce, a STOP or a WRONG since it was last proved."""
     proved_at: datetime
+    maybe_told: bool = False
+    """The number got a text, since the restored backup was taken, that nothing here accounts for."""
 
 
 def obstacle(text: Leaving, *, now: datetime, proof_max_age_days: int) -> Obstacle | None:
@@ -108,6 +112,7 @@ def obstacle(text: Leaving, *, now: datetime, proof_max_age_days: int) -> Obstac
         (Obstacle.NO_CONSENT, not text.text_consent),
         (Obstacle.NUMBER_NOT_THEIRS, not text.number_theirs),
         (Obstacle.NUMBER_FROZEN, text.number_frozen),
+        (Obstacle.MAY_HAVE_LEFT, text.maybe_told),
         (Obstacle.NUMBER_NOT_FRESH, text.purpose in CONTENT and stale),
     )
     return next((found for found, stops in checks if stops), None)
@@ -146,6 +151,16 @@ class MayHave:
     """It may have gone: it is looked up, and never sent again blindly."""
 
     code: str
+
+
+HELD_BACK: Final = DidNotSend("held_back")
+"""Claimed, but never called: the provider turned out to be down."""
+STOPPED: Final = DidNotSend("stopped")
+"""Claimed, but never called: a kill switch was thrown."""
+LEASE_OVER: Final = DidNotSend("lease_over")
+"""Claimed, but never called: the machine slept through the lease."""
+OWN_DOING: Final = frozenset({HELD_BACK.code, STOPPED.code, LEASE_OVER.code})
+"""Calls that we did not make: they say nothing of the provider's health."""
 
 
 Answer = Took | DidNotSend | WillNot | MayHave

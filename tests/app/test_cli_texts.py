@@ -8,11 +8,12 @@ from typer.testing import CliRunner
 
 from app.cli import cli
 from app.wiring import wiring
-from models.actions.text import hold_burst, sending_stopped
+from models.actions.text import hold_burst
 from models.actions.text_moves import short_ref
+from models.actions.text_switch import chosen_provider, count_run, restored_from, sending_stopped, stopped_classes
 from models.rules.errors import ServiceError
 from models.rules.service import TextPolicy
-from models.rules.text import TextPurpose
+from models.rules.text import TextClass, TextPurpose
 from models.tables.audit import Audit
 from models.tables.text import Text
 from tests.support import build
@@ -107,3 +108,42 @@ def test_the_preview_shows_every_text_in_both_languages_and_sends_nothing(kitpos
     assert all(purpose.value in said for purpose in TextPurpose)
     assert "Cyf 7K3F9X" in said
     assert "reactive" not in said.lower()
+
+
+def test_one_class_of_one_service_is_stopped_and_started_by_itself(kitpost, begin):
+    kitpost("stop", "--because", "wrong wording", "--service", "larkfield", "--class", "reminder")
+    with begin() as session:
+        assert stopped_classes(session, "larkfield") == {TextClass.REMINDER}
+        assert stopped_classes(session, "elsewhere") == frozenset()
+    kitpost("start", "--because", "put right", "--class", "reminder")
+    with begin() as session:
+        assert stopped_classes(session, "larkfield") == frozenset()
+        assert [line.because for line in session.exec(select(Audit))] == ["wrong wording", "put right"]
+
+
+@pytest.mark.parametrize("words", [("--service", "nowhere"), ("--class", "gossip")])
+def test_a_switch_that_names_nothing_stops_nothing_and_says_so(kitpost, begin, words):
+    with pytest.raises(ServiceError):
+        kitpost("stop", "--because", "test", *words)
+    with begin() as session:
+        assert stopped_classes(session, "larkfield") == frozenset()
+
+
+def test_a_provider_without_credentials_can_not_be_chosen(kitpost, begin):
+    with pytest.raises(ServiceError):
+        kitpost("use", "govuk_notify", "--because", "Twilio is down")
+    kitpost("use", "twilio", "--because", "it is up again")
+    with begin() as session:
+        assert chosen_provider(session) == "twilio"
+    kitpost("use", "setting", "--because", "as usual")
+    with begin() as session:
+        assert chosen_provider(session) == ""
+
+
+def test_only_a_restored_database_can_catch_up(kitpost, begin):
+    assert "not known as a restored one" in kitpost("caught-up", "--because", "test")
+    with begin() as session:
+        count_run(session, outside=7, actor=ACTOR, now=NOW)
+    assert "as usual" in kitpost("caught-up", "--because", "the lab files of the lost day were read again")
+    with begin() as session:
+        assert restored_from(session) is None

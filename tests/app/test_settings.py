@@ -101,6 +101,33 @@ def test_every_wrong_variable_is_named_at_once(monkeypatch):
     assert "KITPOST_LOG_LEVEL" in sentence
 
 
+NOTIFY = {
+    "KITPOST_NOTIFY_API_KEY": f"live-{'0' * 36}-{'1' * 36}",
+    "KITPOST_NOTIFY_TEMPLATE_ID": "2" * 36,
+    "KITPOST_NOTIFY_CALLBACK_TOKEN": SECRET,
+}
+NO_TWILIO = {name: None for name in COMPLETE if name.startswith("KITPOST_TWILIO_")}
+
+
+def test_either_provider_of_texts_is_enough_and_both_may_be_named(monkeypatch):
+    notify = {"KITPOST_TEXT_PROVIDER": "govuk_notify", **NOTIFY}
+
+    assert load(monkeypatch, NOTIFY).text_provider == "twilio"
+    assert load(monkeypatch, {**notify, **NO_TWILIO}).text_provider == "govuk_notify"
+
+
+def test_a_provider_that_is_named_by_half_is_refused(monkeypatch):
+    half = {"KITPOST_NOTIFY_API_KEY": NOTIFY["KITPOST_NOTIFY_API_KEY"]}
+
+    assert "KITPOST_NOTIFY_TEMPLATE_ID is not set" in refusal(monkeypatch, half)
+
+
+def test_a_provider_that_is_chosen_must_be_named(monkeypatch):
+    message = refusal(monkeypatch, {"KITPOST_TEXT_PROVIDER": "govuk_notify"})
+
+    assert "KITPOST_NOTIFY_API_KEY is not set" in message
+
+
 def test_a_misspelt_variable_is_not_silently_ignored(monkeypatch):
     sentence = refusal(monkeypatch, {"KITPOST_DATABSE_URL": "postgresql://db/kitpost"})
 

@@ -1,14 +1,19 @@
 """Sending run by run: one call an attempt, nothing twice, nothing lost (law 7; H9, H11, H29; FEATURES 51, 79-81)."""
 
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 
 import pytest
 from sqlmodel import select
 
-from flows.notify_residents import send_due_texts
-from integrations.ports import NotSent, RefusalKind, Refused, Unsure
+from flows.notify_residents import Pacer, send_due_texts
+from integrations.ports import NotSent, Pace, RefusalKind, Refused, Unsure
+from models.actions.text_switch import choose_provider, set_class_sending, set_sending
 from models.rules.service import TextPolicy
+from models.rules.text import TextClass
 from models.rules.vocabulary import DeliveryStatus
 from models.tables.text import AttemptState, Text, TextState
 from tests.support import build
@@ -153,28 +158,52 @@ def test_a_text_that_was_never_taken_is_sent_anew_after_two_look_ups(begin, owed
     assert sender.calls["find"] == 2
 
 
+@pytest.fixture
+def small_batches(monkeypatch):
+    monkeypatch.setattr("flows.notify_residents.BATCH", 3)
+
+
+@pytest.mark.usefixtures("small_batches")
 def test_a_provider_that_is_down_is_not_knocked_at_for_every_text(begin, send, sender):
     with begin() as session:
-        for _ in range(45):
+        for _ in range(10):
             owed_result(session)
     sender.down = True
 
     send()
 
-    assert sender.calls["send"] == 40  # one batch
-    assert states(begin) == ["owed"] * 45
+    assert sender.calls["send"] == 3  # one batch; the next was claimed meanwhile, and not called
+    assert states(begin) == ["owed"] * 10
 
 
+@pytest.mark.usefixtures("small_batches")
 def test_a_fault_of_our_own_account_stops_the_run_and_asks_for_a_person(begin, send, sender):
     with begin() as session:
-        for _ in range(45):
+        for _ in range(10):
             owed_result(session)
     sender.troubles.append(NotSent("20003", alarm=True))
 
     tally = send()
 
     assert tally.needs_a_person
-    assert sender.calls["send"] == 40
+    assert sender.calls["send"] == 3
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_what_was_held_back_from_a_provider_that_is_down_leaves_as_soon_as_it_is_up(begin, send, sender):
+    with begin() as session:
+        for _ in range(6):
+            owed_result(session)
+    sender.down = True
+    send()
+    sender.down = False
+
+    send()  # the three that were called wait for their retry
+
+    assert len(sender.ledger) == 3
+    pass_machine_time(begin, seconds=16)
+    send()
+    assert len(sender.ledger) == 6
 
 
 def test_one_bad_number_does_not_keep_the_others_waiting(begin, send, sender):
@@ -253,29 +282,6 @@ def test_routine_texts_leave_on_a_saturday_and_results_wait_for_monday(begin, se
     assert fresh(begin, result).state is TextState.ACCEPTED
 
 
-def test_a_restored_backup_sends_nothing_again_that_was_under_way_in_it(begin, send, sender):
-    """FEATURES 80; H29: what the backup holds as claimed, unsure, accepted or settled is looked up, never sent."""
-    with begin() as session:
-        texts = [owed_result(session) for _ in range(4)]
-    sender.troubles = deque([None, TAKEN_UNSURE, TAKEN_UNSURE, None])
-    send()
-    with begin() as session:  # as the backup has them: one call not answered for at all
-        one = next(text for text in texts if fresh(begin, text).state is TextState.UNSURE)
-        (attempt,) = attempts(begin, one)
-        attempt.state, attempt.ask_at = AttemptState.STARTED, None
-        stored = fresh(begin, one)
-        stored.state = TextState.SENDING
-        session.add_all([attempt, stored])
-    pass_machine_time(begin, days=3)
-
-    for _ in range(3):
-        send()
-        pass_machine_time(begin, hours=1)
-
-    assert len(sender.ledger) == 4
-    assert states(begin) == ["accepted"] * 4
-
-
 def test_no_run_raises_for_what_the_world_does(begin, owed, send, sender):
     sender.lists_nothing = True
     sender.troubles.append(TAKEN_UNSURE)
@@ -301,3 +307,155 @@ def test_more_callbacks_than_one_batch_are_all_read(begin, send, sender):
 
     assert tally.callbacks == 45
     assert states(begin) == ["delivered"] * 45
+
+
+# ── Switches ─────────────────────────────────────────────────────────────────────────────────
+
+
+def throw(begin, text_class, *, stopped=True):
+    with begin() as session:
+        set_class_sending(
+            session, service_id="larkfield", text_class=text_class, stopped=stopped, actor="staff:a",
+            because="wrong wording", now=NOW,
+        )  # fmt: skip
+
+
+def test_a_stopped_class_waits_and_the_others_leave(begin, send):
+    with begin() as session:
+        result, journey = owed_result(session), owed_journey_text(session)
+    throw(begin, TextClass.RESULT)
+
+    send()
+
+    assert (fresh(begin, result).state, fresh(begin, journey).state) == (TextState.OWED, TextState.ACCEPTED)
+    throw(begin, TextClass.RESULT, stopped=False)
+    send()
+    assert fresh(begin, result).state is TextState.ACCEPTED
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_switch_thrown_while_a_batch_is_on_its_way_stops_within_one_message(begin, watched, whole):
+    """FEATURES 79: what was claimed and not yet called goes back to what is owed."""
+    with begin() as session:
+        for _ in range(6):
+            owed_result(session)
+
+    def thrown_after_the_second(_text):
+        if len(sender.ledger) == 2 and whole:
+            with begin() as session:
+                set_sending(session, stopped=True, actor="staff:a", because="wrong wording", now=NOW)
+        elif len(sender.ledger) == 2:
+            throw(begin, TextClass.RESULT)
+
+    sender = FakeSender(watched, pace=Pace(at_once=1, per_second=1e6), when_called=thrown_after_the_second)
+
+    tally = send_due_texts(notify(watched, sender), limit=500)
+
+    assert len(sender.ledger) == 2
+    assert states(begin) == ["accepted"] * 2 + ["owed"] * 4
+    assert not tally.needs_a_person
+
+
+def test_calls_are_spaced_over_all_threads_as_the_provider_allows():
+    pacer, began = Pacer(per_second=100), monotonic()
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: pacer.wait(), range(11)))
+
+    assert monotonic() - began >= 0.1
+
+
+# ── Two providers ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def two(begin, watched):
+    """A provider, another, and a run with both."""
+    one, other = FakeSender(watched, name="one"), FakeSender(watched, name="other")
+    prepared = replace(notify(watched, one), senders={"one": one, "other": other})
+
+    def run(*, now=NOW):
+        return send_due_texts(replace(prepared, clock=lambda: now), limit=500)
+
+    return one, other, run
+
+
+def use(begin, provider):
+    with begin() as session:
+        choose_provider(session, provider=provider, actor="staff:a", because="the other is down", now=NOW)
+
+
+def test_new_texts_go_through_the_provider_that_a_person_chose(begin, owed, two):
+    one, other, run = two
+    use(begin, "other")
+
+    run()
+
+    assert (len(one.ledger), len(other.ledger)) == (0, 1)
+    assert [each.provider for each in attempts(begin, owed)] == ["other"]
+
+
+def test_a_text_that_provably_did_not_go_may_change_its_provider(begin, owed, two):
+    one, other, run = two
+    one.down = True
+    run()
+    use(begin, "other")
+    pass_machine_time(begin, seconds=16)
+
+    run()
+
+    assert [each.provider for each in attempts(begin, owed)] == ["one", "other"]
+    assert len(other.ledger) == 1
+
+
+@pytest.mark.parametrize("trouble", [Unsure("ReadTimeout"), TAKEN_UNSURE, None])
+def test_a_text_that_may_have_gone_through_one_provider_never_goes_through_the_other(begin, owed, two, trouble):
+    """Not found, found, or taken and failed at the phone: it stays where it was tried (law 7)."""
+    one, other, run = two
+    one.troubles.append(trouble)
+    run()
+    use(begin, "other")
+    if trouble is None:
+        one.ledger[0].status, one.ledger[0].error_code = DeliveryStatus.FAILED, "30003"
+    for hours in range(8):
+        pass_machine_time(begin, minutes=31)
+        run(now=NOW + timedelta(hours=hours))
+
+    assert other.calls["send"] == other.calls["find"] == 0
+    assert {each.provider for each in attempts(begin, owed)} == {"one"}
+    assert len(one.ledger) == (2 if trouble is None else 1)
+
+
+def test_a_provider_whose_credentials_are_gone_rings_and_loses_nothing(begin, owed, two):
+    _, _, run = two
+    use(begin, "gone")
+
+    tally = run()
+
+    assert tally.needs_a_person
+    assert fresh(begin, owed).state is TextState.OWED
+
+
+# ── Restored backups (FEATURES 80; H29) ──────────────────────────────────────────────────────
+
+
+def test_a_restored_backup_sends_nothing_again_that_was_under_way_in_it(begin, send, sender):
+    """FEATURES 80; H29: what the backup holds as claimed, unsure, accepted or settled is looked up, never sent."""
+    with begin() as session:
+        texts = [owed_result(session) for _ in range(4)]
+    sender.troubles = deque([None, TAKEN_UNSURE, TAKEN_UNSURE, None])
+    send()
+    with begin() as session:  # as the backup has them: one call not answered for at all
+        one = next(text for text in texts if fresh(begin, text).state is TextState.UNSURE)
+        (attempt,) = attempts(begin, one)
+        attempt.state, attempt.ask_at = AttemptState.STARTED, None
+        stored = fresh(begin, one)
+        stored.state = TextState.SENDING
+        session.add_all([attempt, stored])
+    pass_machine_time(begin, days=3)
+
+    for _ in range(3):
+        send()
+        pass_machine_time(begin, hours=1)
+
+    assert len(sender.ledger) == 4
+    assert states(begin) == ["accepted"] * 4

@@ -67,7 +67,7 @@ class World:
         )
         self.reader = reader
         page.include_router(
-            callbacks_router(Callbacks(begin, lambda: NOW, reader, build.cipher(), build.indexes(), callbacks))
+            callbacks_router(Callbacks(begin, lambda: NOW, {reader.name: reader}, build.cipher(), build.indexes(), callbacks))
         )
         given = {"database": db.url, "account": ACCOUNT, "token": TOKEN, "messaging_service": SERVICE,
                  "callbacks": callbacks, "provider": provider}  # fmt: skip

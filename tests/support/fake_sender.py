@@ -5,34 +5,31 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from threading import Lock
+from datetime import UTC, datetime, timedelta
+from threading import Lock, local
 
 from sqlmodel import Session
 
 from app.database import Begin
-from integrations.ports import Accepted, NotSent, OutgoingText, RefusalKind, Refused, Seen, StatusEvent, Unsure
+from integrations.ports import Accepted, NotSent, OutgoingText, Pace, RefusalKind, Refused, Seen, StatusEvent, Unsure
 from models.rules.vocabulary import DeliveryStatus
 
 
-class WatchedBegin:
-    """Opens transactions and counts those that are open, over all threads."""
+class WatchedBegin(local):
+    """Opens transactions and counts those that are open, in each thread by itself."""
 
     def __init__(self, begin: Begin) -> None:
         self._begin = begin
-        self._lock = Lock()
         self.open = 0
 
     @contextmanager
     def __call__(self) -> Iterator[Session]:
-        with self._lock:
-            self.open += 1
+        self.open += 1
         try:
             with self._begin() as session:
                 yield session
         finally:
-            with self._lock:
-                self.open -= 1
+            self.open -= 1
 
 
 @dataclass
@@ -63,11 +60,15 @@ class FakeSender:
     troubles: deque[Trouble | None] = field(default_factory=deque)
     lists_nothing: bool = False
     """Its list lags behind what it took."""
+    mute: bool = False
+    """It does not say what it took."""
     down: bool = False
     when_called: Callable[[OutgoingText], None] | None = None
     ledger: list[Message] = field(default_factory=list)
     calls: Counter[str] = field(default_factory=Counter)
     name: str = "fake"
+    pace: Pace = field(default_factory=lambda: Pace(at_once=8, per_second=1_000_000.0))
+    remembers: timedelta = timedelta(days=365)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _lock: Lock = field(default_factory=Lock)
 
@@ -94,6 +95,13 @@ class FakeSender:
         self._called("find")
         found = [m for m in self.ledger if (m.to_e164, m.body) == (text.to_e164, text.body) and not m.redacted]
         return [] if self.lists_nothing else [_seen(message) for message in found]
+
+    def texted_since(self, since: datetime) -> Mapping[str, str]:  # noqa: ARG002 - it has no clock
+        """All numbers that it ever texted."""
+        self._called("texted_since")
+        if self.mute:
+            raise NotSent("no_answer")
+        return {message.provider_id: message.to_e164 for message in self.ledger}
 
     def status(self, provider_id: str) -> Seen:
         """How far one message got."""

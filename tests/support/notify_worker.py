@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from threading import Lock
 
@@ -50,7 +51,8 @@ class WatchedSender:
     """Every call to the provider has a boundary on either side."""
 
     def __init__(self, sender, boundaries):
-        self._sender, self._boundaries, self.name = sender, boundaries, sender.name
+        self._sender, self._boundaries = sender, boundaries
+        self.name, self.pace, self.remembers = sender.name, sender.pace, sender.remembers
 
     def __getattr__(self, name):
         real = getattr(self._sender, name)
@@ -77,8 +79,10 @@ def run(given, die_at, hours, told):
     )
     boundaries = Boundaries(die_at, told)
     prepared = texts.notify(begin, sender, now=texts.NOW + timedelta(hours=hours))
-    notify = type(prepared)(
-        watched_begin(begin, boundaries), WatchedSender(sender, boundaries), prepared.tools, prepared.clock
+    notify = replace(
+        prepared,
+        begin=watched_begin(begin, boundaries),
+        senders={sender.name: WatchedSender(sender, boundaries)},
     )
     send_due_texts(notify, limit=500)
 

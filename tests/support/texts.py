@@ -11,7 +11,7 @@ from sqlmodel import Session, col, select
 
 from app.database import Begin
 from flows.notify_residents import Notify
-from integrations.ports import TextSender
+from integrations.ports import FileStore, TextSender
 from integrations.texts.catalogue import Catalogue, load_catalogue
 from models.actions.owed import OwedText, owe_texts
 from models.actions.text_moves import Toolbox
@@ -27,6 +27,7 @@ from models.tables.person import Contact, MobileHolder
 from models.tables.release import ReleaseDecision
 from models.tables.text import Text, TextAttempt
 from tests.support import build
+from tests.support.memory_store import MemoryStore
 
 ACTOR = "flow:test"
 NOW = build.NOW
@@ -52,9 +53,20 @@ def tools(begin: Begin, *choices: Service, provider: str = "fake") -> Toolbox:
     return Toolbox(services(begin, *choices), build.cipher(), build.indexes(), _CATALOGUE.render, provider)
 
 
-def notify(begin: Begin, sender: TextSender, *choices: Service, now: datetime = NOW) -> Notify:
-    """All that a run needs, at one moment of service time."""
-    return Notify(begin, sender, tools(begin, *choices, provider=sender.name), lambda: now)
+def notify(
+    begin: Begin, sender: TextSender, *choices: Service, now: datetime = NOW, outside: FileStore | None = None
+) -> Notify:
+    """All that a run needs, at one moment of service time. Without an outside, each run's count is the first."""
+    box = tools(begin, *choices, provider=sender.name)
+    return Notify(begin, {sender.name: sender}, box, lambda: now, outside or Uncounted())
+
+
+class Uncounted(MemoryStore):
+    """An outside that always says what the database says: for tests of something else than restored backups."""
+
+    def read(self, key: str, version_id: str = "") -> bytes:  # noqa: ARG002 - the port has them
+        """No run was counted."""
+        return b'{"runs": 0}'
 
 
 def hold_mobile(session: Session, contact: Contact, **changes: Any) -> MobileHolder:

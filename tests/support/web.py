@@ -25,6 +25,8 @@ from tests.support.postgres import Database
 CLIENT_ID = "kitpost-tests"
 CLIENT_SECRET = "a-secret-of-the-tests"
 TWILIO_TOKEN = "0123456789abcdef0123456789abcdef"
+NOTIFY_TOKEN = "the-bearer-of-notifys-receipts-in-tests"
+NOTIFY_SERVICE = "00000000-0000-4000-8000-000000000001"
 CHANNEL_KEY = "a-key-of-the-tests-that-is-long-enough"
 
 
@@ -105,6 +107,9 @@ def home_on(db: Database, *, public_base_url: str, issuer: str, **changes: Any) 
                 "twilio_account_sid": "AC" + "0" * 32,
                 "twilio_auth_token": TWILIO_TOKEN,
                 "twilio_messaging_service_sid": "MG" + "0" * 32,
+                "notify_api_key": f"tests-{NOTIFY_SERVICE}-{NOTIFY_SERVICE}",
+                "notify_template_id": NOTIFY_SERVICE,
+                "notify_callback_token": NOTIFY_TOKEN,
                 "courier_client_id": "none",
                 "courier_client_secret": "none",
                 "oidc_issuer": issuer,

@@ -24,6 +24,7 @@ OPEN = {
     "/api/orders/{channel_ref}",
     "/api/orders/{channel_ref}/cancel",
     "/callbacks/twilio/status",
+    "/callbacks/notify/status",
 }
 """Without a staff session: they say nothing of anyone, or ask for a key or a signature of their own."""
 

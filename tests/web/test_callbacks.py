@@ -124,3 +124,49 @@ def test_words_too_long_to_be_real_are_refused(site):
 
 def test_a_body_larger_than_any_callback_is_refused_unread(site):
     assert call(site, FORM | {"More": "x" * 300_000}).status_code == 413
+
+
+# ── GOV.UK Notify ────────────────────────────────────────────────────────────────────────────
+
+RECEIPT = {
+    "id": "740e5834-3a29-46b4-9a6f-16142fde533a",
+    "reference": "attempt-1",
+    "to": "+447700900123",
+    "status": "permanent-failure",
+    "created_at": "2026-11-24T12:00:00.000000Z",
+    "completed_at": "2026-11-24T12:00:02.000000Z",
+    "sent_at": None,
+    "notification_type": "sms",
+    "template_version": 3,
+}
+
+
+def receipt(site, told=RECEIPT, *, bearer=f"Bearer {web.NOTIFY_TOKEN}", content=None):
+    with httpx.Client(trust_env=False) as provider:
+        return provider.post(
+            f"{site.url}/callbacks/notify/status",
+            content=json.dumps(told) if content is None else content,
+            headers={"Authorization": bearer},
+        )
+
+
+def test_a_receipt_with_our_bearer_is_kept_whole_and_once(site):
+    answers = [receipt(site).status_code for _ in range(2)]
+
+    [stored] = kept(site.db.engine)
+    assert answers == [204, 204]
+    assert stored["key"] == f"attempt-1|{RECEIPT['id']}|permanent-failure|permanent-failure"
+    assert stored["status"] == "failed"
+    assert stored["form"] == {name: str(value) for name, value in RECEIPT.items() if value is not None}
+
+
+@pytest.mark.parametrize("bearer", ["", "Bearer another", web.NOTIFY_TOKEN])
+def test_a_receipt_without_our_bearer_is_refused_and_keeps_nothing(site, bearer):
+    assert receipt(site, bearer=bearer).status_code == 403
+    assert kept(site.db.engine) == []
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "\xff", '{"id": "1"}', "null"])
+def test_a_receipt_that_can_not_be_read_is_refused_with_a_sentence(site, content):
+    assert receipt(site, content=content.encode("latin-1")).status_code == 422
+    assert kept(site.db.engine) == []
