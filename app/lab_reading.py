@@ -19,6 +19,7 @@ from models.rules.lab import LabMap
 from models.rules.result import interpret
 from models.rules.secrets import BlindIndex, Cipher
 from models.rules.service import Services
+from models.rules.staff import Actor
 from models.rules.vocabulary import Quarantine
 
 
@@ -95,6 +96,30 @@ def messages_at(ingest: Ingest, file: lab_file.KeptFile, positions: set[int]) ->
     for message in lab_files.read_messages(ingest.store.stream(file.key, file.version_id), lab_map):
         if any(row.position in positions for row in message.rows):
             yield ReadMessage(message, interpret(message, lab_map))
+
+
+def attach_row(ingest: Ingest, row_ref: str, code: str, *, by: Actor) -> None:
+    """Notes the wish to take a row as the kit's of this kit or tube id, if all the rest agrees (law 1)."""
+    with ingest.begin() as session:
+        messages, desk = _row_and_desk(ingest, session, row_ref, by)
+        quarantine.propose_attachment(session, row_ref, messages, code, by=by, desk=desk)
+
+
+def settle_row(ingest: Ingest, row_ref: str, *, approve: bool, by: Actor) -> None:
+    """A second person agrees to such a wish, or it is taken back."""
+    with ingest.begin() as session:
+        messages, desk = _row_and_desk(ingest, session, row_ref, by)
+        quarantine.settle_attachment(session, row_ref, messages, approve=approve, by=by, desk=desk)
+
+
+def _row_and_desk(ingest: Ingest, session: Session, row_ref: str, by: Actor) -> tuple[Iterator[ReadMessage], Desk]:
+    """The row's message, read when asked for, and what storing it needs. Raises ServiceError(NOT_NOW)."""
+    files = quarantine.files_with_rows(session, row_ref=row_ref)
+    file = next(iter(lab_file.kept_files(session, file_ids=list(files))), None)
+    if file is None or file.lab not in ingest.maps:
+        raise ServiceError(Code.NOT_NOW, "This row waits no longer, or its laboratory has no map: look at it again.")
+    positions = {row.position for row in quarantine.rows_waiting(session, file.id, row_ref=row_ref)}
+    return messages_at(ingest, file, positions), desk_for(ingest, session, file, actor=by.audit_name)
 
 
 def let_in_again(ingest: Ingest, file_ref: str, *, actor: str) -> None:

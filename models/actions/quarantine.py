@@ -16,7 +16,12 @@ from models.actions import audit, release
 from models.actions.owed import result_case_key
 from models.actions.result import Desk, ReadMessage, Stored, store_readings
 from models.rules.clinic import CaseKind, CaseOutcome
-from models.rules.result import Detail, Finding, Quarantined, Reading
+from models.rules.errors import Code, ServiceError
+from models.rules.kit import normalise_kit_code, normalise_tube_code
+from models.rules.lab import LabRow
+from models.rules.quarantine import SENTENCES
+from models.rules.result import Detail, Finding, Quarantined, Reading, interpret
+from models.rules.staff import Action, Actor, check_may
 from models.rules.vocabulary import Outcome, Quarantine, ReportStatus, Site, Test
 from models.tables.bulk import cursor
 
@@ -215,15 +220,15 @@ def _outcomes(chosen: Sequence[ReadMessage], places: set[Place]) -> dict[str, in
     return dict(counts)
 
 
-def _resolve(session: Session, rows: Sequence[WaitingRow], desk: Desk) -> None:
+def _resolve(session: Session, rows: Sequence[WaitingRow], desk: Desk, how: str = READ_AGAIN) -> None:
     cursor(session).execute(
         "UPDATE quarantined_row SET resolved_at = %s, resolution = %s WHERE id = ANY(%s)",
-        (desk.now, READ_AGAIN, [row.id for row in rows]),
+        (desk.now, how, [row.id for row in rows]),
     )
     for row in rows:
         audit.record(
             session,
-            action="lab_row.read_again",
+            action=f"lab_row.{how}",
             subject="quarantined_row",
             subject_id=row.id,
             actor=desk.actor,
@@ -231,6 +236,173 @@ def _resolve(session: Session, rows: Sequence[WaitingRow], desk: Desk) -> None:
             service_id=row.service_id,
             lab_map_version=desk.file.lab_map_version_id,
         )
+
+
+# ── Taken as a certain kit's, by two people ──────────────────────────────────────────────────
+
+ATTACHED: Final = "attached"
+"""`resolution` of a row that two people took as a certain kit's."""
+
+ATTACHABLE: Final = frozenset(
+    {Quarantine.BAD_KIT_ID, Quarantine.UNKNOWN_KIT, Quarantine.IDENTITY_MISSING, Quarantine.TUBE_MISMATCH}
+)
+"""Rows of which only the kit or tube id may be wrong. Where the person may be another, nobody may attach (law 1)."""
+
+_BY_HAND: Final = (
+    "The id on this row was wrong or missing. Two people took it as this kit's: compare it before release."
+)
+
+
+def propose_attachment(
+    session: Session, row_ref: str, messages: Iterable[ReadMessage], code: str, *, by: Actor, desk: Desk
+) -> None:
+    """Somebody wishes to take a row as the kit's of this kit or tube id. A second person must agree.
+
+    Everything else must agree by itself: full date of birth, family name, laboratory, request, dates.
+    Raises ServiceError with one sentence where it does not: BAD_INPUT, NOT_FOUND or NOT_NOW.
+    """
+    row = _attachable(session, row_ref)
+    kit_id, kit_code, service_id = _kit_of(session, code, by)
+    check_may(by, Action.LIAISE_WITH_LABS, service_id)
+    tube = normalise_tube_code(code) or ""
+    _try(session, row, messages, kit_code, tube, desk)
+    on = cursor(session)
+    on.execute(
+        """
+        INSERT INTO row_attachment (row_id, kit_id, tube_code, proposed_by, proposed_at, approved, settled_by)
+        VALUES (%s, %s, %s, %s, %s, false, '') ON CONFLICT DO NOTHING
+        """,
+        (row.id, kit_id, tube, by.audit_name, desk.now),
+    )
+    if not on.rowcount:
+        raise ServiceError(Code.CONFLICT, "Somebody has proposed a kit for this row already: look at it again.")
+    _audit_attachment(session, "lab_row.attachment_proposed", row, service_id, kit_id, by, desk)
+
+
+def settle_attachment(
+    session: Session, row_ref: str, messages: Iterable[ReadMessage], *, approve: bool, by: Actor, desk: Desk
+) -> None:
+    """A second person agrees, and the row is taken the whole way; or anybody entitled takes the wish back.
+
+    The result is held for a clinician like any with an unread comment: nothing leaves by itself, because the
+    lab's own id was not this kit's. Raises ServiceError(NOT_NOW | NOT_ALLOWED).
+    """
+    row = _attachable(session, row_ref)
+    on = cursor(session)
+    on.execute(
+        """
+        SELECT a.id, a.kit_id, a.tube_code, a.proposed_by, k.code, k.service_id
+        FROM row_attachment a JOIN kit k ON k.id = a.kit_id WHERE a.row_id = %s AND a.settled_at IS NULL FOR UPDATE OF a
+        """,
+        (row.id,),
+    )
+    found = on.fetchone()
+    if found is None:
+        raise ServiceError(Code.NOT_NOW, "Nobody proposes a kit for this row: look at it again.")
+    attachment_id, kit_id, tube, proposed_by, kit_code, service_id = found
+    check_may(by, Action.ATTACH_ROWS if approve else Action.LIAISE_WITH_LABS, service_id)
+    if approve and proposed_by == by.audit_name:
+        raise ServiceError(Code.NOT_NOW, "You proposed this kit: a second person must agree.")
+    on.execute(
+        "UPDATE row_attachment SET approved = %s, settled_by = %s, settled_at = %s WHERE id = %s",
+        (approve, by.audit_name, desk.now, attachment_id),
+    )
+    what = "lab_row.attachment_approved" if approve else "lab_row.attachment_declined"
+    _audit_attachment(session, what, row, service_id, kit_id, by, desk)
+    if approve:
+        of_kits = [row._replace(kit_id=kit_id), row]
+        _lock_kits(session, of_kits)
+        stored = _attach(session, row, messages, kit_code, tube, desk)
+        _settle(session, stored, of_kits, desk, Again())
+
+
+def _attachable(session: Session, row_ref: str) -> WaitingRow:
+    on = cursor(session)
+    on.execute(
+        """
+        SELECT id, position, row_key, reason, kit_id, service_id FROM quarantined_row
+        WHERE ref = %s AND resolved_at IS NULL FOR UPDATE
+        """,
+        (row_ref,),
+    )
+    found = on.fetchone()
+    if found is None:
+        raise ServiceError(Code.NOT_NOW, "This row waits no longer: look at it again.")
+    row = WaitingRow(*found)._replace(reason=Quarantine(found[3]))
+    if row.reason not in ATTACHABLE:
+        raise ServiceError(
+            Code.NOT_NOW, "Only a row whose kit or tube id is wrong or missing can be attached to a kit."
+        )
+    return row
+
+
+def _kit_of(session: Session, code: str, by: Actor) -> tuple[int, str, str]:
+    """(id, code, service) of the kit behind a kit or tube id, as somebody typed it."""
+    tube = normalise_tube_code(code)
+    kit_code = tube[:-1] if tube else normalise_kit_code(code)
+    if kit_code is None:
+        raise ServiceError(Code.BAD_INPUT, "This is no kit or tube id: check each of its characters.")
+    on = cursor(session)
+    on.execute("SELECT id, code, service_id FROM kit WHERE code = %s", (kit_code,))
+    found = on.fetchone()
+    if found is None or found[2] not in by.service_ids:
+        raise ServiceError(Code.NOT_FOUND, "There is no such kit in your services.")
+    return int(found[0]), str(found[1]), str(found[2])
+
+
+def _try(
+    session: Session, row: WaitingRow, messages: Iterable[ReadMessage], kit_code: str, tube: str, desk: Desk
+) -> None:
+    """Goes the whole way and takes everything back: what does not agree is said now, to who proposes it."""
+    with session.begin_nested() as attempt:
+        _attach(session, row, messages, kit_code, tube, desk)
+        attempt.rollback()
+
+
+def _attach(
+    session: Session, row: WaitingRow, messages: Iterable[ReadMessage], kit_code: str, tube: str, desk: Desk
+) -> Stored:
+    """Reads one row with these ids in place of its own, beside its whole message, and stores what it says."""
+    message = next((each.message for each in messages if any(_stands_at(r, row) for r in each.message.rows)), None)
+    if message is None:
+        raise ServiceError(Code.NOT_FOUND, "The file of this row can't be found: ask whoever runs kitpost.")
+    tubes = (tube,) if tube else ()
+    rows = tuple(
+        each._replace(kit_refs=(kit_code,), tube_refs=tubes) if _stands_at(each, row) else each for each in message.rows
+    )
+    wanted: list[Reading] = []
+    for reading in interpret(message._replace(rows=rows), desk.lab_map):
+        if _place(reading) == row.place:
+            if not isinstance(reading, Finding):
+                detail = reading.detail if isinstance(reading, Quarantined) else "It is no result of its own."
+                raise ServiceError(Code.NOT_NOW, f"With this kit the row could still not be used. {detail}")
+            comment = "\n".join(filter(None, (_BY_HAND, reading.comment)))
+            wanted.append(reading._replace(note_review=True, comment=comment))
+    _resolve(session, [row], desk, ATTACHED)
+    stored = store_readings(session, [ReadMessage(message._replace(rows=rows), wanted)], desk)
+    if stored.kept:
+        said = SENTENCES[next(iter(stored.kept.values()))].clinician
+        raise ServiceError(Code.NOT_NOW, f"This row can't be taken as this kit's. {said}")
+    return stored
+
+
+def _stands_at(raw: LabRow, row: WaitingRow) -> bool:
+    return (raw.position, raw.row_key) == row.place
+
+
+def _audit_attachment(  # noqa: PLR0917 - one entry
+    session: Session, action: str, row: WaitingRow, service_id: str, kit_id: int, by: Actor, desk: Desk
+) -> None:
+    audit.record(
+        session,
+        action=action,
+        subject="quarantined_row",
+        subject_id=row.id,
+        actor=by.audit_name,
+        now=desk.now,
+        service_id=service_id,
+        kit_id=kit_id,
+    )
 
 
 # ── What follows ─────────────────────────────────────────────────────────────────────────────
@@ -243,9 +415,7 @@ def _settle(session: Session, stored: Stored, rows: Sequence[WaitingRow], desk: 
     tally.decided = len(decided)
     settled = [result_case_key(kit_id) for kit_id, decision in decided.items() if not decision.case]
     _close_untouched(session, [CaseKind.RESULT_REVIEW], settled, desk)
-    of_the_lab = {
-        f"file:{desk.file.id}:{row.reason}:{role}" for row in rows if row.kit_id is None for role in _LAB_ROLES
-    }
+    of_the_lab = {f"file:{desk.file.id}:{row.reason}:{role}" for row in rows for role in _LAB_ROLES}
     _close_untouched(session, [CaseKind.LAB_ROW], sorted(of_the_lab - _still_waiting(session, desk.file.id)), desk)
 
 

@@ -3,12 +3,15 @@
 from dataclasses import replace
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
-from app.lab_reading import let_in_again, read_rows_again
+from app.lab_reading import attach_row, let_in_again, read_rows_again, settle_row
 from flows.ingest_results import ingest_waiting_files
 from flows.reconcile import strike
 from models.rules.errors import Code, ServiceError
+from models.rules.kit import ALPHABET
 from models.rules.lab import PLAIN, SingleCode, fold_token
+from models.rules.staff import Actor, Role
 from models.rules.vocabulary import Outcome, Quarantine, Site, Test
 from tests.support.ingesting import READ_AT, ask, case_of, drop_bytes, effects_of, ingest, quarantined, take, texts_of
 from tests.support.lab_files import WIDE, hl7, wide_table
@@ -233,6 +236,119 @@ def test_a_cell_of_a_wide_table_is_read_again_by_itself(begin, store):
     assert effects_of(begin, kit.id, "chlamydia") == [("negative", "first")]
     assert texts_of(begin, kit.id) == [("all_clear", "owed")]
     assert is_even(begin)
+
+
+# ── Attached by two ──────────────────────────────────────────────────────────────────────────
+
+DOCTOR = Actor("doctor-1", frozenset({Role.CLINICIAN}), frozenset({"larkfield"}))
+SENIOR = Actor("senior-1", frozenset({Role.SENIOR_HEALTH_ADVISER}), frozenset({"larkfield"}))
+LARA = Actor("lab-1", frozenset({Role.LAB_LIAISON}), frozenset({"larkfield"}))
+
+
+def waiting_ref(begin):
+    ((ref,),) = ask(begin, "SELECT ref FROM quarantined_row WHERE resolved_at IS NULL")
+    return ref
+
+
+def propose(begin, store, code, by=LARA):
+    attach_row(ingest(begin, store), waiting_ref(begin), code, by=by)
+
+
+def settle(begin, store, by, *, approve=True):
+    settle_row(ingest(begin, store), waiting_ref(begin), approve=approve, by=by)
+
+
+@pytest.fixture
+def misspelt(begin, kit, store):
+    """Four results, of which the first was typed with a wrong last character."""
+    chlamydia, *others = kit.rows()
+    wrong = kit.code[:-1] + next(c for c in ALPHABET if c != kit.code[-1])
+    take(begin, hl7([chlamydia._replace(kit=wrong, tube=""), *others]), store=store)
+    assert ask(begin, "SELECT reason, kit_id FROM quarantined_row") == [("bad_kit_id", None)]
+    return kit
+
+
+def test_two_people_take_a_misspelt_row_as_a_kits_and_nothing_leaves_before_a_clinician_read_it(begin, misspelt, store):
+    propose(begin, store, misspelt.code + "1")
+    assert effects_of(begin, misspelt.id, "chlamydia") == []
+
+    settle(begin, store, DOCTOR)
+
+    assert effects_of(begin, misspelt.id, "chlamydia") == [("negative", "first")]
+    assert texts_of(begin, misspelt.id) == [("received_at_lab", "owed")]
+    assert case_of(begin, misspelt.id) == ("result_review", "clinician")
+    assert ask(begin, "SELECT note_review FROM result_version WHERE test = 'chlamydia'") == [(True,)]
+    assert ask(begin, "SELECT resolution FROM quarantined_row") == [("attached",)]
+    acts = ask(begin, "SELECT actor FROM audit WHERE action LIKE 'lab_row.attach%' ORDER BY id")
+    assert acts == [("staff:lab-1",), ("staff:doctor-1",), ("staff:doctor-1",)]
+    assert ask(begin, "SELECT count(*) FROM clinic_case WHERE kind = 'lab_row' AND closed_at IS NULL") == [(0,)]
+    assert is_even(begin)
+
+
+def test_one_person_is_not_two(begin, misspelt, store):
+    propose(begin, store, misspelt.code + "1", by=DOCTOR)
+
+    with pytest.raises(ServiceError, match="second person"):
+        settle(begin, store, DOCTOR)
+    settle(begin, store, SENIOR)
+    assert effects_of(begin, misspelt.id, "chlamydia") == [("negative", "first")]
+
+
+def test_the_second_person_must_be_one_who_may(begin, misspelt, store):
+    propose(begin, store, misspelt.code + "1", by=DOCTOR)
+
+    with pytest.raises(ServiceError) as refused:
+        settle(begin, store, LARA)
+    assert refused.value.code is Code.NOT_ALLOWED
+
+
+def test_the_database_itself_refuses_one_person_as_two(begin, misspelt, store):
+    propose(begin, store, misspelt.code + "1", by=DOCTOR)
+
+    with pytest.raises(IntegrityError, match="approved_by_another"), begin() as session:
+        session.connection().exec_driver_sql(
+            "UPDATE row_attachment SET approved = true, settled_by = proposed_by, settled_at = now()"
+        )
+
+
+def test_a_declined_wish_changes_nothing_and_another_may_be_made(begin, misspelt, store):
+    propose(begin, store, misspelt.code + "1")
+    settle(begin, store, DOCTOR, approve=False)
+
+    assert effects_of(begin, misspelt.id, "chlamydia") == []
+    propose(begin, store, misspelt.code + "1")
+    with pytest.raises(ServiceError) as refused:
+        propose(begin, store, misspelt.code + "1", by=DOCTOR)
+    assert refused.value.code is Code.CONFLICT
+
+
+@pytest.mark.parametrize(
+    ("typed", "code"),
+    [("other", Code.NOT_NOW), ("7K3-F9X-N2PP", Code.NOT_FOUND), ("nonsense", Code.BAD_INPUT), ("kit", Code.NOT_NOW)],
+)
+def test_a_kit_that_is_not_certainly_the_rows_is_refused_at_once(begin, misspelt, store, typed, code):
+    """Another person's kit, nobody's kit, no kit id at all, and this kit without the tube that the contract asks for."""
+    with begin() as session:
+        (other,) = send_kits(session, 1, seed=5)
+    named = {"other": other.code + "1", "kit": misspelt.code}.get(typed, typed)
+
+    with pytest.raises(ServiceError) as refused:
+        propose(begin, store, named)
+
+    assert refused.value.code is code
+    assert ask(begin, "SELECT count(*) FROM row_attachment") == [(0,)]
+    assert ask(begin, "SELECT count(*) FROM quarantined_row WHERE resolved_at IS NULL") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "change", [{"born": "1950-01-01", "family": ""}, {"family": "Somebodyelse"}, {"value": "Quatsch"}]
+)
+def test_a_row_whose_person_or_word_is_in_doubt_is_nobodys_to_attach(begin, kit, store, change):
+    take(begin, hl7([kit.rows()[0]._replace(**change)]), store=store)
+
+    with pytest.raises(ServiceError) as refused:
+        propose(begin, store, kit.code + "1")
+    assert refused.value.code is Code.NOT_NOW
 
 
 def test_a_held_file_that_somebody_lets_in_again_is_read_row_by_row(begin, store):
