@@ -5,12 +5,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.orm import sessionmaker
 from sqlmodel import Session
 
@@ -24,6 +20,9 @@ APPLICATION_ROLE: Final = "kitpost_app"
 """Whom the product connects as. The first migration makes it, without UPDATE or DELETE on what is append-only."""
 
 CONNECT_WITHIN_SECONDS: Final = 5
+
+VERSIONS: Final = Path(models.migrations.__path__[0]) / "versions"
+"""The migrations, one after another, by the number that each file's name begins with."""
 
 MIGRATION_LOCK: Final = 0x6B6974706F7374  # 'kitpost'
 """Advisory lock, so that two processes starting at once don't both migrate."""
@@ -57,11 +56,15 @@ def migrate(url: str, *, demo: bool = False) -> None:
     `demo` marks a new database as one of invented people, whose service time may be shifted
     (ruling 12); a database that is there already keeps the mark it has.
     """
+    from alembic import command  # noqa: PLC0415 - only whoever migrates pays for it
+    from alembic.config import Config  # noqa: PLC0415
+
     engine = make_engine(url)
     try:
         with engine.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
-            config = _alembic()
+            config = Config()
+            config.set_main_option("script_location", str(VERSIONS.parent).replace("%", "%%"))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             connection.execute(text(ONE_INSTALLATION), {"demo": demo})
@@ -75,13 +78,20 @@ def check_ready(engine: Engine) -> None:
     """Raises ServiceError(DATABASE_DOWN | DATABASE_NOT_READY) unless the database answers with today's schema."""
     try:
         with engine.connect() as connection:
-            found = MigrationContext.configure(connection).get_current_revision()
+            found = connection.execute(text("SELECT max(version_num) FROM alembic_version")).scalar()
     except OperationalError as error:
         raise _down() from error
-    if found != ScriptDirectory.from_config(_alembic()).get_current_head():
+    except ProgrammingError:  # no such table
+        found = None
+    if found != newest_version():
         raise ServiceError(
             Code.DATABASE_NOT_READY, "The database's tables are not this version's: run kitpost migrate."
         )
+
+
+def newest_version() -> str:
+    """The number of the newest migration. Told by the files' names: Alembic's own way costs each process 0.3 s."""
+    return max(file.name.partition("_")[0] for file in VERSIONS.glob("[0-9]*.py"))
 
 
 def is_demo(url: str) -> bool | None:
@@ -99,12 +109,6 @@ def is_demo(url: str) -> bool | None:
 def as_application(owner_url: str) -> str:
     """The same database for the product's own role: on the embedded server, where no password is asked."""
     return owner_url.replace("://kitpost@", f"://{APPLICATION_ROLE}@", 1)
-
-
-def _alembic() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(models.migrations.__path__[0])).replace("%", "%%"))
-    return config
 
 
 def _down() -> ServiceError:

@@ -18,8 +18,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Self
@@ -47,6 +47,9 @@ USUAL_PORTS: Final = {
 
 HEALTH: Final = {"prefect": "/api/health", "worker": "/health"}
 """Services that listen before they are ready, and where they say so. The others listen when they are."""
+
+WORK_POOL: Final = "/api/work_pools/kitpost"
+"""Where the Prefect server shows what its worker works for."""
 
 PATIENCE_SECONDS: Final = 2.0
 """With the SMS provider on loopback: an answer that takes longer is one that it withholds on purpose."""
@@ -157,10 +160,10 @@ class LocalServices:
         self._wait_for(["store"])
         _prepare_store(self._address("store"))
         self._wait_for(["prefect"])
-        self._deploy()
-        self._spawn("worker")
-        self._spawn("listener")
-        self._wait_for(self._running)
+        with self._deploying():
+            self._spawn("worker")
+            self._spawn("listener")
+            self._wait_for(self._running)
 
     def _made_up_settings(self) -> dict[str, str]:
         """Secrets as they were last time, addresses as they are now."""
@@ -290,18 +293,25 @@ class LocalServices:
             )
         migrate(owner, demo=True)
 
-    def _deploy(self) -> None:
+    @contextmanager
+    def _deploying(self) -> Iterator[None]:
+        """Tells Prefect what runs when; within, its work pool is there already, so that a worker may start."""
         with self._log("deploy").open("ab") as log:
-            done = subprocess.run(
+            deploy = subprocess.Popen(
                 [sys.executable, "-m", "app.cli", "deploy"],
                 cwd=self._state,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                check=False,
             )
-        if done.returncode != 0:
+        try:
+            while deploy.poll() is None and not _is_ready(self._ports["prefect"], WORK_POOL):
+                time.sleep(LOOK_EVERY_SECONDS)
+            yield
+        finally:
+            done = deploy.wait()
+        if done != 0:
             raise ServiceError(Code.UNEXPECTED, f"The flows could not be deployed: {self._log('deploy')} says why.")
 
     def _address(self, name: str) -> str:

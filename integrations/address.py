@@ -9,7 +9,6 @@ as packed bytes, about nine bytes a postcode.
 import bisect
 import importlib.util
 from array import array
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final, NamedTuple
@@ -72,14 +71,9 @@ class Authorities:
         if not file.exists():  # no postcode begins with this letter
             return _Letter(b"", array("H"))
         packed = brotli.decompress(file.read_bytes())
-        postcodes = bytearray()
-        for postcode in _column(packed, "pcd"):
-            postcodes += postcode.replace(" ", "").ljust(_WIDTH).encode("ascii")
-        authorities = array("H", map(self._number_of, _column(packed, "laua")))
-
-        unsorted = _Letter(bytes(postcodes), authorities)
-        places = sorted(range(len(authorities)), key=unsorted.at)
-        return _Letter(b"".join(map(unsorted.at, places)), array("H", map(authorities.__getitem__, places)))
+        postcodes = [postcode.replace(" ", "").ljust(_WIDTH).encode("ascii") for postcode in _column(packed, "pcd")]
+        rows = sorted(zip(postcodes, map(self._number_of, _column(packed, "laua")), strict=True))
+        return _Letter(b"".join([postcode for postcode, _ in rows]), array("H", [number for _, number in rows]))
 
     def _number_of(self, authority: object) -> int:
         """A small number for an authority. Some rows have none: as unknown as a missing postcode."""
@@ -90,8 +84,8 @@ class Authorities:
         return self._number[name]
 
 
-def _column(packed: bytes, wanted: str) -> Iterator[Any]:
-    """One column's values, one at a time, so that a table of 300,000 rows is never a list of objects."""
+def _column(packed: bytes, wanted: str) -> list[Any]:
+    """One column's values."""
     table = msgpack.Unpacker(max_buffer_size=len(packed))
     table.feed(packed)
     for _ in range(table.read_map_header()):
@@ -99,11 +93,10 @@ def _column(packed: bytes, wanted: str) -> Iterator[Any]:
             table.skip()
             continue
         for _ in range(table.read_map_header()):
-            if table.unpack() != wanted:
-                table.skip()
-                continue
-            for _ in range(table.read_array_header()):
-                yield table.unpack()
+            if table.unpack() == wanted:
+                return list(table.unpack())
+            table.skip()
+    return []
 
 
 def _installed_folder() -> Path:

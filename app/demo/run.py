@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -204,20 +205,27 @@ def _has_sequel(demo: Demo, form: Form) -> bool:
 
 
 def _scan(demo: Demo) -> None:
+    """Two packers at two benches."""
+    half = len(demo.forms) // 2
+    with ThreadPoolExecutor(2) as benches:
+        printed = benches.map(partial(_scan_at, demo), ("demo-packer", "demo-packer-2"), ((0, half), (half, None)))
+    (OUT / "packing-bench.txt").write_text("".join(printed), encoding="utf-8")
+    for form in demo.forms:
+        resident = _resident_of(demo, form)
+        if resident.returns:
+            demo.truths[form.kit.replace("-", "")] = judge.KitTruth(resident, [])
+
+
+def _scan_at(demo: Demo, packer: str, share: tuple[int, int | None]) -> str:
     typed = []
-    for number, form in enumerate(demo.forms):
-        tracking = _s10(number)
-        demo.tracking[form.kit] = tracking
+    for number, form in list(enumerate(demo.forms))[slice(*share)]:
+        tracking = demo.tracking[form.kit] = _s10(number)
         tubes = [tube.number for tube in form.tubes]
         if number == 1:
             # Somebody else's tube: the bench must say no, and the kit is scanned again from its form.
             typed += [form.kit, demo.forms[0].tubes[0].number]
         typed += [form.kit, *tubes, tubes[-1], tracking, form.parcel]
-        resident = _resident_of(demo, form)
-        if resident.returns:
-            demo.truths[form.kit.replace("-", "")] = judge.KitTruth(resident, [])
-    printed = demo.world.kitpost("scan", "--packer", "demo-packer", typed="\n".join([*typed, ""]), may_fail=True)
-    (OUT / "packing-bench.txt").write_text(printed, encoding="utf-8")
+    return demo.world.kitpost("scan", "--packer", packer, typed="\n".join([*typed, ""]), may_fail=True)
 
 
 def _s10(number: int) -> str:

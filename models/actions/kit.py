@@ -88,8 +88,7 @@ def create_kit(  # noqa: PLR0913 - everything that is printed or matched, once, 
             family_name=indexes.index(KIT_FAMILY, service_id, kit_family(kit.code, family_name_folded)),
         )
     )
-    for direction in Direction:
-        _insert_parcel(session, kit_id=kit_id, service_id=service_id, direction=direction, now=now)
+    _insert_parcels(session, kit_id=kit_id, service_id=service_id, now=now)
     event.record(
         session,
         kit_id=kit_id,
@@ -241,20 +240,28 @@ def _insert_kit(
     raise ServiceError(Code.UNEXPECTED, "No free kit code was found: check the machine's source of randomness.")
 
 
-def _insert_parcel(session: Session, *, kit_id: int, service_id: str, direction: Direction, now: datetime) -> None:
+def _insert_parcels(session: Session, *, kit_id: int, service_id: str, now: datetime) -> None:
+    """A parcel each way, under codes that no other parcel has. A taken code is passed over, not an error."""
+    wanted = set(Direction)
     for _ in range(_ATTEMPTS):
-        made = session.scalars(
+        made = session.execute(
             insert(Parcel)
             .values(
-                kit_id=kit_id,
-                service_id=service_id,
-                direction=direction,
-                code=new_parcel_code(secrets.choice),
-                created_at=now,
+                [
+                    {
+                        "kit_id": kit_id,
+                        "service_id": service_id,
+                        "direction": direction,
+                        "code": new_parcel_code(secrets.choice),
+                        "created_at": now,
+                    }
+                    for direction in sorted(wanted)
+                ]
             )
             .on_conflict_do_nothing(index_elements=["code"])
-            .returning(Parcel)
-        ).one_or_none()
-        if made is not None:
+            .returning(col(Parcel.direction))
+        ).scalars()
+        wanted -= set(made)
+        if not wanted:
             return
     raise ServiceError(Code.UNEXPECTED, "No free parcel code was found: check the machine's source of randomness.")

@@ -7,7 +7,7 @@ with every text that is then owed.
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -210,8 +210,8 @@ def _answer(
     match verdict:
         case BenchVerdict.OK:
             _record(session, kit, "pack.scanned", read, now=now, actor=actor)
-            session.flush()
-            told = f"{_named(read)} belongs to kit {shown}: {_still(_bench(session, kit, actor))}."
+            scanned = replace(bench, scanned=bench.scanned | {read})
+            told = f"{_named(read)} belongs to kit {shown}: {_still(scanned)}."
             return ScanAnswer(fine=True, sentence=told, kit_code=kit.code)
         case BenchVerdict.AGAIN:
             told = f"{_named(read)} was scanned already: {_still(bench)}."

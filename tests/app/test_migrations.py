@@ -5,8 +5,10 @@ from pkgutil import iter_modules
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlmodel import SQLModel
 
+from app.database import VERSIONS, newest_version
 from models import tables
 
 
@@ -18,3 +20,9 @@ def test_a_migrated_database_has_the_tables_that_the_code_has(db):
         found = compare_metadata(MigrationContext.configure(connection, opts=options), SQLModel.metadata)
 
     assert found == []
+
+
+def test_the_newest_version_is_alembics_head():
+    found = ScriptDirectory(str(VERSIONS.parent)).get_current_head()
+
+    assert newest_version() == found
