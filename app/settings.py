@@ -182,6 +182,29 @@ class Settings(BaseSettings):
         description='keys of ordering channels, as JSON: {"service/channel": "32 characters or more, random"}',
     )
 
+    lab_keys: dict[str, LongSecret] = Field(
+        default_factory=dict,
+        description="keys of laboratories that send results over HTTP, as JSON: "
+        '{"service/LAB": "32 characters or more, random"}',
+    )
+    mllp_host: str = Field(default="127.0.0.1", description="address that `kitpost mllp` listens on")
+    mllp_port: int = Field(default=2575, ge=0, le=65535, description="port that `kitpost mllp` listens on")
+    mllp_certificate: Path | None = Field(
+        default=None, description="our certificate for MLLP over TLS, PEM; unset, MLLP is for loopback only"
+    )
+    mllp_key: Path | None = Field(default=None, description="goes with KITPOST_MLLP_CERTIFICATE")
+    mllp_clients_ca: Path | None = Field(
+        default=None, description="whose certificates laboratories show, PEM; unset, they are known by address"
+    )
+    mllp_peers: dict[str, str] = Field(
+        default_factory=dict,
+        description='who may speak MLLP, as JSON: {"lims.northlab.example": "NORTHLAB"}, the name in a certificate; '
+        "without KITPOST_MLLP_CLIENTS_CA an address or network instead",
+    )
+    mllp_longest_message_bytes: int = Field(
+        default=1 << 20, ge=1024, le=1 << 20, description="longer messages are refused, and the connection ended"
+    )
+
     prefect_api_url: WebAddress = Field(
         default="http://127.0.0.1:4200/api", description="Prefect's API; keep it on loopback or behind a proxy"
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
@@ -20,6 +20,7 @@ from app.database import Begin, as_application, begin_on, check_ready, make_engi
 from app.service import SHIPPED, as_document, load_services
 from app.settings import LocalPlace, Settings, key_bytes, load_settings, local_place
 from integrations.cipher import BlindIndex, Cipher
+from integrations.lab import hl7_words
 from integrations.lab import reader as lab_files
 from integrations.lab.draft import draft_map
 from integrations.orders import order_reader
@@ -31,7 +32,21 @@ from models.rules.errors import Code, ServiceError
 from models.rules.lab import LabMap
 from models.rules.service import ServiceInForce, Services
 
-__all__ = ["Clock", "LocalPlace", "StaffWeb", "Wiring", "connect", "draft_map", "lab_files", "local_place", "wiring"]
+if TYPE_CHECKING:
+    from integrations.lab.mllp import MllpListener
+
+__all__ = [
+    "Clock",
+    "LocalPlace",
+    "StaffWeb",
+    "Wiring",
+    "connect",
+    "draft_map",
+    "hl7_words",
+    "lab_files",
+    "local_place",
+    "wiring",
+]
 
 Clock = Callable[[], datetime]
 """Service time (ruling 12): an aware UTC instant, which a demo's database may have shifted forward."""
@@ -150,6 +165,34 @@ class Wiring:
         from app.service.labs import FOLDER, load_lab_maps
 
         return load_lab_maps(self.settings.labs_dir or FOLDER)
+
+    @cached_property
+    def lab_keys(self) -> dict[str, str]:
+        """The key of each laboratory that sends over HTTP, by "service/LAB"."""
+        return {name: key.get_secret_value() for name, key in self.settings.lab_keys.items()}
+
+    def mllp_listener(self, take: Callable[[str, bytes], bytes], too_long: Callable[[bytes], bytes]) -> "MllpListener":
+        """What listens for laboratories' messages. Raises ServiceError(SETTINGS) for peers that are no lab of ours."""
+        from integrations.lab.mllp import ListenerChoices, MllpListener
+
+        chosen = self.settings
+        if unknown := sorted(set(chosen.mllp_peers.values()) - set(self.lab_maps)):
+            raise ServiceError(Code.SETTINGS, f"KITPOST_MLLP_PEERS names {unknown[0]}, of which there is no lab map.")
+        if not chosen.mllp_peers:
+            raise ServiceError(Code.SETTINGS, "KITPOST_MLLP_PEERS names nobody who may speak: there is nothing to do.")
+        return MllpListener(
+            ListenerChoices(
+                host=chosen.mllp_host,
+                port=chosen.mllp_port,
+                peers=chosen.mllp_peers,
+                certificate=chosen.mllp_certificate,
+                key=chosen.mllp_key,
+                clients_ca=chosen.mllp_clients_ca,
+                longest_frame_bytes=chosen.mllp_longest_message_bytes,
+            ),
+            take,
+            too_long,
+        )
 
     @property
     def text_provider(self) -> str:

@@ -16,6 +16,7 @@ from prefect import flow
 from sqlmodel import Session
 
 from app.lab_arrivals import COMPANIONS, find_arrivals
+from app.lab_messages import file_messages
 from app.lab_reading import Ingest, ingest_of
 from app.prefect.events import TEXT_OWED, tell
 from app.wiring import connect, lab_files
@@ -99,6 +100,7 @@ def ingest_waiting_files(ingest: Ingest, *, limit: int) -> Tally:
 
 
 def _sweep(ingest: Ingest) -> int:
+    file_messages(ingest)
     return find_arrivals(ingest.begin, ingest.store, ingest.maps, now=ingest.clock())
 
 

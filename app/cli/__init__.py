@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli import clock, deploy, kit, lab, listen, migrate, orders, reconcile, report, scan, states, texts, up
+from app.cli import clock, deploy, kit, lab, listen, migrate, mllp, orders, reconcile, report, scan, states, texts, up
 from models.rules.errors import ServiceError
 
 cli = typer.Typer(
@@ -17,6 +17,7 @@ cli.command()(up.up)
 cli.command()(migrate.migrate)
 cli.command()(deploy.deploy)
 cli.command()(listen.listen)
+cli.command()(mllp.mllp)
 cli.command()(reconcile.reconcile)
 cli.command()(report.report)
 cli.command()(scan.scan)

@@ -51,5 +51,7 @@ class LabMessageIn(SQLModel, table=True):
     state: MessageState = words(MessageState, "state", default=MessageState.WAITING)
     object_key: str = Field(default="", max_length=400)
     """The file of the store that it was put into, with those that came beside it."""
+    claimed_until: datetime | None = None
+    """Machine time: a filing that fell silent is done by another process after this."""
     received_at: datetime
     recorded_at: datetime = recorded()

@@ -39,6 +39,7 @@ def upgrade() -> None:
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.Column("state", _word("state", "waiting", "filing", "filed"), nullable=False),
         sa.Column("object_key", AutoString(length=400), nullable=False),
+        sa.Column("claimed_until", UTCDateTime(), nullable=True),
         sa.Column("received_at", UTCDateTime(), nullable=False),
         _recorded(),
         sa.CheckConstraint(

@@ -1,0 +1,111 @@
+"""Lab messages that come one by one: stored, answered, and put among the lab's files within a second."""
+
+import logging
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from app.lab_reading import Ingest
+from app.wiring import hl7_words
+from models.actions import lab_message
+from models.rules.errors import Code, ServiceError
+from models.rules.lab import Form
+from models.tables.lab_message import WayIn
+
+log: Final = logging.getLogger("kitpost")
+
+_TYPES: Final = {Form.HL7: "x-application/hl7-v2+er7", Form.FHIR: "application/fhir+json", Form.CSV: "text/csv"}
+
+
+def file_messages(ingest: Ingest) -> int:
+    """Puts stored messages among their labs' files, where ingest finds them, and says how many files that makes.
+
+    Safe to repeat and to be killed: a file that was decided on is made again with the same bytes under the
+    same name, and the same bytes twice have no effect.
+    """
+    with ingest.begin() as session:
+        keys = lab_message.decide_files(session, labs=ingest.maps.keys())
+    for key in keys:
+        with ingest.begin() as session:
+            file = lab_message.file_to_make(session, key, cipher=ingest.cipher)
+        if file is None:
+            continue
+        if file.form is Form.HL7:
+            content = hl7_words.envelope(file.messages, key.rpartition("/")[2].partition(".")[0])
+        else:
+            content = file.messages[0]
+        ingest.store.put(key, content, _TYPES[file.form])
+        with ingest.begin() as session:
+            lab_message.note_filed(session, key)
+    return len(keys)
+
+
+@dataclass(frozen=True, slots=True)
+class MllpDesk:
+    """Takes HL7 messages from labs' connections and answers each once it is stored."""
+
+    ingest: Ingest
+
+    def take(self, lab: str, message: bytes) -> bytes:
+        """AA once the message is stored, AR for what can't be taken, AE for a fault of ours: then it is sent again.
+
+        What a result means is no matter here: whatever could be a report is stored, and quarantined if need be.
+        """
+        now = self.ingest.clock()
+        header = hl7_words.header_of(message)
+        complaint = hl7_words.complaint_about(header, message) or self._stranger(lab, message)
+        if complaint is not None:
+            return _answered(header, "AR", now, complaint)
+        assert header is not None, "without one there was a complaint"
+        try:
+            self._keep(lab, header.control_id, message, now)
+        except ServiceError as error:
+            if error.code is Code.CONFLICT:
+                return _answered(header, "AR", now, hl7_words.Complaint("MSH^1^10", "205", error.message))
+            if error.code is Code.BAD_INPUT:
+                return _answered(header, "AR", now, hl7_words.Complaint("MSH^1^10", "102", error.message))
+            return self._try_again(header, now, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is not stored, and the lab must hear so
+            return self._try_again(header, now, error)
+        return _answered(header, "AA", now, None)
+
+    def too_long(self, head: bytes) -> bytes:
+        """The answer to a message that is longer than allowed, seen from its first bytes."""
+        sentence = "The message is longer than is allowed: send fewer results in one, or a file."
+        return _answered(
+            hl7_words.header_of(head), "AR", self.ingest.clock(), hl7_words.Complaint("MSH^1", "207", sentence)
+        )
+
+    def _stranger(self, lab: str, message: bytes) -> hl7_words.Complaint | None:
+        if hl7_words.sender_of(message) in self.ingest.maps[lab].senders:
+            return None
+        return hl7_words.Complaint("MSH^1^3", "103", "MSH-3 and MSH-4 are not those agreed for this connection.")
+
+    def _keep(self, lab: str, control_id: str, message: bytes, now: datetime) -> None:
+        with self.ingest.begin() as session:
+            lab_message.keep_message(
+                session,
+                message,
+                way=WayIn.MLLP,
+                lab=lab,
+                service_id="",
+                key=control_id,
+                form=Form.HL7,
+                now=now,
+                cipher=self.ingest.cipher,
+                indexes=self.ingest.indexes,
+            )
+
+    @staticmethod
+    def _try_again(header: "hl7_words.Header", now: datetime, error: Exception) -> bytes:
+        # Without the error's words, which may hold values.
+        log.error("mllp: a message was not stored: %s", type(error).__name__)
+        complaint = hl7_words.Complaint("MSH^1", "207", "It could not be stored just now: send it again.")
+        return _answered(header, "AE", now, complaint)
+
+
+def _answered(
+    header: "hl7_words.Header | None", code: str, now: datetime, complaint: "hl7_words.Complaint | None"
+) -> bytes:
+    return hl7_words.answer(header, code, now=now, control_id=secrets.token_hex(10), complaint=complaint)

@@ -1,0 +1,272 @@
+"""MLLP, HL7's framing over TCP, both ways: a listener that answers every message once, and a sender.
+
+A frame is 0x0B, the message, 0x1C 0x0D. Source: HL7 v2.5.1 appendix C; lab-messages.md 2.7. Why not a
+library: docs/decisions/mllp.md.
+"""
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from integrations.ports import NotSent, Unsure
+from models.rules.errors import Code, ServiceError
+
+log: Final = logging.getLogger("kitpost")
+
+START: Final = b"\x0b"
+END: Final = b"\x1c\r"
+
+Take = Callable[[str, bytes], bytes]
+"""Takes one message of a lab and returns the answer. Runs in a thread; stores before it returns."""
+
+TooLong = Callable[[bytes], bytes]
+"""Answers a message that is longer than allowed, seen from its first bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerChoices:
+    """Where to listen, who may speak, and how patient to be.
+
+    `peers` names a lab for each certificate's name (subject CN or DNS name) where `clients_ca` is set, and
+    for each address or network of addresses where it is not. Without a certificate of our own only loopback
+    is listened on.
+    """
+
+    host: str
+    port: int
+    peers: Mapping[str, str]
+    certificate: Path | None = None
+    key: Path | None = None
+    clients_ca: Path | None = None
+    longest_frame_bytes: int = 1 << 20
+    idle_seconds: float = 600.0
+    """Between two messages."""
+    frame_seconds: float = 30.0
+    """From a message's first byte to its last, and for the handshake."""
+    most_connections: int = 64
+
+
+class MllpListener:
+    """Listens, and hands each whole message of a known lab on. Refuses everyone else before a byte is read."""
+
+    def __init__(self, choices: ListenerChoices, take: Take, too_long: TooLong) -> None:
+        self._choices = choices
+        self._take = take
+        self._too_long = too_long
+        self._tls = _server_tls(choices)
+        self._networks = {} if choices.clients_ca else _networks(choices.peers)
+        self._open: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[int]:
+        """Listens while the block runs, and yields the port. At its end a message under way is still answered."""
+        choices = self._choices
+        server = await asyncio.start_server(
+            self._connected,
+            choices.host,
+            choices.port,
+            ssl=self._tls,
+            ssl_handshake_timeout=choices.frame_seconds if self._tls else None,
+            limit=choices.longest_frame_bytes,
+        )
+        try:
+            yield int(server.sockets[0].getsockname()[1])
+        finally:
+            server.close()
+            for each in self._open:
+                each.cancel()
+            await asyncio.gather(*self._open, return_exceptions=True)
+            await server.wait_closed()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "asyncio runs this in a task"
+        self._open.add(task)
+        try:
+            lab = self._lab_of(writer)
+            if lab is None:
+                log.warning("mllp: a peer that is not on the list was refused")
+            elif len(self._open) > self._choices.most_connections:
+                log.warning("mllp: %s was refused: too many connections", lab)
+            else:
+                await self._converse(lab, reader, writer)
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError, TimeoutError):
+            pass  # gone, silent, or we are closing: a frame that has no end was not stored and gets no answer
+        except Exception as error:  # noqa: BLE001 - asyncio would log it with its words, which may hold values
+            log.error("mllp: a connection failed: %s", type(error).__name__)  # noqa: TRY400
+        finally:
+            self._open.discard(task)
+            writer.close()
+            with suppress(OSError, asyncio.CancelledError):
+                await writer.wait_closed()
+
+    def _lab_of(self, writer: asyncio.StreamWriter) -> str | None:
+        """Whose connection this is, by the certificate that was checked or by its address."""
+        if self._choices.clients_ca:
+            names = _names_in(writer.get_extra_info("peercert") or {})
+            return next((lab for name, lab in self._choices.peers.items() if name.casefold() in names), None)
+        address = ipaddress.ip_address(str(writer.get_extra_info("peername")[0]).partition("%")[0])
+        return next((lab for network, lab in self._networks.items() if address in network), None)
+
+    async def _converse(self, lab: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            async with asyncio.timeout(self._choices.idle_seconds):
+                first = await reader.read(1)
+                while first in {b"\r", b"\n"}:
+                    first = await reader.read(1)
+            if first != START:
+                if first:
+                    log.warning("mllp: %s sent something that is no frame, and was cut off", lab)
+                return
+            async with asyncio.timeout(self._choices.frame_seconds):
+                try:
+                    message = (await reader.readuntil(END))[: -len(END)]
+                except asyncio.LimitOverrunError:
+                    log.warning("mllp: %s sent a longer message than is allowed, and was cut off", lab)
+                    head = await reader.read(2048)
+                    await _write(writer, self._too_long(head))
+                    return
+            # Shielded: when we are told to stop, what is being stored is still answered.
+            answering = asyncio.ensure_future(asyncio.to_thread(self._take, lab, message))
+            try:
+                answer = await asyncio.shield(answering)
+            except asyncio.CancelledError:
+                await _write(writer, await answering)
+                raise
+            await _write(writer, answer)
+
+
+async def _write(writer: asyncio.StreamWriter, message: bytes) -> None:
+    writer.write(START + message + END)
+    await writer.drain()
+
+
+def _server_tls(choices: ListenerChoices) -> ssl.SSLContext | None:
+    if choices.certificate is None or choices.key is None:
+        if not _is_loopback(choices.host):
+            raise ServiceError(
+                Code.SETTINGS,
+                "MLLP without TLS is for loopback only: set KITPOST_MLLP_CERTIFICATE and KITPOST_MLLP_KEY.",
+            )
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    with _clear_certificate_errors("KITPOST_MLLP_CERTIFICATE, KITPOST_MLLP_KEY and KITPOST_MLLP_CLIENTS_CA"):
+        context.load_cert_chain(choices.certificate, choices.key)
+        if choices.clients_ca is not None:
+            context.load_verify_locations(choices.clients_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+@contextmanager
+def _clear_certificate_errors(names: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ssl.SSLError) as error:
+        raise ServiceError(
+            Code.SETTINGS, f"A certificate or key can't be read ({type(error).__name__}): look at {names}."
+        ) from error
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _networks(peers: Mapping[str, str]) -> dict[ipaddress.IPv4Network | ipaddress.IPv6Network, str]:
+    try:
+        return {ipaddress.ip_network(peer): lab for peer, lab in peers.items()}
+    except ValueError:
+        raise ServiceError(
+            Code.SETTINGS,
+            "KITPOST_MLLP_PEERS holds something that is no address: certificates' names need KITPOST_MLLP_CLIENTS_CA.",
+        ) from None
+
+
+def _names_in(certificate: Mapping[str, Any]) -> frozenset[str]:
+    """The common names and DNS names of a certificate that TLS has checked."""
+    found = {value for part in certificate.get("subject", ()) for name, value in part if name == "commonName"}
+    found |= {value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"}
+    return frozenset(map(str.casefold, found))
+
+
+# ── Sending ──────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class MllpAddress:
+    """A laboratory's own listener. Without `ca` there is no TLS, which is for loopback only."""
+
+    host: str
+    port: int
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+class MllpSender:
+    """Sends one message at a time over one connection and waits for its answer. Never sends one twice by itself."""
+
+    def __init__(self, address: MllpAddress, *, timeout_seconds: float = 30.0) -> None:
+        self._address = address
+        self._timeout = timeout_seconds
+        self._connection: socket.socket | None = None
+
+    def send(self, message: bytes) -> bytes:
+        """The answer to one message. Raises NotSent (nothing left), Unsure (it may have arrived)."""
+        connection = self._connection or self._connect()
+        self._connection = connection
+        try:
+            connection.sendall(START + message + END)
+            return _read_answer(connection)
+        except (OSError, EOFError) as error:
+            self.close()
+            raise Unsure(type(error).__name__) from None
+
+    def close(self) -> None:
+        """Ends the connection. Safe to repeat."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connect(self) -> socket.socket:
+        address = self._address
+        if address.ca is None and not _is_loopback(address.host):
+            raise ServiceError(
+                Code.SETTINGS, "A laboratory's MLLP listener is spoken to over TLS: give its CA in KITPOST_MLLP_LABS."
+            )
+        tls = None
+        if address.ca is not None:
+            with _clear_certificate_errors("KITPOST_MLLP_LABS"):
+                tls = ssl.create_default_context(cafile=str(address.ca))
+                if address.certificate and address.key:
+                    tls.load_cert_chain(address.certificate, address.key)
+        try:
+            plain = socket.create_connection((address.host, address.port), timeout=self._timeout)
+        except OSError as error:
+            raise NotSent(type(error).__name__) from None
+        try:
+            return tls.wrap_socket(plain, server_hostname=address.host) if tls else plain
+        except OSError as error:
+            plain.close()
+            raise NotSent(type(error).__name__) from None
+
+
+def _read_answer(connection: socket.socket, longest: int = 1 << 16) -> bytes:
+    received = b""
+    while not received.endswith(END):
+        piece = connection.recv(4096)
+        if not piece or len(received) > longest:
+            raise EOFError
+        received += piece
+    return received.removesuffix(END).lstrip(b"\r\n").removeprefix(START)

@@ -1,0 +1,364 @@
+"""HL7 messages over MLLP, with TLS on loopback: stored before they are answered, and read like any file.
+
+Issue's law: AA for what is durable and for nothing else; everyone who is not on the list is refused.
+"""
+
+import re
+import ssl
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from app.lab_messages import MllpDesk, file_messages
+from flows.ingest_results import ingest_waiting_files
+from integrations.lab.mllp import ListenerChoices, MllpAddress, MllpListener, MllpSender
+from integrations.ports import NotSent, Unsure
+from models.rules.errors import ServiceError
+from tests.support.certificates import Authority
+from tests.support.ingesting import ask, ingest, texts_of
+from tests.support.lab_files import hl7
+from tests.support.many_kits import send_kits
+from tests.support.memory_store import MemoryStore
+from tests.support.mllp import END, START, Line, client_tls, running
+
+LAB = "lims.northlab.example"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def northlab(authority):
+    return authority.issue(LAB)
+
+
+@pytest.fixture
+def store():
+    return MemoryStore()
+
+
+@pytest.fixture
+def ready(begin, store):
+    return ingest(begin, store)
+
+
+def listener(ready, authority, **changes):
+    ours = authority.issue("kitpost.example")
+    choices = ListenerChoices(
+        "127.0.0.1", 0, {LAB: "NORTHLAB"}, ours.certificate, ours.key, authority.certificate, frame_seconds=5.0
+    )
+    desk = MllpDesk(ready)
+    return MllpListener(replace(choices, **changes), desk.take, desk.too_long)
+
+
+@pytest.fixture
+def line(ready, authority, northlab):
+    with (
+        running(listener(ready, authority)) as port,
+        Line(port, client_tls(authority.certificate, northlab)) as opened,
+    ):
+        yield opened
+
+
+@pytest.fixture
+def kits(begin):
+    with begin() as session:
+        return send_kits(session, 3)
+
+
+def messages(kits, **changes):
+    """One message about each kit, each under a control id of its own."""
+    rows = [row for n, kit in enumerate(kits) for row in kit.rows(message_id=f"NL{n}", **changes)]
+    found = re.findall(rb"MSH.*?(?=\rMSH|\rBTS)", hl7(rows).replace(b"\r\n", b"\r").replace(b"\n", b"\r"), re.DOTALL)
+    assert len(found) == len(kits)
+    return [message + b"\r" for message in found]
+
+
+def codes(answer):
+    """MSA-1, and ERR's place and code where there is one."""
+    segments = {line.split("|")[0]: line.split("|") for line in answer.split("\r") if line}
+    error = segments.get("ERR")
+    return (segments["MSA"][1], *(error[2:4] if error else ()))
+
+
+def stored(begin):
+    return ask(begin, "SELECT count(*) FROM lab_message_in")[0][0]
+
+
+# ── Taken ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_messages_over_tls_are_answered_with_aa_and_end_in_texts(begin, store, ready, line, kits):
+    sent = messages(kits)
+    answers = [line.send(message) for message in sent]
+
+    assert [codes(answer) for answer in answers] == [("AA",)] * 3
+    assert [re.search(r"MSA\|AA\|(\w+)", answer)[1] for answer in answers] == ["NL0", "NL1", "NL2"]
+    assert stored(begin) == 3
+
+    ingest_waiting_files(ready, limit=10)
+
+    assert [texts_of(begin, kit.id) for kit in kits] == [[("all_clear", "owed")]] * 3
+    assert ask(begin, "SELECT state, complete, messages_read FROM lab_file") == [("done", True, 3)]
+    assert ask(begin, "SELECT state, body FROM lab_message_in") == [("filed", b"")] * 3
+    assert [key for key in store.objects if "/incoming/" in key] == []
+
+
+def test_the_answer_goes_back_to_the_sender_in_its_own_version(line, kits):
+    [answer] = [line.send(message) for message in messages(kits[:1])]
+    header = answer.split("\r")[0].split("|")
+
+    assert header[2:6] == ["STIPIPE", "ANYSVC", "WINLIMS", "NORTHLAB"]
+    assert header[8].startswith("ACK^R01")
+    assert header[10:12] == ["P", messages(kits[:1])[0].decode().split("\r")[0].split("|")[11]]
+
+
+def test_frames_that_come_in_pieces_or_together_are_each_answered(begin, line, kits):
+    one, two, three = (START + message + END for message in messages(kits))
+    for piece in (one[:7], one[7:300], one[300:] + two + three[:-1]):
+        line.socket.sendall(piece)
+    first = [line.socket.recv(65536)]
+    while sum(each.count(END) for each in first) < 2:
+        first.append(line.socket.recv(65536))
+    assert b"".join(first).count(b"MSA|AA|") == 2
+    assert stored(begin) == 2
+
+    line.socket.sendall(three[-1:])
+    assert codes(line.answer()) == ("AA",)
+    assert stored(begin) == 3
+
+
+def test_the_same_message_again_gets_aa_and_is_stored_once(begin, line, kits):
+    [message] = messages(kits[:1])
+
+    assert [codes(line.send(message)) for _ in range(3)] == [("AA",)] * 3
+    assert stored(begin) == 1
+
+
+def test_a_message_that_will_be_quarantined_is_stored_and_gets_aa(begin, ready, line, kits):
+    [message] = messages(kits[:1], value="Perhaps")
+
+    assert codes(line.send(message)) == ("AA",)
+    ingest_waiting_files(ready, limit=10)
+    assert ask(begin, "SELECT DISTINCT reason, message_id FROM quarantined_row") == [("unknown_token", "NL0")]
+
+
+def test_bytes_of_any_encoding_reach_the_store_unchanged(begin, store, ready, line, kits):
+    [message] = messages(kits[:1])
+    odd = message.replace(b"\rOBR", b"\rNTE|1||caf\xe9 \x96 \xff\rOBR", 1)
+
+    assert codes(line.send(odd)) == ("AA",)
+    file_messages(ready)
+    assert [store.read(key) for key in store.objects] == [odd]
+
+
+# ── Refused ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (b"ORU^R01", b"ADT^A01", ("AR", "MSH^1^9", "200^Unsupported message type^HL70357")),
+        (b"|NL0|P|", b"|NL0|T|", ("AR", "MSH^1^11", "202^Unsupported processing id^HL70357")),
+        (b"|NL0|P|", b"||P|", ("AR", "MSH^1^10", "101^Required field missing^HL70357")),
+        (b"WINLIMS", b"OTHERLIMS", ("AR", "MSH^1^3", "103^Table value not found^HL70357")),
+        (b"\rPID", b"\rMSH|^~\\&|x\rPID", ("AR", "MSH^2", "100^Segment sequence error^HL70357")),
+        (b"\rPID", b"\rBTS|7\rPID", ("AR", "MSH^2", "100^Segment sequence error^HL70357")),
+    ],
+)
+def test_what_can_not_be_a_report_gets_ar_with_place_and_reason(begin, line, kits, old, new, expected):
+    [message] = messages(kits[:1])
+    message = re.sub(rb"(\|P\|)2\.\d(\.\d)?", rb"\g<1>2.5.1", message)
+    assert old in message
+
+    answer = line.send(message.replace(old, new, 1))
+
+    assert codes(answer) == expected
+    assert re.search(r"ERR\|\|[^|]+\|[^|]+\|E\|\|\|\|\w[^|]+\r", answer)
+    assert stored(begin) == 0
+
+
+def test_before_version_2_5_the_reason_stands_where_that_version_has_it(line, kits):
+    [message] = messages(kits[:1])
+    old = re.sub(rb"(\|P\|)2\.\d(\.\d)?", rb"\g<1>2.3", message).replace(b"ORU^R01", b"ADT^A01", 1)
+    msa, err = line.send(old).rstrip("\r").split("\r")[1:]
+
+    assert msa == "MSA|AR|NL0|Only results (ORU\\S\\R01) and answers to our requests are taken here."
+    assert err == "ERR|MSH^1^9^200&Unsupported message type&HL70357"
+
+
+def test_what_is_no_hl7_gets_ar(begin, line):
+    assert codes(line.send(b"hello")) == ("AR", "MSH^1", "100^Segment sequence error^HL70357")
+    assert stored(begin) == 0
+
+
+def test_the_same_control_id_with_other_content_is_a_conflict(begin, line, kits):
+    one, other = messages(kits[:1])[0], messages(kits[1:2])[0]
+
+    assert codes(line.send(one)) == ("AA",)
+    answer = line.send(other)
+    assert codes(answer)[0] == "AR"
+    assert "MSH^1^10^205&Duplicate key identifier" in answer
+    assert stored(begin) == 1
+
+
+def test_nothing_gets_aa_that_the_database_did_not_take(ready, authority, northlab, kits, begin):
+    def down():
+        raise OperationalError("INSERT", {}, Exception("gone"))
+
+    with (
+        running(listener(replace(ready, begin=down), authority)) as port,
+        Line(port, client_tls(authority.certificate, northlab)) as line,
+    ):
+        assert codes(line.send(messages(kits[:1])[0]))[0] == "AE"
+    assert stored(begin) == 0
+
+
+def test_a_message_longer_than_allowed_gets_ar_and_the_line_is_cut(begin, ready, authority, northlab, kits):
+    [message] = messages(kits[:1])
+    with (
+        running(listener(ready, authority, longest_frame_bytes=4096)) as port,
+        Line(port, client_tls(authority.certificate, northlab)) as line,
+    ):
+        answer = line.send(message + b"NTE|1||" + b"x" * 9000 + b"\r")
+        assert codes(answer)[0] == "AR"
+        assert "|NL0|" in answer or "NL0" in answer
+        assert line.socket.recv(10) == b""
+    assert stored(begin) == 0
+
+
+def test_what_is_no_frame_cuts_the_line_without_an_answer(begin, line):
+    line.socket.sendall(b"GET / HTTP/1.1\r\n\r\n")
+
+    assert line.answer() == ""
+    assert stored(begin) == 0
+
+
+def test_half_a_frame_is_neither_stored_nor_answered(begin, ready, authority, northlab, kits):
+    with (
+        running(listener(ready, authority, frame_seconds=0.3)) as port,
+        Line(port, client_tls(authority.certificate, northlab)) as line,
+    ):
+        line.socket.sendall(START + messages(kits[:1])[0][:200])
+        assert line.answer() == ""
+    assert stored(begin) == 0
+
+
+# ── Strangers ────────────────────────────────────────────────────────────────────────────────
+
+
+def refused(port, tls):
+    """Whether a peer with this TLS gets no answer at all."""
+    try:
+        with ExitStack() as stack:
+            line = stack.enter_context(Line(port, tls))
+            return line.send(b"MSH|^~\\&|WINLIMS|NORTHLAB|||||ORU^R01|1|P|2.5\r") == ""
+    except (ssl.SSLError, ConnectionError):
+        return True
+
+
+def test_only_a_certificate_on_the_list_may_speak(begin, ready, authority, tmp_path):
+    other = Authority(tmp_path, "another authority")
+    with running(listener(ready, authority)) as port:
+        assert refused(port, client_tls(authority.certificate, authority.issue("lims.elsewhere.example")))
+        assert refused(port, client_tls(authority.certificate, other.issue(LAB)))
+        assert refused(port, client_tls(authority.certificate))
+        assert refused(port, None)
+    assert stored(begin) == 0
+
+
+def test_without_client_certificates_only_an_address_on_the_list_may_speak(begin, ready, authority, kits):
+    [message] = messages(kits[:1])
+    for peers, answered in (({"127.0.0.0/8": "NORTHLAB"}, True), ({"192.0.2.0/24": "NORTHLAB"}, False)):
+        with (
+            running(listener(ready, authority, clients_ca=None, peers=peers)) as port,
+        ):
+            if answered:
+                with Line(port, client_tls(authority.certificate)) as line:
+                    assert codes(line.send(message)) == ("AA",)
+            else:
+                assert refused(port, client_tls(authority.certificate))
+    assert stored(begin) == 1
+
+
+def test_plain_mllp_is_for_loopback_only(ready, authority):
+    with pytest.raises(ServiceError, match="loopback only"):
+        listener(ready, authority, host="0.0.0.0", certificate=None, key=None, clients_ca=None, peers={})
+
+
+# ── Filing ───────────────────────────────────────────────────────────────────────────────────
+
+
+class DeadlyStore(MemoryStore):
+    """A store whose caller dies before its first put, or right after it."""
+
+    def __init__(self, *, after):
+        super().__init__()
+        self.after, self.dead = after, False
+
+    def put(self, key, body, content_type=""):
+        if not self.dead and not self.after:
+            self.dead = True
+            raise KeyboardInterrupt
+        version = super().put(key, body, content_type)
+        if not self.dead:
+            self.dead = True
+            raise KeyboardInterrupt
+        return version
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_filing_that_was_cut_short_makes_the_same_file_again(begin, db, kits, after):
+    store = DeadlyStore(after=after)
+    ready = ingest(begin, store)
+    desk = MllpDesk(ready)
+    for message in messages(kits):
+        desk.take("NORTHLAB", message)
+    with pytest.raises(KeyboardInterrupt):
+        file_messages(ready)
+    assert file_messages(ready) == 0  # not before the first filing's time is over
+
+    with db.owner_engine.begin() as owner:
+        owner.exec_driver_sql("UPDATE lab_message_in SET claimed_until = clock_timestamp() - interval '1 second'")
+    assert file_messages(ready) == 1
+
+    [versions] = store.objects.values()
+    assert len(set(versions.values())) == 1
+    ingest_waiting_files(ready, limit=10)
+    assert [texts_of(begin, kit.id) for kit in kits] == [[("all_clear", "owed")]] * 3
+
+
+# ── Sending ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_sender_is_unsure_where_the_line_breaks_after_the_message_left(ready, authority, northlab):
+    sent = []
+
+    class Silent(MllpDesk):
+        def take(self, lab, message):  # noqa: ARG002
+            sent.append(message)
+            raise RuntimeError("the laboratory's system falls over")
+
+    with running(
+        MllpListener(
+            replace(listener(ready, authority)._choices, clients_ca=authority.certificate),
+            Silent(ready).take,
+            Silent(ready).too_long,
+        )
+    ) as port:
+        address = MllpAddress("127.0.0.1", port, authority.certificate, northlab.certificate, northlab.key)
+        sender = MllpSender(address, timeout_seconds=5)
+        with pytest.raises(Unsure):
+            sender.send(b"MSH|...")
+        sender.close()
+    assert sent == [b"MSH|..."]
+
+
+def test_a_sender_that_can_not_connect_has_sent_nothing(authority, northlab):
+    address = MllpAddress("127.0.0.1", 1, authority.certificate, northlab.certificate, northlab.key)
+    with pytest.raises(NotSent):
+        MllpSender(address, timeout_seconds=5).send(b"MSH|...")
