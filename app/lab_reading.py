@@ -1,6 +1,6 @@
 """What reading labs' files needs, and reading rows again: bytes from the store, one file a transaction."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from app.lab_arrivals import COMPANIONS
 from app.wiring import Clock, Wiring, lab_files
 from integrations.ports import FileStore
 from models.actions import lab_file, quarantine
-from models.actions.quarantine import Again
+from models.actions.quarantine import Again, Which
 from models.actions.result import Desk, FileRef, ReadMessage
 from models.actions.service import keep_lab_map_version
 from models.rules.errors import Code, ServiceError
@@ -60,6 +60,7 @@ def read_rows_again(
     lab: str = "",
     reason: Quarantine | None = None,
     row_ref: str = "",
+    service_ids: Collection[str] | None = None,
     dry_run: bool = False,
 ) -> Again:
     """Reads rows in quarantine again under today's maps, file by file, each in its own transaction.
@@ -69,12 +70,13 @@ def read_rows_again(
     if lab and lab not in ingest.maps:
         raise ServiceError(Code.NOT_FOUND, f"No lab of that name is configured. There are: {', '.join(ingest.maps)}.")
     total = Again()
+    which = Which(lab, reason, row_ref, service_ids)
     with ingest.begin() as session:
-        files = quarantine.files_with_rows(session, lab=lab, reason=reason, row_ref=row_ref)
+        files = quarantine.files_with_rows(session, which)
         kept = lab_file.kept_files(session, file_ids=[each for each, of in files.items() if of in ingest.maps])
     for file in kept:
         with suppress(_OnlyLooked), ingest.begin() as session:
-            rows = quarantine.rows_waiting(session, file.id, reason=reason, row_ref=row_ref)
+            rows = quarantine.rows_waiting(session, file.id, which)
             desk = desk_for(ingest, session, file, actor=actor)
             places = {row.position for row in rows}
             total.add(quarantine.read_again(session, messages_at(ingest, file, places), rows, desk))
@@ -114,11 +116,12 @@ def settle_row(ingest: Ingest, row_ref: str, *, approve: bool, by: Actor) -> Non
 
 def _row_and_desk(ingest: Ingest, session: Session, row_ref: str, by: Actor) -> tuple[Iterator[ReadMessage], Desk]:
     """The row's message, read when asked for, and what storing it needs. Raises ServiceError(NOT_NOW)."""
-    files = quarantine.files_with_rows(session, row_ref=row_ref)
+    which = Which(row_ref=row_ref)
+    files = quarantine.files_with_rows(session, which)
     file = next(iter(lab_file.kept_files(session, file_ids=list(files))), None)
     if file is None or file.lab not in ingest.maps:
         raise ServiceError(Code.NOT_NOW, "This row waits no longer, or its laboratory has no map: look at it again.")
-    positions = {row.position for row in quarantine.rows_waiting(session, file.id, row_ref=row_ref)}
+    positions = {row.position for row in quarantine.rows_waiting(session, file.id, which)}
     return messages_at(ingest, file, positions), desk_for(ingest, session, file, actor=by.audit_name)
 
 

@@ -4,9 +4,12 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from models.actions.lab_desk import Late
 from models.rules.clinic import AttemptResult, CaseKind, CaseOutcome, Confirmation, Urgency
 from models.rules.kit import show_kit_code
-from models.rules.vocabulary import Test
+from models.rules.quarantine import SENTENCES
+from models.rules.staff import Action, Actor, services_where
+from models.rules.vocabulary import Quarantine, Test
 from models.rules.working_days import LONDON, london_day
 
 _KINDS: Final[Mapping[CaseKind, str]] = {
@@ -170,7 +173,72 @@ def answer(value: object) -> str:
     return say(str(value)) if value not in (None, "") else "Not answered"
 
 
-WORDS: Final[Mapping[str, Callable[..., str]]] = {
+_LATE: Final[Mapping[Late, str]] = {
+    Late.NO_RESULT: "At the laboratory, and not all results are final",
+    Late.NOT_BOOKED_IN: "Posted back, and not booked in",
+}
+
+
+_FIELDS: Final[Mapping[str, str]] = {
+    "test_codes": "Test",
+    "sub_id": "Sub-id",
+    "value_type": "Type of value",
+    "value_raw": "Value",
+    "value_codes": "Value, coded",
+    "flags_raw": "Flags",
+    "row_status_raw": "Status of the row",
+    "report_status_raw": "Status of the order",
+    "tested_raw": "Tested",
+    "sampled_raw": "Sampled",
+    "collected_raw": "Collected",
+    "received_raw": "Received",
+    "authorised_raw": "Authorised",
+    "panel_codes": "Panel",
+    "kit_refs": "Kit ids",
+    "tube_refs": "Tube ids",
+    "sites_raw": "Specimen",
+    "parent_ref": "Follows",
+    "reject_raw": "Why rejected",
+    "revision_raw": "Revision",
+    "dob": "Date of birth",
+    "nhs_number": "NHS number",
+}
+"""Fields of a laboratory's row; the others read well as they are."""
+
+
+def field(name: str) -> str:
+    """A field of a laboratory's row in words."""
+    return _FIELDS.get(name) or say(name)
+
+
+def late_words(what: Late) -> str:
+    """What a laboratory owes a word about."""
+    return _LATE[what]
+
+
+def for_lab(reason: Quarantine) -> str:
+    """What the laboratory is told about a quarantine word."""
+    return SENTENCES[reason].lab
+
+
+def for_clinician(reason: Quarantine) -> str:
+    """What a quarantine word means for the person and the clinic."""
+    return SENTENCES[reason].clinician
+
+
+def hours(length: float) -> str:
+    """So many hours, as people say them."""
+    if length < 1:
+        return f"{round(length * 60)} minutes"
+    return f"{length:.1f} hours" if length < 48 else f"{length / 24:.1f} days"  # noqa: PLR2004 - two days
+
+
+def looks_after_labs(actor: Actor) -> bool:
+    """Whether the lab desk is this person's."""
+    return bool(services_where(actor, Action.LIAISE_WITH_LABS))
+
+
+WORDS: Final[Mapping[str, Callable[..., object]]] = {
     "say": say,
     "next_step": next_step,
     "moment": moment,
@@ -179,5 +247,11 @@ WORDS: Final[Mapping[str, Callable[..., str]]] = {
     "yes_no": yes_no,
     "answer": answer,
     "kit": show_kit_code,
+    "field": field,
+    "late_words": late_words,
+    "for_lab": for_lab,
+    "for_clinician": for_clinician,
+    "hours": hours,
+    "looks_after_labs": looks_after_labs,
 }
 """What templates may call."""

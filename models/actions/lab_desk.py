@@ -88,8 +88,13 @@ def late_kits(session: Session, services: Services, *, now: datetime) -> list[La
 
 
 def labs_of(actor: Actor, services: Services) -> list[str]:
-    """The laboratories of the services in which this person looks after laboratories."""
+    """The laboratories of the services in which this person looks after laboratories.
+
+    Raises ServiceError(NOT_ALLOWED) for somebody who looks after none anywhere.
+    """
     mine = services_where(actor, Action.LIAISE_WITH_LABS)
+    if not mine:
+        raise ServiceError(Code.NOT_ALLOWED, "Your role does not allow this: ask your service manager.")
     return sorted({contract.lab for each in mine if each in services for contract in services[each].service.labs})
 
 
@@ -177,13 +182,8 @@ def lab_desk(
     reason: Quarantine | None = None,
     page: int = 1,
 ) -> LabDesk:
-    """Everything on the desk of this person, for one laboratory or all of theirs.
-
-    Raises ServiceError(NOT_ALLOWED) for somebody who looks after no laboratory.
-    """
+    """Everything on the desk of this person, for one laboratory or all of theirs."""
     labs = labs_of(by, services)
-    if not labs:
-        raise ServiceError(Code.NOT_ALLOWED, "Your role does not allow this: ask your service manager.")
     chosen = [lab] if lab in labs else labs
     mine = sorted(services_where(by, Action.LIAISE_WITH_LABS))
     groups = _groups(session, chosen, mine)
@@ -313,6 +313,7 @@ class RowView:
 
     id: int
     line: RowLine
+    row_key: str
     file_id: int
     file_name: str
     arrived_at: datetime
@@ -329,13 +330,14 @@ class RowView:
 
 def row_view(session: Session, ref: str, *, by: Actor, services: Services) -> RowView:
     """One row for somebody who looks after its laboratory. Raises ServiceError(NOT_FOUND) for any other."""
+    labs = labs_of(by, services)
     on = cursor(session)
     on.execute(
         """
         SELECT q.ref, q.lab, q.reason, q.detail, q.accession, q.position, q.test, q.site, q.owner_role, q.due_at,
                q.sent_back_at, coalesce(a.proposed_by, ''),
-               q.id, q.file_id, f.object_key, f.arrived_at, coalesce(k.code, ''), q.service_id, q.may_be_non_negative,
-               coalesce(p.code, ''), q.resolved_at, q.resolution
+               q.id, q.row_key, q.file_id, f.object_key, f.arrived_at, coalesce(k.code, ''), q.service_id,
+               q.may_be_non_negative, coalesce(p.code, ''), q.resolved_at, q.resolution
         FROM quarantined_row q JOIN lab_file f ON f.id = q.file_id LEFT JOIN kit k ON k.id = q.kit_id
         LEFT JOIN row_attachment a ON a.row_id = q.id AND a.settled_at IS NULL LEFT JOIN kit p ON p.id = a.kit_id
         WHERE q.ref = %s
@@ -344,24 +346,24 @@ def row_view(session: Session, ref: str, *, by: Actor, services: Services) -> Ro
     )
     row = on.fetchone()
     mine = services_where(by, Action.LIAISE_WITH_LABS)
-    if row is None or row[1] not in labs_of(by, services) or (row[17] and row[17] not in mine):
+    if row is None or row[1] not in labs or (row[18] and row[18] not in mine):
         raise ServiceError(Code.NOT_FOUND, "There is no such row: go back to the laboratories.")
-    where = row[17] or _looks_after(row[1], mine, services)
-    may_be_bad = bool(row[18])
+    row_id, row_key, file_id, key, arrived_at, kit_code, service_id, may_be_bad, proposed, *settled = row[12:]
+    where = service_id or _looks_after(row[1], mine, services)
     return RowView(
-        row[12],
+        row_id,
         _line(row[:12]),
-        row[13],
-        row[14].rsplit("/", 1)[-1],
-        row[15],
-        row[16],
+        row_key,
+        file_id,
+        key.rsplit("/", 1)[-1],
+        arrived_at,
+        kit_code,
         where,
         may(by, Action.READ_LAB_ROWS, where) and (not may_be_bad or may(by, Action.READ_RESULTS, where)),
         may(by, Action.ATTACH_ROWS, where),
         may(by, Action.REVEAL_CONTACT, where),
-        row[19],
-        row[20],
-        row[21],
+        proposed,
+        *settled,
     )
 
 

@@ -6,7 +6,7 @@ version, decide (laws 1-6). Every act names a person and leaves an audit entry.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -75,34 +75,48 @@ class Again:
             self.outcomes[outcome] = self.outcomes.get(outcome, 0) + count
 
 
-def files_with_rows(
-    session: Session, *, lab: str = "", reason: Quarantine | None = None, row_ref: str = ""
-) -> dict[int, str]:
+@dataclass(frozen=True, slots=True)
+class Which:
+    """Which rows that wait are meant: all of them, or those of a laboratory, for a reason, one, of some services."""
+
+    lab: str = ""
+    reason: Quarantine | None = None
+    row_ref: str = ""
+    service_ids: Collection[str] | None = None
+    """Rows of no kit of ours are everybody's who looks after their laboratory."""
+
+    def binds(self) -> dict[str, object]:
+        """For `_CHOSEN`."""
+        services = None if self.service_ids is None else [*self.service_ids, ""]
+        return {"lab": self.lab, "reason": self.reason or "", "ref": self.row_ref, "services": services}
+
+
+_CHOSEN: Final = """
+    resolved_at IS NULL AND (%(lab)s = '' OR lab = %(lab)s) AND (%(reason)s = '' OR reason = %(reason)s)
+    AND (%(ref)s = '' OR ref = %(ref)s) AND (%(services)s::text[] IS NULL OR service_id = ANY(%(services)s))
+"""
+
+
+def files_with_rows(session: Session, which: Which) -> dict[int, str]:
     """The files in which such rows wait, oldest first, and the lab of each."""
     on = cursor(session)
     on.execute(
-        """
-        SELECT DISTINCT file_id, lab FROM quarantined_row
-        WHERE resolved_at IS NULL AND (%s = '' OR lab = %s) AND (%s = '' OR reason = %s) AND (%s = '' OR ref = %s)
-        ORDER BY file_id
-        """,
-        (lab, lab, reason or "", reason or "", row_ref, row_ref),
+        f"SELECT DISTINCT file_id, lab FROM quarantined_row WHERE {_CHOSEN} ORDER BY file_id",  # noqa: S608 - a constant
+        which.binds(),
     )
     return dict(on.fetchall())
 
 
-def rows_waiting(
-    session: Session, file_id: int, *, reason: Quarantine | None = None, row_ref: str = ""
-) -> list[WaitingRow]:
+def rows_waiting(session: Session, file_id: int, which: Which) -> list[WaitingRow]:
     """The rows of a file that wait. The file's row is locked, so that nobody reads them at the same time."""
     on = cursor(session)
     on.execute("SELECT id FROM lab_file WHERE id = %s FOR UPDATE", (file_id,))
     on.execute(
-        """
+        f"""
         SELECT id, position, row_key, reason, kit_id, service_id FROM quarantined_row
-        WHERE file_id = %s AND resolved_at IS NULL AND (%s = '' OR reason = %s) AND (%s = '' OR ref = %s) ORDER BY id
-        """,
-        (file_id, reason or "", reason or "", row_ref, row_ref),
+        WHERE file_id = %(file)s AND {_CHOSEN} ORDER BY id
+        """,  # noqa: S608 - a constant
+        {"file": file_id, **which.binds()},
     )
     return [
         WaitingRow(row_id, position, row_key, Quarantine(why), kit_id, service_id)

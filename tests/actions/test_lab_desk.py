@@ -148,16 +148,17 @@ def test_a_held_file_stands_on_the_desk_until_its_case_ends(begin, kits):
 def test_somebody_of_another_service_or_role_sees_no_laboratory_and_no_row(begin, kits):
     take(begin, hl7(kits[0].rows(value="Quatsch")[:1]))
     ((ref,),) = ask(begin, "SELECT ref FROM quarantined_row")
-    for stranger in (
-        Actor("lab-2", frozenset({Role.LAB_LIAISON}), frozenset({"moorside"})),
-        Actor("packer-1", frozenset({Role.PACKER}), LARKFIELD),
-    ):
+    elsewhere = Actor("lab-2", frozenset({Role.LAB_LIAISON}), frozenset({"moorside"}))
+    packer = Actor("packer-1", frozenset({Role.PACKER}), LARKFIELD)
+
+    assert look(begin, by=elsewhere).rows == look(begin, by=elsewhere).days == []
+    with pytest.raises(ServiceError) as refused:
+        view(begin, ref, by=elsewhere)
+    assert refused.value.code is Code.NOT_FOUND
+    for ask_for in (look, lambda begin, by: view(begin, ref, by=by)):
         with pytest.raises(ServiceError) as refused:
-            look(begin, by=stranger)
+            ask_for(begin, by=packer)
         assert refused.value.code is Code.NOT_ALLOWED
-        with pytest.raises(ServiceError) as refused:
-            view(begin, ref, by=stranger)
-        assert refused.value.code is Code.NOT_FOUND
 
 
 # ── One row ──────────────────────────────────────────────────────────────────────────────────

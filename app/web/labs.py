@@ -1,0 +1,259 @@
+"""The lab desk's pages: what laboratories send and owe, rows that wait, one row beside our reading of it.
+
+The bytes are read from the store outside any page's transaction where nothing is decided. Forms answer
+with a redirect; what the rules refuse comes back on the row's page as one sentence, and nothing has changed.
+"""
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Form, Query, Request
+from starlette.responses import RedirectResponse, Response
+
+from app.lab_reading import Ingest, attach_row, let_in_again, messages_at, read_rows_again, settle_row
+from app.web.faults import STATUS
+from app.web.pages import Pages
+from app.web.presenters import moment, say
+from app.web.signin import SignedIn, Staff, check_form
+from models.actions import lab_desk, lab_file
+from models.actions.lab_desk import RowView
+from models.actions.quarantine import ATTACHABLE, Again
+from models.rules.errors import Code, ServiceError
+from models.rules.kit import show_kit_code, show_tube_code
+from models.rules.result import Detail, Finding, Reading
+from models.rules.staff import Action, services_where
+from models.rules.vocabulary import Quarantine
+
+_SAID: Final = "said"
+_SHOWN_ON_ROW: Final = frozenset({Code.NOT_NOW, Code.CONFLICT, Code.BAD_INPUT, Code.NOT_FOUND})
+
+
+@dataclass(frozen=True, slots=True)
+class Labs:
+    """All that the lab desk's pages need."""
+
+    reading: Callable[[], Ingest]
+    """Asked for when a page needs it: opening the store is not every page's business."""
+    pages: Pages
+
+
+def labs_router(desk: Labs) -> APIRouter:
+    """Every page of the lab desk, behind sign-in. Every form is checked to be ours."""
+    router = APIRouter(prefix="/labs", include_in_schema=False, dependencies=[Depends(check_form)])
+    _add_desk(router, desk)
+    _add_row(router, desk)
+    _add_acts(router, desk)
+    return router
+
+
+def _add_desk(router: APIRouter, desk: Labs) -> None:
+    @router.get("")
+    def overview(
+        request: Request,
+        who: Staff,
+        lab: Annotated[str, Query(max_length=40)] = "",
+        reason: Quarantine | None = None,
+        page: Annotated[int, Query(ge=1, le=10_000)] = 1,
+    ) -> Response:
+        home = desk.reading()
+        now = home.clock()
+        with home.begin() as session:
+            shown = lab_desk.lab_desk(
+                session, by=who.actor, services=home.services, now=now, lab=lab, reason=reason, page=page
+            )
+        known = lab if lab in shown.labs else ""
+        return desk.pages.show(
+            "labs.html",
+            request,
+            title="Laboratories",
+            who=who,
+            said=request.session.pop(_SAID, ""),
+            now=now,
+            desk=shown,
+            lab=known,
+            reason=reason,
+            chosen=f"{f'&lab={known}' if known else ''}{f'&reason={reason.value}' if reason else ''}",
+        )
+
+    @router.get("/lists/{lab}")
+    def sent_back(who: Staff, lab: str) -> Response:
+        home = desk.reading()
+        with home.begin() as session:
+            rows = lab_desk.list_for_lab(session, lab, by=who.actor, services=home.services, now=home.clock())
+        written = io.StringIO()
+        out = csv.writer(written, lineterminator="\r\n")
+        out.writerow(("file", "line", "accession", "reason", "what_to_mend", "sent_back_on"))
+        out.writerows([_plain(cell) for cell in row] for row in rows)
+        headers = {"Content-Disposition": f'attachment; filename="{lab.lower()}-sent-back.csv"'}
+        return Response(written.getvalue(), media_type="text/csv; charset=utf-8", headers=headers)
+
+    @router.post("/replay")
+    def replay(
+        request: Request, who: Staff, lab: Annotated[str, Form(max_length=40)], reason: Annotated[Quarantine, Form()]
+    ) -> Response:
+        home = desk.reading()
+        if lab not in lab_desk.labs_of(who.actor, home.services):
+            raise ServiceError(Code.NOT_FOUND, "There is no such laboratory.")
+        mine = services_where(who.actor, Action.LIAISE_WITH_LABS)
+        again = read_rows_again(home, actor=who.actor.audit_name, lab=lab, reason=reason, service_ids=mine)
+        request.session[_SAID] = _told(again)
+        return RedirectResponse(f"/labs?lab={lab}", 303)
+
+    @router.post("/files/{ref}/again")
+    def again(request: Request, who: Staff, ref: str) -> Response:
+        home = desk.reading()
+        labs = lab_desk.labs_of(who.actor, home.services)
+        with home.begin() as session:
+            file = next(iter(lab_file.kept_files(session, ref=ref)), None)
+        if file is None or file.lab not in labs:
+            raise ServiceError(Code.NOT_FOUND, "There is no such file: go back to the laboratories.")
+        let_in_again(home, ref, actor=who.actor.audit_name)
+        request.session[_SAID] = "The file is put back among those that wait: the next run reads it."
+        return RedirectResponse("/labs", 303)
+
+
+def _plain(cell: str) -> str:
+    """A cell that a spreadsheet takes as text, whatever a laboratory called its file."""
+    return f"'{cell}" if cell[:1] in "=+-@\t\r" and cell else cell
+
+
+def _told(again: Again) -> str:
+    used = f"{again.used} of {again.looked_at} rows are used now"
+    return f"{used}, {again.other_reason} wait for another reason, {again.as_before} read as before."
+
+
+def _add_row(router: APIRouter, desk: Labs) -> None:
+    @router.get("/rows/{ref}")
+    def row(request: Request, who: Staff, ref: str) -> Response:
+        return _draw(desk, request, who, ref)
+
+    @router.post("/rows/{ref}/show")
+    def show(request: Request, who: Staff, ref: str) -> Response:
+        return _draw(desk, request, who, ref, with_raw=True)
+
+
+def _draw(
+    desk: Labs,
+    request: Request,
+    who: SignedIn,
+    ref: str,
+    status: int = 200,
+    problem: str = "",
+    *,
+    with_raw: bool = False,
+) -> Response:
+    """The row's page. What it shows and that it was shown is one transaction."""
+    home = desk.reading()
+    now = home.clock()
+    raw = None
+    with home.begin() as session:
+        view = lab_desk.row_view(session, ref, by=who.actor, services=home.services)
+        if with_raw:
+            raw = lab_desk.read_row(session, view, by=who.actor, now=now, cipher=home.cipher)
+    return desk.pages.show(
+        "lab_row.html",
+        request,
+        title="Row in quarantine",
+        status=status,
+        who=who,
+        said=request.session.pop(_SAID, ""),
+        now=now,
+        row=view,
+        raw=raw,
+        reading=_reading_of(home, view) if raw else None,
+        attachable=view.line.reason in ATTACHABLE,
+        problem=problem,
+    )
+
+
+def _reading_of(home: Ingest, view: RowView) -> list[list[tuple[str, str]]] | None:
+    """What today's map makes of the row, beside its whole message; None where its file is not at hand."""
+    with home.begin() as session:
+        file = next(iter(lab_file.kept_files(session, file_ids=[view.file_id])), None)
+    if file is None or file.lab not in home.maps:
+        return None
+    try:
+        messages = list(messages_at(home, file, {view.line.position}))
+    except ServiceError:
+        return None
+    return [
+        _lines(reading)
+        for each in messages
+        for reading in each.readings
+        if (reading.position, reading.row_key) == (view.line.position, view.row_key)
+    ]
+
+
+def _lines(reading: Reading) -> list[tuple[str, str]]:
+    if isinstance(reading, Detail):
+        return [("Reads as", "A row that only supports another")]
+    said: list[tuple[str, str | None]] = [
+        ("Reads as", say(reading.outcome if isinstance(reading, Finding) else "set aside"))
+    ]
+    if not isinstance(reading, Finding):
+        said += [("Because", say(reading.reason)), ("Detail", reading.detail)]
+    said += [
+        ("Test", say(reading.test) if reading.test else None),
+        ("Site", say(reading.site) if reading.site else None),
+        ("Status", say(reading.status) if reading.status else None),
+        ("Kit", show_kit_code(reading.kit_code) if reading.kit_code else None),
+        ("Tube", show_tube_code(reading.tube_code) if reading.tube_code else None),
+        ("Collected", moment(reading.collected_at) if reading.collected_at else None),
+        ("Authorised", moment(reading.authorised_at) if reading.authorised_at else None),
+    ]
+    return [(name, value) for name, value in said if value]
+
+
+def _act(desk: Labs, request: Request, who: SignedIn, ref: str, work: Callable[[Ingest], str]) -> Response:
+    """Does one thing to a row and leads back to it; what the rules refuse is said on its page."""
+    home = desk.reading()
+    with home.begin() as session:  # somebody who may not see the row may do nothing to it
+        lab_desk.row_view(session, ref, by=who.actor, services=home.services)
+    try:
+        said = work(home)
+    except ServiceError as refused:
+        if refused.code not in _SHOWN_ON_ROW:
+            raise
+        return _draw(desk, request, who, ref, STATUS[refused.code], refused.message)
+    request.session[_SAID] = said
+    return RedirectResponse(f"/labs/rows/{ref}", 303)
+
+
+def _add_acts(router: APIRouter, desk: Labs) -> None:
+    @router.post("/rows/{ref}/replay")
+    def replay(request: Request, who: Staff, ref: str) -> Response:
+        def work(home: Ingest) -> str:
+            return _told(read_rows_again(home, actor=who.actor.audit_name, row_ref=ref))
+
+        return _act(desk, request, who, ref, work)
+
+    @router.post("/rows/{ref}/send-back")
+    def send_back(request: Request, who: Staff, ref: str) -> Response:
+        def work(home: Ingest) -> str:
+            with home.begin() as session:
+                view = lab_desk.row_view(session, ref, by=who.actor, services=home.services)
+                lab_desk.send_back(session, view, by=who.actor, now=home.clock())
+            return f"The row is on the list for {view.line.lab}. It waits here until it comes again, mended."
+
+        return _act(desk, request, who, ref, work)
+
+    @router.post("/rows/{ref}/attach")
+    def attach(request: Request, who: Staff, ref: str, code: Annotated[str, Form(max_length=40)]) -> Response:
+        def work(home: Ingest) -> str:
+            attach_row(home, ref, code, by=who.actor)
+            return "Everything else agrees. A second, senior person must say that it is this kit’s."
+
+        return _act(desk, request, who, ref, work)
+
+    @router.post("/rows/{ref}/settle")
+    def settle(request: Request, who: Staff, ref: str, approve: Annotated[bool, Form()]) -> Response:
+        def work(home: Ingest) -> str:
+            settle_row(home, ref, approve=approve, by=who.actor)
+            return (
+                "The row is this kit’s result now, and waits for a clinician." if approve else "Nothing was attached."
+            )
+
+        return _act(desk, request, who, ref, work)

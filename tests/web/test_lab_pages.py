@@ -1,0 +1,146 @@
+"""The lab desk over HTTP: what waits, one row beside our reading of it, and everything that may be done to it."""
+
+import csv
+import io
+import re
+
+import pytest
+
+from flows.ingest_results import ingest_waiting_files
+from models.rules.kit import ALPHABET
+from tests.support.ingesting import READ_AT, ask, ingest, services, take
+from tests.support.lab_files import hl7
+from tests.support.many_kits import send_kits
+from tests.support.memory_store import MemoryStore
+from tests.support.web import audited
+
+
+@pytest.fixture
+def store(site):
+    """A store in memory, and the shipped council, whose laboratories have maps."""
+    site.home.hands["now"] = READ_AT
+    vars(site.home).update(store=MemoryStore(), services=services(site.home.begin))
+    return site.home.store
+
+
+@pytest.fixture
+def kits(site):
+    with site.home.begin() as session:
+        return send_kits(session, 3)
+
+
+@pytest.fixture
+def begin(site):
+    return site.home.begin
+
+
+@pytest.fixture
+def misspelt(begin, kits, store):
+    """A row with a wrong kit id, and one in a word that is not agreed."""
+    chlamydia, *others = kits[0].rows()
+    wrong = kits[0].code[:-1] + next(c for c in ALPHABET if c != kits[0].code[-1])
+    odd = kits[1].rows()[0]._replace(value="Not detekted")
+    take(begin, hl7([chlamydia._replace(kit=wrong, tube=""), *others, odd]), store=store)
+    return {reason: f"/labs/rows/{ref}" for reason, ref in ask(begin, "SELECT reason, ref FROM quarantined_row")}
+
+
+def test_the_desk_shows_what_waits_what_came_and_who_is_late(site, misspelt):
+    page = site.signed_in("demo-lab").get("/labs").text
+
+    assert "Rows that wait: 2." in page
+    assert "Bad kit id" in page
+    assert "Unknown token" in page
+    assert re.search(r'data-label="Results used">3<', page)
+    assert re.search(r'data-label="Set aside">2<', page)
+
+
+def test_only_those_who_look_after_laboratories_are_led_there(site):
+    assert 'href="/labs"' in site.signed_in("demo-lab").get("/worklist").text
+    assert 'href="/labs"' not in site.signed_in("demo-adviser").get("/worklist").text
+
+
+def test_a_row_stands_beside_todays_reading_of_it_and_the_look_is_recorded(site, misspelt):
+    page = misspelt["unknown_token"]
+    doctor = site.signed_in("demo-clinician")
+    assert "Not detekted" not in doctor.get(page).text
+
+    shown = doctor.send(page, f"{page}/show").text
+
+    assert "Not detekted" in shown
+    assert "set aside" in shown.casefold()
+    assert "Nearest known: not detected" in shown
+    assert [entry["action"] for entry in audited(site.db)][-1] == "lab_row.read"
+
+
+def test_a_row_that_may_be_bad_news_is_not_shown_to_the_lab_desk(site, misspelt):
+    page = misspelt["unknown_token"]
+    lara = site.signed_in("demo-lab")
+
+    assert "a clinician must read it" in lara.get(page).text
+    token = re.search(r'name="csrf" value="([^"]+)"', lara.get(page).text)[1]
+    assert lara.http.post(f"{page}/show", data={"csrf": token}).status_code == 403
+
+
+def test_without_its_file_a_row_is_still_shown(site, misspelt, store):
+    store.objects.clear()
+    page = misspelt["unknown_token"]
+
+    assert "not at hand" in site.signed_in("demo-clinician").send(page, f"{page}/show").text
+
+
+def test_reading_again_says_what_came_of_it(site, misspelt):
+    page = misspelt["unknown_token"]
+    lara = site.signed_in("demo-lab")
+
+    assert (
+        "0 of 1 rows are used now, 0 wait for another reason, 1 read as before."
+        in lara.send(page, f"{page}/replay").text
+    )
+    assert "0 of 1 rows are used now" in lara.send("/labs", "/labs/replay").text
+
+
+def test_a_row_sent_back_stands_on_the_laboratorys_list_without_a_person(site, misspelt, kits):
+    page = misspelt["bad_kit_id"]
+    lara = site.signed_in("demo-lab")
+    assert "It waits here until it comes again" in lara.send(page, f"{page}/send-back").text
+
+    answer = lara.get("/labs/lists/NORTHLAB")
+    head, row = csv.reader(io.StringIO(answer.text))
+
+    assert head == ["file", "line", "accession", "reason", "what_to_mend", "sent_back_on"]
+    assert row[2:4] == [kits[0].rows()[0].accession, "bad_kit_id"]
+    assert kits[0].family not in answer.text
+    assert answer.headers["content-disposition"] == 'attachment; filename="northlab-sent-back.csv"'
+
+
+def test_two_people_take_a_misspelt_row_as_a_kits(site, misspelt, kits, begin):
+    page = misspelt["bad_kit_id"]
+    lara, doctor = site.signed_in("demo-lab"), site.signed_in("demo-clinician")
+
+    wrong = lara.send(page, f"{page}/attach", code=kits[2].code + "1")
+    assert wrong.status_code == 409
+    assert "Nothing was changed" in wrong.text
+
+    assert "A second, senior person" in lara.send(page, f"{page}/attach", code=kits[0].code + "1").text
+    assert "It is this kit" not in lara.get(page).text
+    assert "waits for a clinician" in doctor.send(page, f"{page}/settle", approve="true").text
+    assert ask(begin, "SELECT outcome, note_review FROM result_version WHERE kit_id = :id AND test = 'chlamydia'",
+               id=kits[0].id) == [("negative", True)]  # fmt: skip
+
+
+def test_a_held_file_is_read_again_when_somebody_says_so(site, kits, begin, store):
+    take(begin, hl7(kits[0].rows())[:-20], store=store)
+    lara = site.signed_in("demo-lab")
+    form = re.search(r'action="(/labs/files/\w+/again)"', lara.get("/labs").text)[1]
+
+    assert "the next run reads it" in lara.send("/labs", form).text
+    ingest_waiting_files(ingest(begin, store), limit=5)
+    assert ask(begin, "SELECT state FROM lab_file ORDER BY id") == [("held",), ("held",)]
+
+
+def test_no_page_of_the_desk_names_a_person_or_what_it_is_about_in_its_address_or_title(site, misspelt, kits):
+    lara = site.signed_in("demo-lab")
+    for page in ("/labs", *misspelt.values()):
+        text = lara.get(page).text
+        assert not re.search("|".join(kit.family for kit in kits), text)
+        assert re.search(r"<title>(Laboratories|Row in quarantine) – kitpost</title>", text)
