@@ -12,13 +12,13 @@ from models.rules.errors import Code, ServiceError
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 KEPT: Final = ROOT / "app" / "prefect"
-"""Work pool, limits and automations, as files."""
+"""Work pool and automations, as files."""
 
 QUIET: Final = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 
 
 def deploy() -> None:
-    """Apply work pool, limits, automations and the deployments of prefect.yaml to the Prefect server."""
+    """Apply work pool, automations and the deployments of prefect.yaml to the Prefect server."""
     from app.wiring import wiring
 
     apply(wiring().settings.prefect_api_url)
@@ -58,8 +58,6 @@ def _apply_kept_files(api_url: str) -> None:
     try:
         with SyncPrefectClient(api_url) as client:
             client.create_work_pool(pool, overwrite=True)
-            for limit in _read("limits.yaml"):
-                client.upsert_global_concurrency_limit_by_name(**limit)
             for automation in automations:
                 # Creating one again would make a second: names are not unique in Prefect.
                 known = client.read_automations_by_name(automation.name)

@@ -18,9 +18,9 @@ from app.web.callbacks import Callbacks, callbacks_router
 from app.web.clinic import Clinic, clinic_router
 from app.web.faults import add_faults
 from app.web.fhir import LabResultsApi, lab_results_router
-from app.web.fhir import LabResultsApi, lab_results_router
 from app.web.labs import Labs, labs_router
 from app.web.pages import STATIC, Pages
+from app.web.sending import SendingDesk, sending_router
 from app.web.session import SealedSessions
 from app.web.shell import Shell, security_headers
 from app.web.signin import Issuer, sign_in_router
@@ -57,11 +57,6 @@ def create_app(home: Wiring) -> FastAPI:
         )
     )
     app.include_router(
-        lab_results_router(
-            LabResultsApi(lambda: ingest_of(home), home.services, home.lab_maps, home.lab_keys, choices.public_base_url)
-        )
-    )
-    app.include_router(
         callbacks_router(
             Callbacks(home.begin, home.clock, home.senders, home.cipher, home.index, choices.public_base_url)
         )
@@ -69,6 +64,7 @@ def create_app(home: Wiring) -> FastAPI:
     app.include_router(sign_in_router(pages, issuer, choices.public_base_url))
     app.include_router(clinic_router(Clinic(home.begin, home.clock, home.cipher, home.services, home.intake, pages)))
     app.include_router(labs_router(Labs(lambda: ingest_of(home), pages)))
+    app.include_router(sending_router(SendingDesk(home.begin, home.clock, home.services, home.text_provider, pages)))
     app.mount("/static", StaticFiles(directory=STATIC))
     _add_health(app, home)
     return app

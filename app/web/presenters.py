@@ -9,6 +9,7 @@ from models.rules.clinic import AttemptResult, CaseKind, CaseOutcome, Confirmati
 from models.rules.kit import show_kit_code
 from models.rules.quarantine import SENTENCES
 from models.rules.staff import Action, Actor, services_where
+from models.rules.text import TextClass
 from models.rules.vocabulary import Quarantine, Test
 from models.rules.working_days import LONDON, london_day
 
@@ -47,6 +48,13 @@ _NEXT: Final[Mapping[CaseKind, str]] = {
     CaseKind.PARCEL: "Find out where the parcel is, and ask for a better address.",
 }
 """Sources: clinical.md 3.5 (who must be rung, the words for a reactive), R20, R24b, R55."""
+
+_CLASSES: Final[Mapping[TextClass, str]] = {
+    TextClass.RESULT: "Results, and the words that ask to expect a call",
+    TextClass.ROUTINE: "News of an order or a kit",
+    TextClass.REMINDER: "Reminders to post a kit back",
+    TextClass.CODE: "Codes that prove a number when somebody orders",
+}
 
 _OUTCOMES: Final[Mapping[CaseOutcome, str]] = {
     CaseOutcome.TOLD_AND_BOOKED: "Told and booked into a clinic",
@@ -238,6 +246,16 @@ def looks_after_labs(actor: Actor) -> bool:
     return bool(services_where(actor, Action.LIAISE_WITH_LABS))
 
 
+def may_stop_texts(actor: Actor) -> bool:
+    """Whether the switches of sending are this person's anywhere."""
+    return bool(services_where(actor, Action.STOP_TEXTS))
+
+
+def text_class(each: TextClass) -> str:
+    """A class of texts in plain words."""
+    return _CLASSES[each]
+
+
 WORDS: Final[Mapping[str, Callable[..., object]]] = {
     "say": say,
     "next_step": next_step,
@@ -253,5 +271,7 @@ WORDS: Final[Mapping[str, Callable[..., object]]] = {
     "for_clinician": for_clinician,
     "hours": hours,
     "looks_after_labs": looks_after_labs,
+    "may_stop_texts": may_stop_texts,
+    "text_class": text_class,
 }
 """What templates may call."""

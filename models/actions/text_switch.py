@@ -5,6 +5,7 @@ A database that has counted fewer runs than the world has is a backup that was r
 of which it knows nothing. From then on nothing is sent to a number that got a text this database cannot account for.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,10 +16,11 @@ from sqlmodel import Session, col, select
 
 from models.actions import audit
 from models.rules.errors import Code, ServiceError
+from models.rules.staff import Action, Actor, services_where
 from models.rules.text import CLASS_OF, TextClass, TextPurpose
 from models.tables.bulk import cursor
 from models.tables.service import Installation
-from models.tables.text import TextStop
+from models.tables.text import Text, TextState, TextStop
 
 
 def set_sending(session: Session, *, stopped: bool, actor: str, because: str, now: datetime) -> None:
@@ -218,3 +220,71 @@ def restored_from(session: Session) -> datetime | None:
 
 def _not_ready() -> ServiceError:
     return ServiceError(Code.DATABASE_NOT_READY, "This database was never set up: run kitpost migrate first.")
+
+
+# ── For staff ────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class ClassView:
+    """One class of one service's texts."""
+
+    text_class: TextClass
+    stopped: bool
+    owed: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendingView:
+    """What leaves now of one service, and what waits for a person."""
+
+    service_id: str
+    classes: tuple[ClassView, ...]
+    held: int
+    """Texts of a burst beyond the ceiling of one run."""
+    held_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """The whole installation's sending, as one person may see it."""
+
+    stopped: bool
+    restored: bool
+    provider: str
+    """Whom a person chose; empty: the one of the settings."""
+    services: tuple[SendingView, ...]
+
+
+def sending(session: Session, *, by: Actor) -> Sending:
+    """What leaves now, in every service where this person may stop it. Raises ServiceError(NOT_ALLOWED)."""
+    service_ids = sorted(services_where(by, Action.STOP_TEXTS))
+    if not service_ids:
+        raise ServiceError(Code.NOT_ALLOWED, "Your role does not allow this: ask your service manager.")
+    row = session.exec(select(Installation)).one()
+    return Sending(
+        row.sending_stopped,
+        row.restored_from is not None,
+        row.text_provider,
+        tuple(_view(session, service_id) for service_id in service_ids),
+    )
+
+
+def _view(session: Session, service_id: str) -> SendingView:
+    owed = session.execute(
+        sa.select(col(Text.purpose), sa.func.count(), sa.func.count(col(Text.held_at)), sa.func.min(col(Text.held_at)))
+        .where(col(Text.service_id) == service_id, col(Text.state) == TextState.OWED)
+        .group_by(col(Text.purpose))
+    ).all()
+    waiting = Counter[TextClass]()
+    for purpose, many, _, _ in owed:
+        waiting[CLASS_OF[purpose]] += many
+    stopped = frozenset(
+        session.exec(select(TextStop.text_class).where(col(TextStop.service_id) == service_id, col(TextStop.stopped)))
+    )
+    return SendingView(
+        service_id,
+        tuple(ClassView(each, each in stopped, waiting[each]) for each in TextClass),
+        sum(held for _, _, held, _ in owed),
+        min((since for _, _, _, since in owed if since), default=None),
+    )

@@ -59,6 +59,8 @@ class Action(StrEnum):
     READ_SAFEGUARDING_NOTES = "read_safeguarding_notes"
     SEE_TIMELINE = "see_timeline"
     """What happened to a kit, without findings."""
+    STOP_TEXTS = "stop_texts"
+    """Stop a class of the service's texts and start it again, and let a held burst go (H11)."""
     SEE_AUDIT = "see_audit"
     """Who looked at a kit and its cases, and what they did."""
 
@@ -84,6 +86,7 @@ _SENIOR: Final = _ADVISER | {
     Action.RELEASE_AFTER_REVIEW,
     Action.SETTLE_ORDERS,
     Action.READ_SAFEGUARDING_NOTES,
+    Action.STOP_TEXTS,
     Action.SEE_AUDIT,
 }
 
@@ -101,7 +104,7 @@ GRANTS: Final[Mapping[Role, frozenset[Action]]] = {
         }
     ),
     Role.PACKER: frozenset({Action.PARCEL_CASES, Action.WORK_CASES}),
-    Role.SERVICE_MANAGER: frozenset({Action.OVERSEE_CASES, Action.SEE_TIMELINE}),
+    Role.SERVICE_MANAGER: frozenset({Action.OVERSEE_CASES, Action.STOP_TEXTS, Action.SEE_TIMELINE}),
     Role.SAFEGUARDING_LEAD: frozenset(
         {
             Action.SAFEGUARDING_CASES,

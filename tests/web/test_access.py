@@ -26,9 +26,6 @@ OPEN = {
     "/api/labs/{lab}/results",
     "/api/labs/{lab}/results/{correlation_id}",
     "/api/fhir/metadata",
-    "/api/labs/{lab}/results",
-    "/api/labs/{lab}/results/{correlation_id}",
-    "/api/fhir/metadata",
     "/callbacks/twilio/status",
     "/callbacks/notify/status",
 }
@@ -37,6 +34,7 @@ OPEN = {
 EVERYONE = {"adviser", "adviser-2", "senior", "clinician", "safeguarding", "lab", "packer", "manager", "auditor"}
 CARING = {"adviser", "adviser-2", "senior", "clinician"}
 SENIOR = {"senior", "clinician"}
+STOPPING = {"manager", *SENIOR}
 LIAISING = {"lab", *SENIOR}
 
 ALLOWED = {
@@ -64,6 +62,10 @@ ALLOWED = {
     ("POST", "/labs/rows/{ref}/send-back"): LIAISING,
     ("POST", "/labs/rows/{ref}/attach"): LIAISING,
     ("POST", "/labs/rows/{ref}/settle"): LIAISING,
+    ("GET", "/sending"): STOPPING,
+    ("POST", "/sending/{service_id}/release"): STOPPING,
+    ("POST", "/sending/{service_id}/{text_class}/stop"): STOPPING,
+    ("POST", "/sending/{service_id}/{text_class}/start"): STOPPING,
     ("POST", "/sign-out"): EVERYONE,
 }
 """Who may, on a reactive blood case of their own service. Refused is 403; allowed is anything that the rules answer."""
@@ -73,6 +75,9 @@ FORMS = {
     "/cases/{ref}/confirmations": {"test": "hiv", "confirmation": "negative"},
     "/cases/{ref}/close": {"outcome": "confirmed_negative"},
     "/cases/{ref}/order": {"accept": "false", "because": "asked to"},
+    "/sending/{service_id}/release": {"because": "a big lab file"},
+    "/sending/{service_id}/{text_class}/stop": {"because": "wrong wording"},
+    "/sending/{service_id}/{text_class}/start": {"because": "put right"},
     "/kits/find": {"code": "7K3-F9X-N2PP"},
     "/labs/replay": {"lab": "NORTHLAB", "reason": "unknown_token"},
     "/labs/rows/{ref}/attach": {"code": "7K3-F9X-N2PP"},
@@ -96,7 +101,8 @@ def case(site) -> dict[str, str]:
         outcomes = {(Test.HIV, Site.BLOOD): Outcome.REACTIVE, (Test.SYPHILIS, Site.BLOOD): Outcome.NEGATIVE}
         build.results(session, kit, outcomes)
         [ref] = session.connection().exec_driver_sql("SELECT ref FROM clinic_case").scalars()
-        return {"ref": ref, "code": kit.code, "row_ref": "0" * 32, "lab": "NORTHLAB"}
+        return {"ref": ref, "code": kit.code, "row_ref": "0" * 32, "lab": "NORTHLAB",
+                "service_id": "larkfield", "text_class": "reminder"}  # fmt: skip
 
 
 def csrf(browser) -> str:
