@@ -116,11 +116,11 @@ def _parse(raw: bytes) -> Resource:
         raise BrokenFile(Fault(Quarantine.MALFORMED, "The JSON is nested too deeply.")) from None
     except ArithmeticError:
         raise BrokenFile(Fault(Quarantine.MALFORMED, "The JSON holds an impossible number.")) from None
-    if not isinstance(found, dict) or found.get("resourceType") not in _ROOTS:
+    if not isinstance(found, dict) or _text(found.get("resourceType")) not in _ROOTS:
         sentence = "The JSON is no Bundle, DiagnosticReport or Observation."
         raise BrokenFile(Fault(Quarantine.UNSUPPORTED_FORMAT, sentence))
     if found["resourceType"] == "Bundle":
-        if found.get("type") not in _BUNDLE_TYPES:
+        if _text(found.get("type")) not in _BUNDLE_TYPES:
             raise BrokenFile(Fault(Quarantine.UNSUPPORTED_FORMAT, "Bundles of this type are not read."))
         if not isinstance(found.get("entry"), list) or not found["entry"]:
             raise BrokenFile(Fault(Quarantine.EMPTY_FILE, "The Bundle is empty."))
@@ -248,7 +248,7 @@ class _Reader:
             for position, entry in enumerate(_items(root["entry"]), 1):
                 resource = entry.get("resource")
                 request = entry.get("request")
-                if isinstance(request, dict) and request.get("method") not in {"POST", "PUT"}:
+                if isinstance(request, dict) and _text(request.get("method")) not in {"POST", "PUT"}:
                     self._hold("An entry asks for something else than to be stored.")
                 if not isinstance(resource, dict):
                     self._hold("An entry of the Bundle holds no resource.")
@@ -285,7 +285,7 @@ class _Reader:
                 self._hold("Two resources of the file have the same name.")
             self._by_reference[name] = entry
         for inner in _items(resource.get("contained")):
-            if inner.get("resourceType") not in _CONTAINED:
+            if _text(inner.get("resourceType")) not in _CONTAINED:
                 self._hold("A resource contains something that is not read.")
                 continue
             self._refuse_modifiers(inner)

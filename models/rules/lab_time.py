@@ -20,6 +20,13 @@ _HL7 = re.compile(
 _FHIR = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T(\d\d):(\d\d):(\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d))?)?)?", re.ASCII)
 
 
+_FURTHEST: Final = timedelta(hours=14)
+"""No place on earth is further from UTC."""
+_EARLIEST: Final = 1900
+_LATEST: Final = 9000
+"""Years outside are misspelt, and the calendar's own ends can't be counted in another zone."""
+
+
 class LabTime(NamedTuple):
     """A time as precise as it was sent, at least to the day.
 
@@ -41,6 +48,8 @@ def read_time(text: str, form: str, zone: str) -> LabTime | None:
         return None
     naive, offset, has_clock = parts
     here = ZoneInfo(zone)
+    if not _EARLIEST <= naive.year <= _LATEST or (offset is not None and abs(offset) > _FURTHEST):
+        return None
     if offset is not None:
         at = naive.replace(tzinfo=timezone(offset)).astimezone(UTC)
         return LabTime(at, at.astimezone(here).date(), has_clock, is_doubtful=False)

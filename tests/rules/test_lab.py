@@ -108,6 +108,10 @@ def test_a_time_is_read_as_it_was_written(text: str, form: str, expected: dateti
         ("2026-11-04", lab_time.ISO8601),
         ("45963", "%d/%m/%Y"),
         ("13/25/2026", "%d/%m/%Y"),
+        ("20261102120000+4000", lab_time.HL7),
+        ("2026-11-03T08:05:00+40:00", lab_time.FHIR),
+        ("0001-01-01T00:00:00+14:00", lab_time.FHIR),
+        ("99991231235959-1200", lab_time.HL7),
         ("", lab_time.HL7),
     ],
 )

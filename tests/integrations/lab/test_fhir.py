@@ -75,6 +75,22 @@ def value(code: str, display: str = "", text: str = "") -> Body:
     return {"valueCodeableConcept": {"coding": [coding]} | ({"text": text} if text else {})}
 
 
+ODD_PLACES = {
+    "the root's type": lambda b: b.update(resourceType={}),
+    "the Bundle's type": lambda b: b.update(type=["collection"]),
+    "an entry's request": lambda b: b["entry"][0].update(request={"method": {}}),
+    "what is contained": lambda b: resource(b, 1).update(contained=[{"resourceType": []}]),
+    "a status": lambda b: resource(b, 2).update(status={}),
+    "a birth date": lambda b: resource(b, 1).update(birthDate=[]),
+    "a code": lambda b: resource(b, 3).update(code={"coding": [{"code": {}}]}),
+}
+
+
+@pytest.mark.parametrize("place", ODD_PLACES)
+def test_an_object_where_a_word_belongs_is_refused_and_stops_nobody(place: str) -> None:
+    assert set(said(bundle(ODD_PLACES[place]))) - {"negative", "positive"}
+
+
 def test_one_observation_alone_is_a_result() -> None:
     (found,) = findings(observation())
 
