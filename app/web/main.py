@@ -18,7 +18,6 @@ from app.web.callbacks import Callbacks, callbacks_router
 from app.web.clinic import Clinic, clinic_router
 from app.web.faults import add_faults
 from app.web.fhir import LabResultsApi, lab_results_router
-from app.web.fhir import LabResultsApi, lab_results_router
 from app.web.labs import Labs, labs_router
 from app.web.pages import STATIC, Pages
 from app.web.sending import SendingDesk, sending_router
@@ -52,11 +51,6 @@ def create_app(home: Wiring) -> FastAPI:
         Middleware(SealedSessions, secret=choices.session_secret, over_https=over_https),
     ]
     app.include_router(orders_router(orders_api(home)))
-    app.include_router(
-        lab_results_router(
-            LabResultsApi(lambda: ingest_of(home), home.services, home.lab_maps, home.lab_keys, choices.public_base_url)
-        )
-    )
     app.include_router(
         lab_results_router(
             LabResultsApi(lambda: ingest_of(home), home.services, home.lab_maps, home.lab_keys, choices.public_base_url)

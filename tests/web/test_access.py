@@ -26,9 +26,6 @@ OPEN = {
     "/api/labs/{lab}/results",
     "/api/labs/{lab}/results/{correlation_id}",
     "/api/fhir/metadata",
-    "/api/labs/{lab}/results",
-    "/api/labs/{lab}/results/{correlation_id}",
-    "/api/fhir/metadata",
     "/callbacks/twilio/status",
     "/callbacks/notify/status",
 }
