@@ -163,6 +163,14 @@ def test_the_guide_for_laboratories_lists_every_quarantine_word(request):
     assert listed == quarantine_words()
 
 
+def test_every_sample_that_the_guide_for_laboratories_names_is_there_and_every_sample_is_named():
+    page = (ROOT / "docs" / "lab-integration.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(\d\d[ab]?-[\w-]+\.(?:hl7|json|csv))`", page))
+    kept = {path.name for path in (ROOT / "tests" / "golden" / "lab").iterdir()}
+
+    assert named == {name for name in kept if name.endswith((".hl7", ".json", ".csv"))}
+
+
 def quarantine_words():
     """A table of the vocabulary: what the laboratory is told, and what a clinician."""
     lines = ["| word | for the laboratory | for the clinician |", "|---|---|---|"]
