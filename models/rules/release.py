@@ -23,7 +23,7 @@ from models.rules.vocabulary import (
     Test,
 )
 
-RULE_VERSION: Final = "release-1"
+RULE_VERSION: Final = "release-2"
 """Guarded by a golden hash of the decision table: a changed table needs a new version (ruling 16)."""
 
 Target = tuple[Test, Site]
@@ -136,8 +136,8 @@ def decide_release(kit: KitResults) -> ReleaseDecision:
     """
     outcomes = kit.outcomes()
     stopped = _why_stopped(kit)
-    if stopped is not None:
-        return _person(stopped)
+    if stopped:
+        return _person(*stopped)
     to_call = _reasons_to_call(kit)
     if to_call:
         # Any blood reaction, correction or identity doubt: no result text for this kit (ruling 6).
@@ -158,17 +158,21 @@ def decide_release(kit: KitResults) -> ReleaseDecision:
     return _person(Reason.IMPOSSIBLE_OUTCOME)
 
 
-def _why_stopped(kit: KitResults) -> Reason | None:
-    """The first thing, if any, that puts this kit into a person's hands whatever its results say."""
+def _why_stopped(kit: KitResults) -> tuple[Reason, ...]:
+    """What puts this kit into a person's hands whatever its results say, worst first; nothing of it: empty.
+
+    A corrected kit is that first, be it closed or open: whoever was told waits on what is no longer true.
+    """
     stops = (
         (Reason.UNDER_AGE, kit.age_years < kit.minimum_age_years),
         (Reason.FROZEN, kit.frozen),
-        (Reason.KIT_NOT_OPEN, kit.state in CLOSED_TO_TEXTS),
         (Reason.CORRECTED_AFTER_TOLD, kit.told and _is_corrected(kit)),
+        (Reason.CORRECTED, kit.state in CLOSED_TO_TEXTS and not kit.told and _is_corrected(kit)),
+        (Reason.KIT_NOT_OPEN, kit.state in CLOSED_TO_TEXTS),
         (Reason.NOT_REQUESTED_RESULT, not kit.current.keys() <= kit.requested),
         (Reason.IMPOSSIBLE_OUTCOME, _impossible(kit.current)),
     )
-    return next((reason for reason, stands in stops if stands), None)
+    return tuple(reason for reason, stands in stops if stands)
 
 
 def _is_corrected(kit: KitResults) -> bool:
@@ -196,9 +200,9 @@ def _reasons_to_call(kit: KitResults) -> tuple[Reason, ...]:
     return tuple(reason for reason, stands in reasons if stands)
 
 
-def _person(reason: Reason) -> ReleaseDecision:
+def _person(*reasons: Reason) -> ReleaseDecision:
     """A person decides; nothing goes out by itself."""
-    return ReleaseDecision(ReleaseKind.PERSON, (reason,), case=True)
+    return ReleaseDecision(ReleaseKind.PERSON, reasons, case=True)
 
 
 def _call(kit: KitResults, reasons: tuple[Reason, ...]) -> ReleaseDecision:

@@ -117,7 +117,7 @@ def test_a_decision_names_its_reasons_inputs_rule_and_council_and_leaves_an_audi
                   (SELECT count(*) FROM service_version v WHERE v.id = d.service_version_id)
            FROM release_decision d""",
     )
-    assert (kind, reasons, rule, actor, versions) == ("all_clear", ["all_requested_negative"], "release-1", ACTOR, 1)
+    assert (kind, reasons, rule, actor, versions) == ("all_clear", ["all_requested_negative"], "release-2", ACTOR, 1)
     assert [(test, site) for test, site, _ in inputs] == [
         ("chlamydia", "urine"),
         ("gonorrhoea", "urine"),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.rules.clinic import CaseKind, kind_for
 from models.rules.kit import CLOSED_TO_TEXTS, KitState
 from models.rules.release import (
     RULE_VERSION,
@@ -200,6 +201,18 @@ def test_a_blood_screen_that_claims_positive_is_not_believed() -> None:
     assert decision.reasons == (Reason.IMPOSSIBLE_OUTCOME,)
 
 
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("state", sorted(CLOSED_TO_TEXTS))
+def test_a_correction_to_a_closed_kit_is_called_a_correction(state: KitState, told: bool) -> None:
+    results = kit(Outcome.POSITIVE, *[Outcome.NEGATIVE] * 3, state=state, told=told)
+    results = replace(results, current={**results.current, CT: Current(Outcome.POSITIVE, 9, corrected=True)})
+
+    decision = decide_release(results)
+
+    assert decision.kind is ReleaseKind.PERSON
+    assert kind_for(decision, results.outcomes()) is CaseKind.CORRECTION
+
+
 def test_a_comment_holds_an_all_clear_until_a_person_has_read_it() -> None:
     held = kit(*[Outcome.NEGATIVE] * 4)
     held = replace(held, current={**held.current, GC: Current(Outcome.NEGATIVE, 1, note_review=True)})
@@ -245,4 +258,4 @@ def test_the_decision_table_is_the_one_this_rule_version_stands_for() -> None:
             )
 
     table = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    assert (RULE_VERSION, table[:16]) == ("release-1", "6bd1fb004612e018")
+    assert (RULE_VERSION, table[:16]) == ("release-2", "d9b51e1e5ef85a98")

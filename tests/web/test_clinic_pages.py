@@ -224,7 +224,7 @@ def test_the_kits_timeline_is_found_by_its_code_as_people_write_it(site):
 
     assert page.url.path == f"/kits/{code}"
     assert "Kit: dispatched" in words(page)
-    assert "rule release-1" in words(page)
+    assert "rule release-2" in words(page)
 
 
 def test_a_mistyped_kit_code_is_said_in_one_sentence(site):
