@@ -44,9 +44,11 @@ SERVER_USERS: Final = ("kitpost", "nobody")
 """As root, whom the server runs as: a user of that name if the machine has one, else nobody."""
 
 SERVER_OPTIONS: Final = (
-    "shared_buffers=64MB", "max_connections=100", "log_min_messages=warning", "log_error_verbosity=terse",
+    "shared_buffers=64MB", "max_connections=100", "jit=off", "max_parallel_workers_per_gather=0",
+    "log_min_messages=warning", "log_error_verbosity=terse",
 )  # fmt: skip
-"""Small on purpose: the whole demo stays under 1.5 GB. Terse, because an error's DETAIL and CONTEXT quote the row."""
+"""Small on purpose: the whole demo stays under 1.5 GB. Queries are short, so they are neither compiled nor spread over
+processes. Terse, because an error's DETAIL and CONTEXT quote the row."""
 
 NOT_DURABLE: Final = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 """For tests: locks and constraints as in production, only the waiting for the disk is left out."""

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -37,6 +37,8 @@ FEWEST_ORDERS: Final = 80
 MOST_ORDERS: Final = 700
 TEXTS_BEFORE_RESULTS: Final = 2
 """Order received and kit posted: a kit with more was told something."""
+
+SETTLE_EVERY_SECONDS: Final = 5.0
 
 MISCHIEF: Final = 0.03
 """Share of the SMS provider's answers that go wrong; each that never comes costs ten seconds."""
@@ -85,6 +87,8 @@ class Demo:
         for _ in range(60):
             if "Service time is" in self.world.kitpost("clock", "forward", when.isoformat(), may_fail=True):
                 return
+            if self.world.reaper is not None:  # what a killed sender held is settled by the next one
+                self.world.run("notify-residents")
             time.sleep(1)
         raise RuntimeError("the clock could not be moved")
 
@@ -94,6 +98,9 @@ def main() -> None:
     arguments = argparse.ArgumentParser(prog="python -m app.demo", description=__doc__.split("\n")[0])
     arguments.add_argument("--orders", type=int, default=500)
     arguments.add_argument("--seed", type=int, default=7)
+    arguments.add_argument(
+        "--kills", type=int, default=0, help="SIGKILL the first so many runs of every flow, at random moments"
+    )
     chosen = arguments.parse_args()
     if not FEWEST_ORDERS <= chosen.orders <= MOST_ORDERS:
         arguments.error(
@@ -110,7 +117,9 @@ def main() -> None:
         )
         with World(folder, seed=chosen.seed, faults=MISCHIEF) as world:
             print(f"  up in {time.monotonic() - began:.1f} s")
-            even = run(world, count=chosen.orders, seed=chosen.seed, began=began)
+            deaths = world.kill(chosen.kills, chance=random.Random(chosen.seed)) if chosen.kills else nullcontext()
+            with deaths:
+                even = run(world, count=chosen.orders, seed=chosen.seed, began=began)
             shutil.copytree(folder / "logs", OUT / "logs", dirs_exist_ok=True)
     except BaseException:
         shutil.copytree(folder / "logs", OUT / "logs", dirs_exist_ok=True)
@@ -130,6 +139,9 @@ def run(world: World, *, count: int, seed: int, began: float) -> bool:
     with demo.stage("orders decided, kit packs drawn, every barcode read back"):
         world.run("take-orders")
         world.run("pack-kits")
+        while world.reaper is not None and world.kitpost("kit", "list", "--state", "to_pack"):
+            time.sleep(SETTLE_EVERY_SECONDS)
+            world.run("pack-kits")
         _read_packs(demo)
     with demo.stage("order texts, and the packing bench: scan, pair, dispatch"), ThreadPoolExecutor(1) as beside:
         sent = beside.submit(world.run, "notify-residents")
@@ -274,9 +286,10 @@ def _days(demo: Demo, *, waves: tuple[Sequence[Form], Sequence[Form], Sequence[F
 def _settle(demo: Demo) -> None:
     """Until no text hangs in the air: the provider is asked about each after the grace time, on machine time."""
     for _ in range(24):
-        if "unsure" not in demo.world.kitpost("report"):
+        report = demo.world.kitpost("report")
+        if not any(word in report for word in ("unsure", "sending")):
             return
-        time.sleep(5)
+        time.sleep(SETTLE_EVERY_SECONDS)
         demo.world.run("notify-residents")
 
 
@@ -393,6 +406,10 @@ def _finish(demo: Demo, *, began: float) -> bool:
         print(f"  {times:>7}  {name}")
     for sentence in verdict.wrong[:40]:
         print(f"  WRONG  {sentence}")
+    if world.reaper is not None:
+        print("\nKilled in the midst of their work")
+        for name, times in sorted(world.reaper.killed.items()):
+            print(f"  {times:>7}  {name}")
     took = time.monotonic() - began
     even = not balance["differences"] and not verdict.wrong
     print(f"\n{'Everything is accounted for.' if even else 'NOT everything is accounted for.'}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -15,9 +16,15 @@ import boto3
 import httpx
 from dotenv import dotenv_values
 
+from app.demo.reaper import Reaper
+
 READY: Final = "Ctrl-C ends them all."
 READY_WITHIN_SECONDS: Final = 180.0
-FLOW_WITHIN_SECONDS: Final = 120.0
+FLOW_WITHIN_SECONDS: Final = 300.0
+"""Long enough for what a killed process held to become free again: its lease is two minutes."""
+
+LOOK_EVERY_SECONDS: Final = 0.5
+SWEEP_EVERY_SECONDS: Final = 10.0
 ENDED: Final = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
 
@@ -28,6 +35,8 @@ class World(AbstractContextManager["World"]):
         self.folder = folder
         self._options = ("--seed", str(seed), "--faults", str(faults), "--any-ports")
         self._up: subprocess.Popen[str] | None = None
+        self.reaper: Reaper | None = None
+        """Whoever kills flow runs; a run that died is then started again."""
         self._inherited = {k: v for k, v in os.environ.items() if not k.startswith("KITPOST_")}  # noqa: TID251 - to pass on
         self.settings: dict[str, str] = {}
 
@@ -60,6 +69,11 @@ class World(AbstractContextManager["World"]):
         if self._up is not None:
             self._up.terminate()
             self._up.wait()
+
+    def kill(self, each: int, *, chance: random.Random) -> Reaper:
+        """Begins to kill the first runs of every flow."""
+        self.reaper = Reaper(self._prefect, self.folder, each=each, chance=chance)
+        return self.reaper
 
     @property
     def pid(self) -> int:
@@ -127,20 +141,25 @@ class World(AbstractContextManager["World"]):
             kind, words = state.get("type", ""), state.get("message") or ""
             if kind == "COMPLETED" or (kind == "FAILED" and "parked" in words):
                 return "completed" if kind == "COMPLETED" else "parked for a person"
-            if kind == "CANCELLED":  # the schedule's own run held the slot: ours would have found nothing left
+            if kind == "CANCELLED" or (kind == "CRASHED" and self.reaper is not None):
+                # The schedule's own run held the slot: ours would have found nothing left. Or it was killed.
                 run = self._start(name)
             elif kind in ENDED:
                 raise RuntimeError(f"{name} ended {kind.lower()}: {words[:200]} (see {self.folder}/logs/worker.log)")
-            time.sleep(0.25)
+            time.sleep(LOOK_EVERY_SECONDS)
         raise RuntimeError(f"{name} took longer than {FLOW_WITHIN_SECONDS:.0f} s")
 
     def wait_for_lab_files(self, labs: Iterable[str] = ("NORTHLAB",)) -> None:
         """Until every file was taken up by the event that its landing set off, or by the sweep."""
         give_up = time.monotonic() + FLOW_WITHIN_SECONDS
+        sweep = time.monotonic() + SWEEP_EVERY_SECONDS
         while any(self.files(f"{lab}/incoming/") for lab in labs):
             if time.monotonic() > give_up:
                 raise RuntimeError(f"a lab file was not taken up: see {self.folder}/logs")
-            time.sleep(0.5)
+            if self.reaper is not None and time.monotonic() > sweep:  # the schedule's own sweep is minutes away
+                self.run("ingest-results")
+                sweep = time.monotonic() + SWEEP_EVERY_SECONDS
+            time.sleep(LOOK_EVERY_SECONDS)
 
     # ── The stand-ins ────────────────────────────────────────────────────────────────────────
 

@@ -30,7 +30,7 @@ from models.tables.kit import BatchState, Kit, KitSample, KitTest, PrintBatch
 from models.tables.parcel import Direction, Parcel
 from models.tables.person import Contact, Person, PersonIndex
 
-LEASE: Final = timedelta(minutes=15)
+LEASE: Final = timedelta(minutes=2)
 """Machine time in which a batch is drawn, proved and stored; a full one takes some seconds."""
 
 SAME_ADDRESS_WITHIN: Final = timedelta(days=7)

@@ -1,0 +1,85 @@
+"""Kills flow runs in the midst of their work, as a power cut would: SIGKILL at random moments, each flow so many times.
+
+Nothing is told to the product: it finds a process gone, as it would in life.
+"""
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event, Thread
+from types import TracebackType
+from typing import Final, Self
+
+import httpx
+
+LOOK_EVERY_SECONDS: Final = 0.1
+WITHIN_SECONDS: Final = 3.0
+"""A run of the small demo works about as long; one that has ended by then is spared, and the next is taken."""
+
+
+class Reaper:
+    """Kills the first runs of every flow while it is open. `killed` counts by flow."""
+
+    def __init__(self, prefect: httpx.Client, folder: Path, *, each: int, chance: random.Random) -> None:
+        self._prefect = prefect
+        self._folder = folder
+        self._each = each
+        self._chance = chance
+        self._over = Event()
+        self._thread = Thread(target=self._watch, daemon=True)
+        self.killed = Counter[str]()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        seen: set[int] = set()
+        doomed: list[tuple[float, int, str]] = []
+        while not self._over.wait(LOOK_EVERY_SECONDS):
+            for pid, run in self._runs():
+                flow = None if pid in seen else self._flow_at_work(run)
+                if flow is not None:
+                    seen.add(pid)
+                    doomed.append((time.monotonic() + self._chance.uniform(0, WITHIN_SECONDS), pid, flow))
+            due = [each for each in doomed if each[0] <= time.monotonic()]
+            doomed = [each for each in doomed if each not in due]
+            for _, pid, flow in due:
+                if self.killed[flow] < self._each and _kill(pid):
+                    self.killed[flow] += 1
+
+    def _runs(self) -> Iterator[tuple[int, str]]:
+        """Processes of this installation that carry out a flow run, with the run's id."""
+        for file in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                names = dict(each.partition("=")[::2] for each in file.read_text(errors="replace").split("\0"))
+            except OSError:  # it ended meanwhile, or is somebody else's
+                continue
+            run = names.get("PREFECT__FLOW_RUN_ID")
+            if run and names.get("KITPOST_STATE_DIR") == str(self._folder):
+                yield int(file.parent.name), run
+
+    def _flow_at_work(self, run: str) -> str | None:
+        """The flow's name once the run's own code may have begun."""
+        found = self._prefect.get(f"flow_runs/{run}").raise_for_status().json()
+        if found["state_type"] != "RUNNING":
+            return None
+        return str(self._prefect.get(f"flows/{found['flow_id']}").raise_for_status().json()["name"])
+
+
+def _kill(pid: int) -> bool:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
