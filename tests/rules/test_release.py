@@ -203,7 +203,7 @@ def test_a_blood_screen_that_claims_positive_is_not_believed() -> None:
 
 @pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("state", sorted(CLOSED_TO_TEXTS))
-def test_a_correction_to_a_closed_kit_is_called_a_correction(state: KitState, told: bool) -> None:
+def test_a_correction_to_a_closed_kit_is_called_a_correction(state: KitState, *, told: bool) -> None:
     results = kit(Outcome.POSITIVE, *[Outcome.NEGATIVE] * 3, state=state, told=told)
     results = replace(results, current={**results.current, CT: Current(Outcome.POSITIVE, 9, corrected=True)})
 
