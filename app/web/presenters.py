@@ -184,6 +184,7 @@ def answer(value: object) -> str:
 _LATE: Final[Mapping[Late, str]] = {
     Late.NO_RESULT: "At the laboratory, and not all results are final",
     Late.NOT_BOOKED_IN: "Posted back, and not booked in",
+    Late.NOT_ACKNOWLEDGED: "Its request was never acknowledged",
 }
 
 

@@ -310,6 +310,7 @@ def strike_balance(session: Session, *, now: datetime, services: Services | None
 _LATE: Final[Mapping[Late, str]] = {
     Late.NO_RESULT: "a kit at its laboratory has all its final results within the contract's days",
     Late.NOT_BOOKED_IN: "a kit that was posted back is booked in within the contract's days",
+    Late.NOT_ACKNOWLEDGED: "a laboratory acknowledges the request for a kit's tests within the contract's days",
 }
 
 

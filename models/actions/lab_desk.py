@@ -32,6 +32,8 @@ class Late(StrEnum):
     """At the laboratory, and some requested test has no final result."""
     NOT_BOOKED_IN = "not_booked_in"
     """Posted back, and the laboratory has said nothing of it."""
+    NOT_ACKNOWLEDGED = "not_acknowledged"
+    """The request for its tests was owed or sent, and never acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ def late_kits(session: Session, services: Services, *, now: datetime) -> list[La
             contract.lab,
             now - timedelta(days=contract.results_within_days),
             now - timedelta(days=contract.booked_in_within_days),
+            now - timedelta(days=contract.acknowledged_within_days),
         )
         for each in services.values()
         for contract in each.service.labs
@@ -61,8 +64,9 @@ def late_kits(session: Session, services: Services, *, now: datetime) -> list[La
     on = cursor(session)
     on.execute(
         """
-        WITH due AS (SELECT * FROM unnest(%s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[])
-                     AS due (service_id, lab, received_before, posted_before))
+        WITH due AS (SELECT * FROM unnest(%s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[],
+                                          %s::timestamptz[])
+                     AS due (service_id, lab, received_before, posted_before, requested_before))
         SELECT 'no_result', k.code, k.service_id, k.lab, k.received_at,
                ARRAY(SELECT DISTINCT s.accession::text FROM result_series s WHERE s.kit_id = k.id ORDER BY 1)
         FROM kit k JOIN due USING (service_id, lab)
@@ -74,9 +78,13 @@ def late_kits(session: Session, services: Services, *, now: datetime) -> list[La
         SELECT 'not_booked_in', k.code, k.service_id, k.lab, k.posted_back_at, ARRAY[]::text[]
         FROM kit k JOIN due USING (service_id, lab)
         WHERE k.state = 'coming_back' AND k.posted_back_at < due.posted_before
+        UNION ALL
+        SELECT 'not_acknowledged', k.code, r.service_id, r.lab, coalesce(r.sent_at, r.owed_at), ARRAY[]::text[]
+        FROM lab_request r JOIN due USING (service_id, lab) JOIN kit k ON k.id = r.kit_id
+        WHERE r.state <> 'acknowledged' AND r.wants_answer AND coalesce(r.sent_at, r.owed_at) < due.requested_before
         ORDER BY 5, 2
         """,
-        tuple(list(column) for column in zip(*due, strict=True)) if due else ([], [], [], []),
+        tuple(list(column) for column in zip(*due, strict=True)) if due else ([], [], [], [], []),
     )
     return [
         LateKit(Late(what), code, service_id, lab, since, tuple(accessions))

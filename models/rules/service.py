@@ -142,6 +142,8 @@ class LabContract:
     """From receipt to the last final result; after it the kit stands on the lab desk's list (FEATURES 34)."""
     booked_in_within_days: int = 5
     """From posting back to the laboratory's first word of it."""
+    acknowledged_within_days: int = 1
+    """From a request to the laboratory's acknowledgement of it, where the contract has one."""
 
 
 @dataclass(frozen=True, slots=True)

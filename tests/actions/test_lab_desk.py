@@ -72,6 +72,29 @@ def test_a_kit_posted_back_of_which_the_laboratory_says_nothing_is_late(begin, d
     assert late(begin, READ_AT + 6 * DAY) == [(Late.NOT_BOOKED_IN, kits[2].code, ())]
 
 
+def test_a_request_that_its_laboratory_never_acknowledged_is_late(begin, kits):
+    with begin() as session:
+        for kit, state, wants in ((kits[0], "sent", True), (kits[1], "sent", False), (kits[2], "acknowledged", True)):
+            session.connection().execute(
+                text(
+                    "INSERT INTO lab_request (ref, service_id, kit_id, lab, state, wants_answer, batch, error_code, "
+                    "owed_at, sent_at, acknowledged_at) VALUES (:ref, 'larkfield', :kit, 'NORTHLAB', :state, :wants, "
+                    "'', '', :at, :at, :answered)"
+                ),
+                {
+                    "ref": f"{kit.id:032d}",
+                    "kit": kit.id,
+                    "state": state,
+                    "wants": wants,
+                    "at": READ_AT,
+                    "answered": READ_AT if state == "acknowledged" else None,
+                },
+            )
+
+    assert late(begin, READ_AT + DAY) == []
+    assert late(begin, READ_AT + 2 * DAY) == [(Late.NOT_ACKNOWLEDGED, kits[0].code, ())]
+
+
 def test_each_contract_has_its_own_days(begin, kits):
     rows = kits[0].rows()
     take(begin, hl7([rows[0]]))
