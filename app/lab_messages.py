@@ -8,7 +8,7 @@ from typing import Final
 
 from app.lab_reading import Ingest
 from app.wiring import hl7_words
-from models.actions import lab_message
+from models.actions import lab_message, lab_request
 from models.rules.errors import Code, ServiceError
 from models.rules.lab import Form
 from models.tables.lab_message import WayIn
@@ -54,6 +54,8 @@ class MllpDesk:
         """
         now = self.ingest.clock()
         header = hl7_words.header_of(message)
+        if header is not None and hl7_words.message_kind(header)[0] in {"ACK", "ORL"}:
+            return self._take_answer(lab, header, message, now)
         complaint = hl7_words.complaint_about(header, message) or self._stranger(lab, message)
         if complaint is not None:
             return _answered(header, "AR", now, complaint)
@@ -76,6 +78,20 @@ class MllpDesk:
         return _answered(
             hl7_words.header_of(head), "AR", self.ingest.clock(), hl7_words.Complaint("MSH^1", "207", sentence)
         )
+
+    def _take_answer(self, lab: str, header: "hl7_words.Header", message: bytes, now: datetime) -> bytes:
+        """A lab's answer to a request of ours, sent as a message of its own (ORL^O22, or an ACK that came late)."""
+        code, about = hl7_words.answered_id(message)
+        try:
+            with self.ingest.begin() as session:
+                known = lab_request.take_answer(
+                    session, lab=lab, control_id=about, accepted=code in {"AA", "CA"}, code=code, now=now
+                )
+        except Exception as error:  # noqa: BLE001 - as for a result
+            return self._try_again(header, now, error)
+        sentence = "MSA-2 is the control id of no request of ours that waits for an answer."
+        complaint = None if known else hl7_words.Complaint("MSA^1^2", "103", sentence)
+        return _answered(header, "AA" if known else "AR", now, complaint)
 
     def _stranger(self, lab: str, message: bytes) -> hl7_words.Complaint | None:
         if hl7_words.sender_of(message) in self.ingest.maps[lab].senders:

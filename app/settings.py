@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.rules.errors import Code, ServiceError
@@ -64,6 +64,18 @@ DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Key = Annotated[SecretStr, AfterValidator(_key)]
 LongSecret = Annotated[SecretStr, AfterValidator(_long)]
+
+
+class MllpLab(BaseModel):
+    """A laboratory's own MLLP listener, as KITPOST_MLLP_LABS describes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str
+    port: int = Field(ge=1, le=65535)
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
 
 
 class Settings(BaseSettings):
@@ -200,6 +212,11 @@ class Settings(BaseSettings):
         default_factory=dict,
         description='who may speak MLLP, as JSON: {"lims.northlab.example": "NORTHLAB"}, the name in a certificate; '
         "without KITPOST_MLLP_CLIENTS_CA an address or network instead",
+    )
+    mllp_labs: dict[str, MllpLab] = Field(
+        default_factory=dict,
+        description='laboratories that are told of kits over MLLP, as JSON: {"NORTHLAB": {"host": "…", "port": 2575, '
+        '"ca": "ca.pem", "certificate": "ours.pem", "key": "ours.key"}}',
     )
     mllp_longest_message_bytes: int = Field(
         default=1 << 20, ge=1024, le=1 << 20, description="longer messages are refused, and the connection ended"

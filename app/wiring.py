@@ -22,9 +22,10 @@ from app.settings import LocalPlace, Settings, key_bytes, load_settings, local_p
 from integrations.cipher import BlindIndex, Cipher
 from integrations.lab import hl7_words
 from integrations.lab import reader as lab_files
+from integrations.lab import requests as lab_requests
 from integrations.lab.draft import draft_map
 from integrations.orders import order_reader
-from integrations.ports import ArrivalQueue, FileStore, LabelPrinter, Pace, ParcelTracker, TextSender
+from integrations.ports import ArrivalQueue, FileStore, LabelPrinter, LabLine, Pace, ParcelTracker, TextSender
 from integrations.texts.catalogue import Catalogue
 from models.actions.order import Intake
 from models.actions.service import keep_service_version
@@ -44,6 +45,7 @@ __all__ = [
     "draft_map",
     "hl7_words",
     "lab_files",
+    "lab_requests",
     "local_place",
     "wiring",
 ]
@@ -170,6 +172,15 @@ class Wiring:
     def lab_keys(self) -> dict[str, str]:
         """The key of each laboratory that sends over HTTP, by "service/LAB"."""
         return {name: key.get_secret_value() for name, key in self.settings.lab_keys.items()}
+
+    def line_to(self, lab: str) -> LabLine:
+        """A connection to a laboratory's own listener. Raises ServiceError(SETTINGS) where none is set."""
+        from integrations.lab.mllp import MllpAddress, MllpSender
+
+        found = self.settings.mllp_labs.get(lab)
+        if found is None:
+            raise ServiceError(Code.SETTINGS, f"KITPOST_MLLP_LABS says nothing of {lab}, which is told over MLLP.")
+        return MllpSender(MllpAddress(found.host, found.port, found.ca, found.certificate, found.key))
 
     def mllp_listener(self, take: Callable[[str, bytes], bytes], too_long: Callable[[bytes], bytes]) -> "MllpListener":
         """What listens for laboratories' messages. Raises ServiceError(SETTINGS) for peers that are no lab of ours."""

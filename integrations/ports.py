@@ -19,6 +19,7 @@ __all__ = [
     "DeliveryStatus",
     "FileStore",
     "KitPack",
+    "LabLine",
     "LabelPrinter",
     "NotSent",
     "OutgoingText",
@@ -195,6 +196,21 @@ class ParcelTracker(Protocol):
 
     def scans(self, tracking_numbers: Sequence[str]) -> Sequence[Scan]:
         """All events known for up to 30 numbers. Raises NotSent when the courier can't be asked now."""
+        ...
+
+
+# ── Laboratories ─────────────────────────────────────────────────────────────────────────────
+
+
+class LabLine(Protocol):
+    """A connection to a laboratory's own listener. Never sends a message twice by itself."""
+
+    def send(self, message: bytes) -> bytes:
+        """The answer to one message. Raises NotSent (nothing left), Unsure (it may have arrived)."""
+        ...
+
+    def close(self) -> None:
+        """Ends the connection. Safe to repeat."""
         ...
 
 

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from models.rules.clinic import CaseKind
 from models.rules.errors import Code, ServiceError
+from models.rules.lab_request import RequestForm, RequestWay
 from models.rules.service import Service
 
 SHIPPED: Final = Path(__file__).parent
@@ -88,6 +89,8 @@ def _check_whole(service: Service, path: Path) -> None:
     for contract in service.labs:
         if missing_windows := sorted(test.value for test in contract.tests if test not in windows):
             raise _wrong(path, f"release.window_days.{missing_windows[0]}", "is missing: texts need it")
+        if contract.requests_by is RequestWay.MLLP and contract.requests is not RequestForm.HL7:
+            raise _wrong(path, f"labs.{contract.lab}.requests", "must be hl7 where requests go by mllp")
         if not contract.carries_tube and not contract.tubeless_signed_by:
             where = f"labs.{contract.lab}.tubeless_signed_by"
             raise _wrong(path, where, "is missing: going without tube ids is signed for")

@@ -236,10 +236,31 @@ _CHECKS: Final[tuple[tuple[str, str, str], ...]] = (
         """,
     ),
     (
+        "lab_request_was_sent",
+        "every request to a laboratory was sent within two days, none was refused, and none is in doubt for a day",
+        # Machine time: whether a sender does its work is no matter of service time.
+        """
+        SELECT ref FROM lab_request
+        WHERE (state IN ('owed', 'sending') AND recorded_at < clock_timestamp() - interval '2 days')
+           OR (state = 'unsure' AND recorded_at < clock_timestamp() - interval '1 day')
+           OR state = 'refused'
+        """,
+    ),
+    (
+        "lab_request_was_acknowledged",
+        "every request to a laboratory that answers was acknowledged within two days",
+        """
+        SELECT ref FROM lab_request
+        WHERE state = 'sent' AND wants_answer AND sent_at < %(now)s - interval '2 days'
+        """,
+    ),
+    (
         "nothing_waits_unread",
         "nothing that came from outside waits unread for more than two days",
         """
         SELECT ref FROM inbox WHERE state = 'waiting' AND received_at < %(now)s - interval '2 days'
+        UNION ALL
+        SELECT ref FROM lab_message_in WHERE state <> 'filed' AND received_at < %(now)s - interval '2 days'
         UNION ALL
         SELECT ref FROM lab_file WHERE state IN ('arrived', 'reading')
           AND arrived_at < %(now)s - interval '2 days'

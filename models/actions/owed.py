@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import Session, select
 
 from models.rules.clinic import OWNER, URGENCY, CaseKind, Urgency, due_at, more_urgent
+from models.rules.lab_request import RequestForm, RequestState
 from models.rules.secrets import Cipher
 from models.rules.service import Service
 from models.rules.text import TextPurpose, TextValues, window_of, write_values
@@ -23,6 +24,7 @@ from models.rules.working_days import next_opening
 from models.tables.audit import Audit
 from models.tables.bulk import cursor
 from models.tables.clinic import CaseItem, ClinicCase
+from models.tables.lab_request import LabRequest
 
 DECIDED_AGAIN: Final = "decided_again"
 """Why an unsent result text was stopped: its kit was looked at again."""
@@ -101,6 +103,28 @@ def cancel_texts(
         (because, now, list(kit_ids), [purpose.value for purpose in purposes]),
     )
     return on.rowcount
+
+
+def owe_lab_request(session: Session, *, kit_id: int, service: Service, lab: str, now: datetime) -> None:
+    """Owes a kit's lab one word of it, once, where the contract asks for that."""
+    contract = service.contract(lab)
+    if contract is None or contract.requests is RequestForm.NONE:
+        return
+    session.execute(
+        insert(LabRequest)
+        .values(
+            ref=secrets.token_hex(16),
+            service_id=service.id,
+            kit_id=kit_id,
+            lab=lab,
+            state=RequestState.OWED,
+            wants_answer=contract.answers_requests,
+            batch="",
+            error_code="",
+            owed_at=now,
+        )
+        .on_conflict_do_nothing(index_elements=["kit_id"])
+    )
 
 
 @dataclass(frozen=True, slots=True)

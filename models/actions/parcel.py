@@ -95,7 +95,7 @@ def scan(session: Session, text: str, *, services: Services, now: datetime, acto
 def pair_and_dispatch(
     session: Session, kit: Kit, *, return_number: str, service: Service, now: datetime, actor: str, cipher: Cipher
 ) -> None:
-    """Pairs a printed kit with its return label and dispatches it, with every text that is owed from now on.
+    """Pairs a printed kit with its return label and dispatches it, with every text and request owed from now on.
 
     Raises ServiceError(CONFLICT) when the label is on another parcel, or the kit is not waiting to be packed.
     """
@@ -126,6 +126,7 @@ def pair_and_dispatch(
         return_number=return_number,
         due_back_on=due_back.isoformat(),
     )
+    owed.owe_lab_request(session, kit_id=kit.id, service=service, lab=kit.lab, now=now)
     texts = [owed.OwedText(kit.order_id, kit.id, kit.contact_id, KitPosted(due_back), FIRST)]
     for each in reminders(
         now, lapses_at=lapse_of(due_back), policy=service.returns, window=service.texts.reminder_window

@@ -3,11 +3,9 @@
 No name and no address: the kit's codes, what the lab must compare (date of birth), and the tests.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Final
 
 from models.rules.vocabulary import Specimen, Test
 
@@ -44,25 +42,6 @@ class RequestState(StrEnum):
     """It may have reached the lab: never sent again by itself."""
     REFUSED = "refused"
     """The lab said no: a person asks why."""
-
-
-REQUEST_MOVES: Final[Mapping[RequestState, frozenset[RequestState]]] = {
-    RequestState.OWED: frozenset({RequestState.SENDING, RequestState.ACKNOWLEDGED}),
-    RequestState.SENDING: frozenset(
-        {
-            RequestState.OWED,
-            RequestState.SENT,
-            RequestState.ACKNOWLEDGED,
-            RequestState.UNSURE,
-            RequestState.REFUSED,
-        }
-    ),
-    RequestState.SENT: frozenset({RequestState.ACKNOWLEDGED, RequestState.REFUSED}),
-    RequestState.UNSURE: frozenset({RequestState.ACKNOWLEDGED, RequestState.REFUSED, RequestState.OWED}),
-    RequestState.REFUSED: frozenset({RequestState.ACKNOWLEDGED, RequestState.OWED}),
-    RequestState.ACKNOWLEDGED: frozenset(),
-}
-"""From a state to those that may follow. A result proves that the lab knows the kit, whatever was said before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ pytestmark = [pytest.mark.proof, pytest.mark.timeout(600)]
 FLOWS: Final = (
     "take-orders",
     "pack-kits",
+    "request-tests",
     "track-returns",
     "ingest-results",
     "notify-residents",
@@ -285,6 +286,9 @@ def live_through_everything(here: Installation) -> None:
         here.store.get_object(Bucket=BUCKET, Key=key)["Body"].read())]  # fmt: skip
     assert len(forms) == len(PEOPLE)
     tracking = dispatch(here, forms)
+    with here.spilling(reading=("lab_request",)):
+        here.run("request-tests")
+    here.run("request-tests")
     here.codes += [code for form in forms for code in (form.kit, form.kit.replace("-", ""), form.parcel)]
     here.codes += tracking.values()
     with here.talkative_provider():

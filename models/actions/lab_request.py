@@ -1,0 +1,160 @@
+"""What laboratories are told of dispatched kits: claimed, sent once, acknowledged (FEATURES 82).
+
+A request is owed in the transaction that dispatches its kit (`owed.owe_lab_request`). A file that was cut
+short is made again with the same bytes under the same name; a message that may have arrived is unsure, and
+no machine sends it again.
+"""
+
+import secrets
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Final
+
+from sqlmodel import Session
+
+from models.rules.lab_request import KitRequest, RequestState, TubeRequest
+from models.rules.secrets import Cipher
+from models.rules.vocabulary import Specimen, Test
+from models.tables.bulk import cursor
+
+LEASE_SECONDS: Final = 120
+"""Machine time that one sending may take."""
+
+CONTROL_ID_CHARACTERS: Final = 20
+"""As many as MSH-10 has in every version before 2.7."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """Requests of one service to one lab that leave together. The same sending always holds the same requests."""
+
+    batch: str
+    requests: tuple[KitRequest, ...] = field(repr=False)
+
+
+def claim_sending(
+    session: Session, *, service_id: str, lab: str, size: int, again: bool, cipher: Cipher
+) -> Sending | None:
+    """Up to `size` owed requests for this process alone, the oldest first; None if there are none.
+
+    With `again` a sending that fell silent comes first, whole. Without, its requests become unsure: they
+    may have arrived.
+    """
+    on = cursor(session)
+    scope = (service_id, lab)
+    if again:
+        on.execute(
+            """
+            UPDATE lab_request SET claimed_until = clock_timestamp() + make_interval(secs => %s)
+            WHERE state = 'sending' AND batch = (
+                SELECT batch FROM lab_request WHERE state = 'sending' AND service_id = %s AND lab = %s
+                  AND claimed_until < clock_timestamp() ORDER BY id LIMIT 1)
+            RETURNING batch
+            """,
+            (LEASE_SECONDS, *scope),
+        )
+        found = on.fetchone()
+        if found:
+            return Sending(found[0], _requests(session, found[0], cipher))
+    else:
+        on.execute(
+            """
+            UPDATE lab_request SET state = 'unsure', error_code = 'cut_short'
+            WHERE state = 'sending' AND service_id = %s AND lab = %s AND claimed_until < clock_timestamp()
+            """,
+            scope,
+        )
+    batch = secrets.token_hex(8)
+    on.execute(
+        """
+        UPDATE lab_request
+        SET state = 'sending', batch = %s, claimed_until = clock_timestamp() + make_interval(secs => %s)
+        WHERE id IN (SELECT id FROM lab_request WHERE state = 'owed' AND service_id = %s AND lab = %s
+                     ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED)
+        """,
+        (batch, LEASE_SECONDS, *scope, size),
+    )
+    return Sending(batch, _requests(session, batch, cipher)) if on.rowcount else None
+
+
+def _requests(session: Session, batch: str, cipher: Cipher) -> tuple[KitRequest, ...]:
+    on = cursor(session)
+    on.execute(
+        """
+        SELECT left(r.ref, %s), k.id, k.code, k.dispatched_at, p.ref, p.date_of_birth
+        FROM lab_request r JOIN kit k ON k.id = r.kit_id JOIN person p ON p.id = k.person_id
+        WHERE r.batch = %s AND r.state = 'sending' ORDER BY r.id
+        """,
+        (CONTROL_ID_CHARACTERS, batch),
+    )
+    rows = on.fetchall()
+    on.execute(
+        """
+        SELECT s.kit_id, s.tube_code, s.specimen, array_agg(t.test ORDER BY t.test)
+        FROM kit_sample s JOIN kit_test t USING (kit_id, tube_code)
+        WHERE s.kit_id = ANY(%s) GROUP BY 1, 2, 3 ORDER BY 2
+        """,
+        ([row[1] for row in rows],),
+    )
+    tubes: dict[int, list[TubeRequest]] = {}
+    for kit_id, code, specimen, tests in on:
+        tubes.setdefault(kit_id, []).append(TubeRequest(code, Specimen(specimen), tuple(map(Test, tests))))
+    return tuple(
+        KitRequest(
+            control_id=control_id,
+            kit_code=code,
+            date_of_birth=date.fromisoformat(cipher.decrypt("person", "date_of_birth", person_ref, bytes(sealed))),
+            dispatched_at=dispatched_at,
+            tubes=tuple(tubes[kit_id]),
+        )
+        for control_id, kit_id, code, dispatched_at, person_ref, sealed in rows
+    )
+
+
+def settle_sending(session: Session, batch: str, state: RequestState, *, now: datetime, error_code: str = "") -> int:
+    """Says how one sending ended, and how many requests that was. One that was settled already is left as it is."""
+    on = cursor(session)
+    on.execute(
+        """
+        UPDATE lab_request SET state = %s, error_code = %s, claimed_until = NULL,
+               sent_at = CASE WHEN %s IN ('sent', 'acknowledged', 'unsure', 'refused') THEN %s ELSE sent_at END,
+               acknowledged_at = CASE WHEN %s = 'acknowledged' THEN %s::timestamptz END
+        WHERE batch = %s AND state = 'sending'
+        """,
+        (state.value, error_code[:40], state.value, now, state.value, now, batch),
+    )
+    return on.rowcount
+
+
+def take_answer(session: Session, *, lab: str, control_id: str, accepted: bool, code: str, now: datetime) -> bool:
+    """A lab's own answer to one request, that came by itself; False if it is no request of ours that waits for one."""
+    on = cursor(session)
+    on.execute(
+        """
+        UPDATE lab_request
+        SET state = CASE WHEN %(accepted)s THEN 'acknowledged' ELSE 'refused' END, error_code = %(code)s,
+            acknowledged_at = CASE WHEN %(accepted)s THEN %(now)s::timestamptz END, claimed_until = NULL
+        WHERE lab = %(lab)s AND left(ref, 20) = %(control_id)s AND state IN ('sending', 'sent', 'unsure', 'refused')
+        """,
+        {
+            "accepted": accepted,
+            "code": "" if accepted else code[:40],
+            "now": now,
+            "lab": lab,
+            "control_id": control_id[:CONTROL_ID_CHARACTERS],
+        },
+    )
+    return on.rowcount > 0
+
+
+def acknowledge_by_results(session: Session) -> int:
+    """A result proves that the lab knows the kit: its request needs no other answer. Says how many."""
+    on = cursor(session)
+    on.execute(
+        """
+        UPDATE lab_request r SET state = 'acknowledged', acknowledged_at = k.received_at, error_code = ''
+        FROM kit k WHERE k.id = r.kit_id AND k.received_at IS NOT NULL
+          AND r.state IN ('owed', 'sent', 'unsure', 'refused')
+        """
+    )
+    return on.rowcount

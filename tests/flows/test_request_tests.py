@@ -1,0 +1,357 @@
+"""A dispatched kit is told to its laboratory once, in the form and the way of its contract, and by no name."""
+
+import csv
+import io
+import json
+from dataclasses import replace
+
+import hl7
+import pytest
+
+from app.lab_messages import MllpDesk
+from app.service import SHIPPED, load_services
+from flows.reconcile import strike
+from flows.request_tests import Desk, send_requests
+from integrations.lab.hl7_words import answer, header_of
+from integrations.lab.mllp import ListenerChoices, MllpAddress, MllpListener, MllpSender
+from integrations.ports import NotSent, Unsure
+from models.actions.parcel import pair_and_dispatch
+from models.rules.errors import ServiceError
+from models.rules.lab_request import RequestForm, RequestWay
+from tests.support import build, s10
+from tests.support.certificates import Authority
+from tests.support.ingesting import ask, ingest
+from tests.support.memory_store import MemoryStore
+from tests.support.mllp import running
+
+LAB = "northlab"
+
+
+@pytest.fixture
+def store():
+    return MemoryStore()
+
+
+def council(**contract):
+    return replace(build.service(), labs=(replace(build.NORTHLAB, **contract),))
+
+
+@pytest.fixture
+def dispatch(begin):
+    """Dispatches a kit under a contract, as the packing bench does; its row."""
+    numbers = s10.numbers()
+
+    def one(service):
+        with begin() as session:
+            kit = build.printed_kit(session)
+            pair_and_dispatch(
+                session, kit, return_number=next(numbers), service=service, now=build.NOW, actor="t",
+                cipher=build.cipher(),
+            )  # fmt: skip
+            return kit
+
+    return one
+
+
+class NoLine:
+    """A line that nobody may use."""
+
+    def send(self, _):
+        raise AssertionError("nothing goes over this line")
+
+    def close(self):
+        pass
+
+
+def desk(begin, store, service, line=NoLine):
+    with begin() as session:
+        force = build.in_force(session, service)
+    return Desk(begin, store, lambda _: line(), {"larkfield": force}, build.cipher(), lambda: build.NOW)
+
+
+def states(begin):
+    return ask(begin, "SELECT state, error_code FROM lab_request ORDER BY id")
+
+
+def sent(store):
+    """The one file that was put out."""
+    [key] = store.objects
+    assert key.startswith(f"{LAB}/outgoing/larkfield-")
+    return store.read(key)
+
+
+# ── Owed ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_request_is_owed_by_the_very_transaction_that_dispatches(begin, dispatch):
+    kit = dispatch(council(requests=RequestForm.HL7, answers_requests=True))
+
+    assert ask(begin, "SELECT kit_id, lab, state, wants_answer FROM lab_request") == [(kit.id, LAB, "owed", True)]
+
+
+def test_a_lab_that_wants_none_is_owed_none(begin, dispatch):
+    dispatch(council())
+
+    assert states(begin) == []
+
+
+def test_only_hl7_can_go_by_mllp(tmp_path):
+    content = (
+        (SHIPPED / "larkfield.toml").read_text().replace('requests = "hl7"', 'requests = "csv"\nrequests_by = "mllp"')
+    )
+    (tmp_path / "larkfield.toml").write_text(content)
+
+    with pytest.raises(ServiceError, match=r"labs\.NORTHLAB\.requests must be hl7 where requests go by mllp"):
+        load_services(tmp_path)
+
+
+# ── As files ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_hl7_requests_name_every_tube_and_test_and_no_person(begin, store, dispatch):
+    service = council(requests=RequestForm.HL7)
+    kit = dispatch(service)
+    assert send_requests(desk(begin, store, service), limit=10).sent == 1
+
+    content = sent(store)
+    read = hl7.parse(content.decode())
+    assert str(read.segment("MSH")[9]) == "OML^O21^OML_O21"
+    assert str(read.segment("PID")[3]) == f"{kit.code}^^^KITPOST^KIT"
+    asked = {(str(obr[2]).split("^")[0], str(obr[4]).split("^")[0]) for obr in read.segments("OBR")}
+    assert asked == set(ask(begin, "SELECT tube_code, test FROM kit_test"))
+    assert [str(spm[4]).split("^")[0] for spm in read.segments("SPM")] != []
+    assert states(begin) == [("sent", "")]
+    assert b"Testina" not in content
+    assert str(read.segment("PID")[5]) == "^^^^^^U"
+
+
+def test_several_hl7_requests_are_one_batch_with_its_counts(begin, store, dispatch):
+    service = council(requests=RequestForm.HL7)
+    [dispatch(service) for _ in range(3)]
+    send_requests(desk(begin, store, service), limit=10)
+
+    lines = sent(store).decode().split("\r")
+    assert lines[-3:] == ["BTS|3", "FTS|1", ""]
+    ids = [line.split("|")[9] for line in lines if line.startswith("MSH")]
+    assert len(set(ids)) == 3
+    assert all(len(each) == 20 for each in ids)
+
+
+def test_fhir_requests_refer_to_their_tube_and_kit(begin, store, dispatch):
+    service = council(requests=RequestForm.FHIR)
+    kit = dispatch(service)
+    send_requests(desk(begin, store, service), limit=10)
+
+    bundle = json.loads(sent(store))
+    by_url = {each["fullUrl"]: each["resource"] for each in bundle["entry"]}
+    requests = [each for each in by_url.values() if each["resourceType"] == "ServiceRequest"]
+    asked = {
+        (by_url[each["specimen"][0]["reference"]]["identifier"][0]["value"], each["code"]["coding"][0]["code"])
+        for each in requests
+    }
+    assert asked == set(ask(begin, "SELECT tube_code, test FROM kit_test"))
+    assert {by_url[each["subject"]["reference"]]["identifier"][0]["value"] for each in requests} == {kit.code}
+    assert "name" not in json.dumps(bundle)
+
+
+def test_a_table_of_requests_has_a_line_for_each_test_of_a_tube(begin, store, dispatch):
+    service = council(requests=RequestForm.CSV)
+    kit = dispatch(service)
+    send_requests(desk(begin, store, service), limit=10)
+
+    rows = list(csv.DictReader(io.StringIO(sent(store).decode())))
+    assert {(row["tube"], row["test"]) for row in rows} == set(ask(begin, "SELECT tube_code, test FROM kit_test"))
+    assert {row["kit"] for row in rows} == {kit.code}
+
+
+def test_nothing_is_sent_twice(begin, store, dispatch):
+    service = council(requests=RequestForm.CSV)
+    dispatch(service)
+    tallies = [send_requests(desk(begin, store, service), limit=10).sent for _ in range(3)]
+
+    assert tallies == [1, 0, 0]
+    assert [len(versions) for versions in store.objects.values()] == [1]
+
+
+class DeadlyStore(MemoryStore):
+    """A store whose caller dies before its first put, or right after it."""
+
+    def __init__(self, *, after):
+        super().__init__()
+        self.after, self.dead = after, False
+
+    def put(self, key, body, content_type=""):
+        alive, self.dead = not self.dead, True
+        if alive and not self.after:
+            raise KeyboardInterrupt
+        version = super().put(key, body, content_type)
+        if alive:
+            raise KeyboardInterrupt
+        return version
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_file_that_was_cut_short_is_made_again_with_the_same_bytes_under_the_same_name(begin, db, dispatch, after):
+    service = council(requests=RequestForm.HL7)
+    dispatch(service)
+    store = DeadlyStore(after=after)
+    with pytest.raises(KeyboardInterrupt):
+        send_requests(desk(begin, store, service), limit=10)
+    dispatch(service)  # comes later and must not slip into that file
+    lease_runs_out(db)
+
+    send_requests(desk(begin, store, service), limit=10)
+
+    assert len(store.objects) == 2
+    assert all(len(set(versions.values())) == 1 for versions in store.objects.values())
+    assert states(begin) == [("sent", ""), ("sent", "")]
+
+
+def lease_runs_out(db):
+    with db.owner_engine.begin() as owner:
+        owner.exec_driver_sql("UPDATE lab_request SET claimed_until = clock_timestamp() - interval '1 second'")
+
+
+# ── As messages ──────────────────────────────────────────────────────────────────────────────
+
+
+class Laboratory:
+    """A lab's listener, as its side of the line: answers as it is told."""
+
+    def __init__(self, *codes):
+        self.codes, self.taken = list(codes), []
+
+    def __call__(self):
+        return self
+
+    def send(self, message):
+        code = self.codes.pop(0)
+        if isinstance(code, BaseException):
+            raise code
+        self.taken.append(message)
+        return answer(header_of(message), code, now=build.NOW, control_id="x", complaint=None)
+
+    def close(self):
+        pass
+
+
+BY_MLLP = {"requests": RequestForm.HL7, "requests_by": RequestWay.MLLP}
+
+
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        ("AA", ("acknowledged", "")),
+        ("CA", ("acknowledged", "")),
+        ("AR", ("refused", "AR")),
+        ("AE", ("refused", "AE")),
+        ("??", ("unsure", "no_such_answer")),
+        (Unsure("TimeoutError"), ("unsure", "TimeoutError")),
+        (NotSent("ConnectionRefusedError"), ("owed", "ConnectionRefusedError")),
+    ],
+)
+def test_what_the_lab_says_settles_a_request(begin, store, dispatch, said, state):
+    service = council(**BY_MLLP)
+    dispatch(service)
+    send_requests(desk(begin, store, service, Laboratory(said)), limit=10)
+
+    assert states(begin) == [state]
+
+
+def test_a_message_in_doubt_is_never_sent_again_and_the_others_go_on(begin, store, dispatch):
+    service = council(**BY_MLLP)
+    [dispatch(service) for _ in range(3)]
+    laboratory = Laboratory("AA", Unsure("TimeoutError"), "AA")
+    for _ in range(2):
+        send_requests(desk(begin, store, service, laboratory), limit=10)
+
+    assert [state for state, _ in states(begin)] == ["acknowledged", "unsure", "acknowledged"]
+    assert len(laboratory.taken) == 2
+
+
+def test_a_run_killed_with_a_message_under_way_leaves_it_unsure(begin, store, db, dispatch):
+    service = council(**BY_MLLP)
+    dispatch(service)
+    with pytest.raises(KeyboardInterrupt):
+        send_requests(desk(begin, store, service, Laboratory(KeyboardInterrupt())), limit=10)
+    lease_runs_out(db)
+
+    send_requests(desk(begin, store, service, Laboratory()), limit=10)
+
+    assert states(begin) == [("unsure", "cut_short")]
+
+
+def test_a_request_goes_over_tls_to_a_real_listener(begin, store, dispatch, tmp_path):
+    service = council(**BY_MLLP)
+    dispatch(service)
+    authority = Authority(tmp_path)
+    theirs, ours = authority.issue("lab.example"), authority.issue("kitpost.example")
+    laboratory = Laboratory("AA")
+    listener = MllpListener(
+        ListenerChoices("127.0.0.1", 0, {"kitpost.example": "US"}, *theirs, authority.certificate),
+        lambda _, message: laboratory.send(message),
+        lambda head: head,
+    )
+    with running(listener) as port:
+        address = MllpAddress("127.0.0.1", port, authority.certificate, *ours)
+        tally = send_requests(desk(begin, store, service, lambda: MllpSender(address)), limit=10)
+
+    assert (tally.sent, tally.acknowledged) == (1, 1)
+    assert states(begin) == [("acknowledged", "")]
+
+
+# ── Answers ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("code", "state"), [("AA", "acknowledged"), ("AR", "refused")])
+def test_an_answer_that_comes_as_a_message_of_its_own_settles_its_request(begin, store, dispatch, code, state):
+    service = council(requests=RequestForm.HL7, answers_requests=True)
+    dispatch(service)
+    send_requests(desk(begin, store, service), limit=10)
+    [(control_id,)] = ask(begin, "SELECT left(ref, 20) FROM lab_request")
+    orl = f"MSH|^~\\&|WINLIMS|NORTHLAB|KITPOST|larkfield|20261124||ORL^O22^ORL_O22|L1|P|2.5.1\rMSA|{code}|{{}}\r"
+    mllp = MllpDesk(ingest(begin, store))
+
+    assert b"MSA|AR|L1" in mllp.take(LAB, orl.format("no such").encode())
+    assert b"MSA|AA|L1" in mllp.take(LAB, orl.format(control_id).encode())
+    assert [each for each, _ in states(begin)] == [state]
+
+
+def test_a_first_result_is_an_answer_too(begin, store, dispatch, db):
+    service = council(requests=RequestForm.CSV)
+    kit = dispatch(service)
+    with begin() as session:
+        session.connection().exec_driver_sql(
+            "UPDATE kit SET received_at = now(), state = 'at_lab' WHERE id = %s", (kit.id,)
+        )
+
+    assert send_requests(desk(begin, store, service), limit=10).by_results == 1
+    assert states(begin) == [("acknowledged", "")]
+    assert store.objects == {}
+
+
+# ── Balance ──────────────────────────────────────────────────────────────────────────────────
+
+
+def found(begin):
+    checks = {each.check for each in strike(begin, lambda: build.NOW).differences}
+    return {check for check in checks if check.startswith("lab_request")}
+
+
+@pytest.mark.parametrize(
+    ("change", "check"),
+    [
+        ("state = 'owed'", set()),
+        ("state = 'owed', recorded_at = now() - interval '3 days'", {"lab_request_was_sent"}),
+        ("state = 'unsure', recorded_at = now() - interval '3 days'", {"lab_request_was_sent"}),
+        ("state = 'refused'", {"lab_request_was_sent"}),
+        ("state = 'sent', sent_at = '2026-11-20'", {"lab_request_was_acknowledged"}),
+        ("state = 'sent', sent_at = '2026-11-20', wants_answer = false", set()),
+    ],
+)
+def test_a_request_that_was_not_sent_or_not_acknowledged_shows_in_the_balance(begin, db, dispatch, change, check):
+    dispatch(council(requests=RequestForm.HL7, answers_requests=True))
+    with db.owner_engine.begin() as owner:
+        owner.exec_driver_sql(f"UPDATE lab_request SET {change}")
+
+    assert found(begin) == check
