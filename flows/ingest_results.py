@@ -158,6 +158,7 @@ class _TooMany(Exception):  # noqa: N818 - takes a chunk back, so that nothing o
 
 def _hold(ingest: Ingest, session: Session, file: lab_file.ClaimedFile, fault: Fault, tally: Tally) -> None:
     tally.held += 1
+    log.error("ingest-results: file %s of %s is held: %s", file.ref, file.lab, fault.reason)
     lab_file.end_as_held(session, file, fault, now=ingest.clock(), actor=ACTOR, services=ingest.services)
 
 

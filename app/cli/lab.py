@@ -151,6 +151,44 @@ def replay(
     )
 
 
+@app.command()
+def rehearse(
+    map_file: Annotated[Path, typer.Argument(help="The changed map, reviewed, before it goes live.")],
+    days: Annotated[int, typer.Option(min=1, help="How many days of the laboratory's files to read again.")] = 30,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for machines.")] = False,
+) -> None:
+    """Read past files under a changed map and say what would be different. Stores nothing.
+
+    Ends with 0 where nothing would change, 1 where something would.
+    """
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from app.lab_reading import ingest_of
+    from app.lab_rehearsal import rehearse
+    from app.service.labs import load_lab_map
+    from app.wiring import connect
+
+    new_map = load_lab_map(map_file)
+    told = rehearse(ingest_of(connect()), new_map, days=days)
+    changes = sorted(told.changes.items(), key=lambda each: -each[1])
+    if as_json:
+        shown = [{"was": was, "would_be": would_be, "rows": count} for (was, would_be), count in changes]
+        examples = [asdict(each) for each in told.examples]
+        typer.echo(json.dumps({"files": told.files, "rows": told.rows, "changes": shown, "examples": examples}))
+    else:
+        typer.echo(f"{new_map.lab}: {told.files} files, {told.rows} rows read under both maps.")
+        table = Table("Rows", "Read as now", "Would read as", "For instance")
+        for (was, would_be), count in changes:
+            one = next((each for each in told.examples if (each.was, each.would_be) == (was, would_be)), None)
+            where = f"file {one.file_ref[:12]}, line {one.line}, {one.accession}" if one else ""
+            table.add_row(str(count), was, would_be, where)
+        Console().print(table if changes else "Nothing would change.")
+    raise typer.Exit(1 if changes else 0)
+
+
 _UNREADABLE: Final = frozenset({"unsupported_format", "empty_file", "encoding"})
 """Reasons for which nothing at all of a file could be read."""
 

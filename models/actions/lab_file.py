@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -255,16 +255,28 @@ class KeptFile:
     version_id: str
 
 
+_KEPT: Final = """
+    SELECT id, ref, lab, held_because, object_key, object_version, moved, finished_at, state = 'held' FROM lab_file
+"""
+
+
 def kept_files(session: Session, *, file_ids: Collection[int] = (), ref: str = "") -> list[KeptFile]:
     """Finished files by id or by reference, oldest first."""
     on = cursor(session)
     on.execute(
-        """
-        SELECT id, ref, lab, held_because, object_key, object_version, moved, finished_at, state = 'held' FROM lab_file
-        WHERE (id = ANY(%s) OR ref = %s) AND finished_at IS NOT NULL ORDER BY id
-        """,
-        (list(file_ids), ref),
+        f"{_KEPT} WHERE (id = ANY(%s) OR ref = %s) AND finished_at IS NOT NULL ORDER BY id", (list(file_ids), ref)
     )
+    return _as_kept(on)
+
+
+def kept_since(session: Session, lab: str, since: datetime) -> list[KeptFile]:
+    """The files of a lab that were read since then, oldest first."""
+    on = cursor(session)
+    on.execute(f"{_KEPT} WHERE lab = %s AND state = 'done' AND arrived_at >= %s ORDER BY id", (lab, since))
+    return _as_kept(on)
+
+
+def _as_kept(on: Iterable[tuple[Any, ...]]) -> list[KeptFile]:
     found = []
     for file_id, its_ref, lab, because, incoming, version_id, moved, finished_at, held in on:
         key = _place(lab, its_ref, incoming, finished_at, held=held) if moved else incoming
