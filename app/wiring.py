@@ -206,6 +206,11 @@ class Wiring:
         )
 
     @property
+    def allow_test_numbers(self) -> bool:
+        """Whether 07700 900000 to 900999, which belong to nobody, may be ordered with."""
+        return self.settings.environment == "demo"
+
+    @property
     def text_provider(self) -> str:
         """The provider of texts that the settings name; a person may choose another (models.actions.text_switch)."""
         return self.settings.text_provider
@@ -271,7 +276,7 @@ class Wiring:
             services=self.services,
             cipher=self.cipher,
             indexes=self.index,
-            read=order_reader(allow_test_numbers=self.settings.environment == "demo"),
+            read=order_reader(allow_test_numbers=self.allow_test_numbers),
             authority_of=Authorities().authority_of,
         )
 

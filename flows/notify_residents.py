@@ -22,9 +22,10 @@ from typing import Final
 from prefect import flow
 
 from app.database import Begin
+from app.text_call import call
 from app.wiring import Clock, connect
 from flows.guard import guarded
-from integrations.ports import FileStore, NotSent, OutgoingText, Refused, Seen, TextSender, Unsure
+from integrations.ports import FileStore, NotSent, OutgoingText, Refused, Seen, TextSender
 from models.actions.text import (
     NOBODY,
     ClaimedText,
@@ -49,12 +50,9 @@ from models.rules.text_delivery import (
     ChoreKind,
     DidNotSend,
     Found,
-    MayHave,
     NoAnswer,
     Sighting,
-    Took,
     Unknown,
-    WillNot,
 )
 
 ACTOR: Final = "flow:notify_residents"
@@ -326,7 +324,7 @@ def _known(answer: Answer) -> "Future[Answer]":
 
 
 def _call(lane: Lane, text: ClaimedText, began: float, may: Callable[[], bool]) -> Answer:
-    """The one call of one attempt. Whatever is not proved unsent may have gone.
+    """The one call of one attempt, in its turn.
 
     A machine that slept through the lease must not call: somebody may have looked the attempt up already.
     The switches are looked at as the last thing before the call.
@@ -336,18 +334,7 @@ def _call(lane: Lane, text: ClaimedText, began: float, may: Callable[[], bool]) 
         return STOPPED
     if monotonic() - began >= LEASE.total_seconds():
         return LEASE_OVER
-    try:
-        accepted = lane.sender.send(OutgoingText(text.attempt_ref, text.to_e164, text.body))
-    except NotSent as error:
-        return DidNotSend(error.code, error.retry_after_seconds, error.alarm)
-    except Refused as error:
-        return WillNot(error.code, error.kind)
-    except Unsure as error:
-        return MayHave(error.code)
-    except Exception as error:  # noqa: BLE001 - a fault of ours after the provider took it must not look like unsent
-        log.error("a call to the provider ended in %s", type(error).__name__)  # noqa: TRY400 - no foreign words
-        return MayHave("unexpected")
-    return Took(accepted.provider_id, accepted.status)
+    return call(lane.sender, OutgoingText(text.attempt_ref, text.to_e164, text.body))
 
 
 def _ask(lanes: Lanes, chore: Chore) -> "Future[ChoreAnswer]":

@@ -78,6 +78,9 @@ class OrderIn(BaseModel):
     mobile: Short = Field(description="The person's own mobile. Landlines, pagers and 070 numbers are refused.")
     mobile_proved_at: AwareDatetime = Field(description="When the person proved the mobile to be theirs, with offset.")
     mobile_proved_how: MobileProof
+    mobile_verification_ref: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{32})?$")] = Field(
+        "", description="The verification_ref under which we proved this mobile; it counts instead of mobile_proved_at."
+    )
     email: Email = ""
     residence_line_1: Line = Field(description="Where the person lives: this decides who pays, not where the kit goes.")
     residence_line_2: OptionalLine = ""
@@ -116,13 +119,17 @@ class OrderIn(BaseModel):
     )
 
     def canonical(self) -> bytes:
-        """The order's meaning as bytes: equal for equal orders, however they were spelled."""
-        values = self.model_dump(mode="json")
+        """The order's meaning as bytes: equal for equal orders, however they were spelled.
+
+        A field that came later is left out where it is empty, so that orders of before stay the same orders.
+        """
+        values = self.model_dump(mode="json", exclude=_LATER - self.model_fields_set)
         return json.dumps(
             {name: sorted(v) if isinstance(v, list) else v for name, v in sorted(values.items())}
         ).encode()
 
 
+_LATER: Final = {"mobile_verification_ref"}
 FIELDS: Final = tuple(OrderIn.model_fields)
 REQUIRED: Final = tuple(name for name, info in OrderIn.model_fields.items() if info.is_required())
 _LISTS: Final = frozenset({"body_parts", "exposures", "safe_times"})
@@ -195,6 +202,8 @@ def _fault(error: Mapping[str, Any]) -> Fault:
         return Fault(name, "Answer true or false (in CSV: yes or no).")
     if name == "channel_ref":
         return Fault(name, "Use up to 80 letters, digits and . _ : - only, and nothing personal.")
+    if name == "mobile_verification_ref":
+        return Fault(name, "Give the verification_ref that we answered with, or leave it out.")
     if name == "email":
         return Fault(name, "This is not an e-mail address: correct it, or leave it out.")
     return Fault(name, "This can't be read: write it as plain text in one line.")
@@ -277,6 +286,7 @@ def read_order(order_in: OrderIn, *, today: date, policy: OrderPolicy, allow_tes
         mobile=mobile,
         mobile_proved_at=order_in.mobile_proved_at,
         mobile_proved_how=order_in.mobile_proved_how,
+        mobile_verification_ref=order_in.mobile_verification_ref,
         email=order_in.email,
         residence=residence,
         delivery=delivery,

@@ -35,7 +35,8 @@ STATUS: Final[Mapping[Code, tuple[int, str]]] = {
     Code.NOT_ALLOWED: (401, "Unknown channel"),
     Code.NOT_FOUND: (404, "Not found"),
     Code.CONFLICT: (409, "Conflict"),
-    Code.BAD_INPUT: (422, "Unreadable order"),
+    Code.BAD_INPUT: (422, "Unreadable"),
+    Code.NOT_NOW: (429, "Not now"),
 }
 
 
@@ -114,22 +115,11 @@ def orders_router(api: OrdersApi) -> APIRouter:
     router = APIRouter(
         prefix="/api/orders",
         tags=["orders"],
-        route_class=_ProblemRoute,
-        responses=_problems(401),
+        route_class=ProblemRoute,
+        responses=problems(401),
         redirect_slashes=False,
     )
-    bearer = HTTPBearer(auto_error=False, description="The channel's key.")
-    channels = {hashlib.sha256(key.encode()).digest(): _channel(name, api.intake) for name, key in api.keys.items()}
-
-    def caller(sent: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> Channel:
-        """Compares with every key and never stops early, so that time tells nothing."""
-        digest = hashlib.sha256(sent.credentials.encode() if sent else b"").digest()
-        matches = [found for known, found in channels.items() if hmac.compare_digest(known, digest)]
-        if not matches:
-            raise ServiceError(Code.NOT_ALLOWED, "Send your channel's key as Authorization: Bearer <key>.")
-        return matches[0]
-
-    Caller = Annotated[Channel, Depends(caller)]  # noqa: N806 - a type
+    Caller = Annotated[Channel, Depends(caller_of(api.keys, api.intake))]  # noqa: N806 - a type
     Ref = Annotated[str, Path(description="The channel_ref of the order.", max_length=80)]  # noqa: N806 - a type
 
     def answer(taken: Taken, by: Channel) -> OrderOut:
@@ -148,7 +138,7 @@ def orders_router(api: OrdersApi) -> APIRouter:
     @router.post(
         "",
         summary="Submit an order",
-        responses={200: {"description": "Known already: the answer as it stands."}, **_problems(409, 422)},
+        responses={200: {"description": "Known already: the answer as it stands."}, **problems(409, 422)},
         status_code=201,
         openapi_extra={
             "requestBody": {
@@ -183,14 +173,14 @@ def orders_router(api: OrdersApi) -> APIRouter:
             response.status_code = 200
         return answer(taken, by)
 
-    @router.get("/{channel_ref}", summary="Ask for an order", responses=_problems(404))
+    @router.get("/{channel_ref}", summary="Ask for an order", responses=problems(404))
     def show(by: Caller, channel_ref: Ref) -> OrderOut:
         """What stands of one of your own orders."""
         with api.begin() as session:
             taken = find_order(session, service_id=by.service_id, channel=by.name, channel_ref=channel_ref)
         return answer(taken, by)
 
-    @router.post("/{channel_ref}/cancel", summary="Cancel an order", responses=_problems(404, 409))
+    @router.post("/{channel_ref}/cancel", summary="Cancel an order", responses=problems(404, 409))
     def cancel(by: Caller, channel_ref: Ref) -> OrderOut:
         """Stops the kit if it is not on its way back yet; repeating it changes nothing.
 
@@ -204,10 +194,27 @@ def orders_router(api: OrdersApi) -> APIRouter:
     return router
 
 
-class _ProblemRoute(APIRoute):
+def caller_of(keys: Mapping[str, str], intake: Intake) -> Callable[..., Channel]:
+    """What a route depends on to know its channel. Raises ServiceError(SETTINGS) for a channel that no service has."""
+    bearer = HTTPBearer(auto_error=False, description="The channel's key.")
+    channels = {hashlib.sha256(key.encode()).digest(): _channel(name, intake) for name, key in keys.items()}
+
+    def caller(sent: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> Channel:
+        """Compares with every key and never stops early, so that time tells nothing."""
+        digest = hashlib.sha256(sent.credentials.encode() if sent else b"").digest()
+        matches = [found for known, found in channels.items() if hmac.compare_digest(known, digest)]
+        if not matches:
+            raise ServiceError(Code.NOT_ALLOWED, "Send your channel's key as Authorization: Bearer <key>.")
+        return matches[0]
+
+    return caller
+
+
+class ProblemRoute(APIRoute):
     """Answers an expected failure, of a dependency too, with problem details."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The route's own handler, with such an answer round it."""
         handle = super().get_route_handler()
 
         async def answering(request: Request) -> Response:
@@ -253,7 +260,7 @@ def _problem(error: ServiceError) -> Response:
     return JSONResponse(problem.model_dump(mode="json"), status, headers, media_type=PROBLEM)
 
 
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The same shape of error under each of these statuses, for the OpenAPI description."""
     schema = _inlined(Problem.model_json_schema())
     return {

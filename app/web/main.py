@@ -24,6 +24,7 @@ from app.web.sending import SendingDesk, sending_router
 from app.web.session import SealedSessions
 from app.web.shell import Shell, security_headers
 from app.web.signin import Issuer, sign_in_router
+from app.web.verifications import verifications_api, verifications_router
 from app.wiring import TEMPLATES, Wiring, connect
 from models.rules.errors import ServiceError
 
@@ -51,6 +52,7 @@ def create_app(home: Wiring) -> FastAPI:
         Middleware(SealedSessions, secret=choices.session_secret, over_https=over_https),
     ]
     app.include_router(orders_router(orders_api(home)))
+    app.include_router(verifications_router(verifications_api(home)))
     app.include_router(
         lab_results_router(
             LabResultsApi(lambda: ingest_of(home), home.services, home.lab_maps, home.lab_keys, choices.public_base_url)

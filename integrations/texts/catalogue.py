@@ -144,11 +144,19 @@ class Catalogue:
         templates: Mapping[tuple[str, Language], Template],
         versions: Mapping[tuple[str, Language], str],
         words: Mapping[Language, Words],
+        codes: Mapping[Language, str],
     ) -> None:
         self.entries = entries
         self._templates = templates
         self._versions = versions
         self._words = words
+        self._codes = codes
+
+    def code_words(self, code: str, minutes: int, language: Language, service: Service) -> str:
+        """The text that carries a code, good for so many minutes. Raises BadWording when it may not leave."""
+        body = self._codes[language].format(code=code, minutes=minutes, sender=service.text_name, phone=service.phone)
+        check_body(body, language=language, wording=Wording.DISCREET, max_segments=1, web=service.web)
+        return body
 
     def render(
         self, values: TextValues, *, language: Language, wording: Wording, service: Service, ref: str
@@ -201,6 +209,12 @@ class Catalogue:
                     except BadWording as bad:
                         where = f"{values.purpose} ({language}, {wording}) for the service {service.id}"
                         raise ServiceError(Code.TEMPLATE, f"The text {where} may not leave. {bad.message}") from None
+        for language in Language:
+            try:
+                self.code_words("000000", 10, language, service)
+            except BadWording as bad:
+                where = f"with a code ({language}) for the service {service.id}"
+                raise ServiceError(Code.TEMPLATE, f"The text {where} may not leave. {bad.message}") from None
 
 
 def load_catalogue(path: Path) -> Catalogue:
@@ -227,7 +241,7 @@ def load_catalogue(path: Path) -> Catalogue:
                 templates[name, language] = jinja.from_string(source)
                 filled_with = json.dumps(plain["words"][language], sort_keys=True)
                 versions[name, language] = hashlib.sha256(f"{source}\n{filled_with}".encode()).hexdigest()[:16]
-    return Catalogue(entries, templates, versions, words)
+    return Catalogue(entries, templates, versions, words, {language: _code(plain, language) for language in Language})
 
 
 def _entry(plain: Mapping[str, Any], purpose: TextPurpose) -> Entry:
@@ -246,6 +260,14 @@ def _entry(plain: Mapping[str, Any], purpose: TextPurpose) -> Entry:
     if found.get("class") != CLASS_OF[purpose]:
         raise ServiceError(Code.TEMPLATE, f"The text {purpose} must be of class {CLASS_OF[purpose]}: windows differ.")
     return entry
+
+
+def _code(plain: Mapping[str, Any], language: Language) -> str:
+    """The words round a code: a person, and a phone that fills it in by itself, find the code first."""
+    found = plain.get("code", {}).get(language)
+    if not isinstance(found, str) or not found.startswith("{code} "):
+        raise ServiceError(Code.TEMPLATE, f"The words of a code in {language} are missing or don't begin with it.")
+    return found
 
 
 def _words(plain: Mapping[str, Any], language: Language) -> Words:

@@ -7,8 +7,8 @@ imports and whatever a crash left between the two (ruling 17).
 
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -18,6 +18,7 @@ from sqlmodel import Session, col, select
 from models.actions import audit
 from models.actions.kit import ENDS, cancel_kit, create_kit
 from models.actions.owed import OwedCase, OwedText, owe_cases, owe_texts
+from models.actions.verification import proved_at
 from models.rules.clinic import CaseKind
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import KitState, may_move
@@ -25,6 +26,7 @@ from models.rules.order import (
     RULE_VERSION,
     EarlierStop,
     History,
+    MobileProof,
     Need,
     Order,
     OrderDecision,
@@ -220,11 +222,31 @@ def take_order(
         session.add(letter)
         return KeptAside(letter.reason)
 
+    order = _with_our_proof(session, letter, order, intake)
     taken = _Taking(session, letter, order, in_force, now, actor, intake).take()
     letter.state = InboxState.DONE
     session.add(letter)
     session.flush()
     return taken
+
+
+NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""When a mobile was proved whose proof we can't find."""
+
+
+def _with_our_proof(session: Session, letter: Inbox, order: Order, intake: Intake) -> Order:
+    """The order with our own proof of its mobile, where it names one: of this number, through this channel."""
+    if not order.mobile_verification_ref:
+        return order
+    found = proved_at(
+        session,
+        order.mobile_verification_ref,
+        service_id=letter.service_id,
+        channel=letter.key.partition("|")[0],
+        mobile=order.mobile.e164,
+        indexes=intake.indexes,
+    )
+    return replace(order, mobile_proved_at=found or NEVER, mobile_proved_how=MobileProof.ONE_TIME_CODE)
 
 
 @dataclass(frozen=True, slots=True)

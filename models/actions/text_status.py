@@ -49,7 +49,7 @@ from models.rules.text_delivery import (
 )
 from models.rules.vocabulary import DeliveryStatus
 from models.tables.inbox import Inbox, InboxKind, InboxState
-from models.tables.person import Contact
+from models.tables.person import Contact, MobileVerification
 from models.tables.text import AttemptState, Text, TextAttempt, TextState
 
 _SETTLED: Final = frozenset({TextState.DELIVERED, TextState.FAILED, TextState.CANCELLED, TextState.HANDED_OVER})
@@ -92,9 +92,12 @@ def merge_statuses(session: Session, *, limit: int, now: datetime, tools: Toolbo
     refs = {reported[0] for _, reported in read if reported is not None}
     ids = session.exec(select(TextAttempt.id).where(col(TextAttempt.ref).in_(refs))).all()
     held = {each.attempt.ref: each for each in lock_attempts(session, [one for one in ids if one is not None])}
+    codes = set(session.exec(select(MobileVerification.ref).where(col(MobileVerification.ref).in_(refs - held.keys()))))
     for letter, reported in read:
         reason = "unreadable"
-        if reported is not None:
+        if reported is not None and reported[0] in codes:
+            reason = ""  # about a code: whoever waited for it in vain has asked for another
+        elif reported is not None:
             attempt_ref, sighting = reported
             reason = _merge(run, held.get(attempt_ref), sighting)
         letter.state, letter.reason = (InboxState.FAILED, reason) if reason else (InboxState.DONE, "")

@@ -26,6 +26,8 @@ OPEN = {
     "/api/labs/{lab}/results",
     "/api/labs/{lab}/results/{correlation_id}",
     "/api/fhir/metadata",
+    "/api/verifications",
+    "/api/verifications/{verification_ref}/confirm",
     "/callbacks/twilio/status",
     "/callbacks/notify/status",
 }
