@@ -135,7 +135,7 @@ def read_again(session: Session, messages: Iterable[ReadMessage], rows: Sequence
     for row in rows:
         waiting[row.place].append(row)
     tally = Again(looked_at=len(waiting))
-    chosen = _chosen(messages, waiting, _stored_of(session, desk.file.id))
+    chosen = _chosen(session, messages, waiting, desk.file.id)
     _lock_kits(session, rows)
     while chosen:
         with session.begin_nested() as attempt:
@@ -164,17 +164,21 @@ def _place(reading: Reading) -> Place:
 
 
 def _chosen(
-    messages: Iterable[ReadMessage],
-    waiting: Mapping[Place, Sequence[WaitingRow]],
-    stored: Mapping[Place, Mapping[tuple[Test, Site], tuple[Outcome, ReportStatus]]],
+    session: Session, messages: Iterable[ReadMessage], waiting: Mapping[Place, Sequence[WaitingRow]], file_id: int
 ) -> list[ReadMessage]:
     """The readings that may change something: of rows that wait and read differently now, and of their neighbours."""
+    changed = [
+        (each, wanted)
+        for each in messages
+        if (
+            wanted := [r for r in each.readings if _place(r) in waiting and not _reads_as_before(r, waiting[_place(r)])]
+        )
+    ]
+    stored = _stored_of(session, file_id, [row.position for each, _ in changed for row in each.message.rows])
     chosen = []
-    for message, readings in ((each.message, each.readings) for each in messages):
-        wanted = [r for r in readings if _place(r) in waiting and not _reads_as_before(r, waiting[_place(r)])]
-        if wanted:
-            differ = [r for r in readings if _place(r) in stored and not _says_what_is_stored(r, stored[_place(r)])]
-            chosen.append(ReadMessage(message, wanted + [_in_doubt(r) for r in differ]))
+    for each, wanted in changed:
+        differ = [r for r in each.readings if _place(r) in stored and not _says_what_is_stored(r, stored[_place(r)])]
+        chosen.append(ReadMessage(each.message, wanted + [_in_doubt(r) for r in differ]))
     return chosen
 
 
@@ -196,17 +200,21 @@ def _in_doubt(reading: Reading) -> Reading:
     return Quarantined(**values, reason=Quarantine.CONFLICTING_VALUES, detail=_DIFFERS, may_be_non_negative=True)
 
 
-def _stored_of(session: Session, file_id: int) -> dict[Place, dict[tuple[Test, Site], tuple[Outcome, ReportStatus]]]:
-    """What each row of a file that was used said."""
+def _stored_of(
+    session: Session, file_id: int, positions: Sequence[int]
+) -> dict[Place, dict[tuple[Test, Site], tuple[Outcome, ReportStatus]]]:
+    """What the rows of a file at these positions said, of those that were used."""
     on = cursor(session)
     on.execute(
         """
-        SELECT position, row_key, test, site, outcome, status FROM result_version WHERE file_id = %s
+        SELECT position, row_key, test, site, outcome, status FROM result_version
+        WHERE file_id = %(file)s AND position = ANY(%(at)s)
         UNION ALL
         SELECT r.position, r.row_key, v.test, v.site, v.outcome, v.status
-        FROM result_repeat r JOIN result_version v ON v.id = r.version_id WHERE r.file_id = %s
+        FROM result_repeat r JOIN result_version v ON v.id = r.version_id
+        WHERE r.file_id = %(file)s AND r.position = ANY(%(at)s)
         """,
-        (file_id, file_id),
+        {"file": file_id, "at": list(positions)},
     )
     found: dict[Place, dict[tuple[Test, Site], tuple[Outcome, ReportStatus]]] = defaultdict(dict)
     for position, row_key, test, site, outcome, status in on:
