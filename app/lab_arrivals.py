@@ -7,7 +7,7 @@ from typing import Final
 from app.database import Begin
 from integrations.ports import FileStore
 from models.actions import lab_file
-from models.rules.lab import LabMap
+from models.rules.lab import LabMap, is_under_way
 
 COMPANIONS: Final = (".ctl", ".done")
 """Files that stand beside a file and say that it is whole."""
@@ -19,15 +19,10 @@ def find_arrivals(begin: Begin, store: FileStore, maps: Mapping[str, LabMap], *,
     for lab, lab_map in maps.items():
         listed = {each.key: each for each in store.list(f"{lab}/incoming/")}
         for key, each in listed.items():
-            if key.endswith(COMPANIONS):
+            if key.endswith(COMPANIONS) or is_under_way(key.rpartition("/")[2]):
                 continue
-            if _waits_for_companion(lab_map, key) and not any(key + end in listed for end in COMPANIONS):
+            if key + lab_map.companion_of(key) not in listed:
                 continue
             found.append(lab_file.Arrival(lab, key, each.version_id, each.size_bytes))
     with begin() as session:
         return lab_file.take_arrivals(session, found, now=now)
-
-
-def _waits_for_companion(lab_map: LabMap, key: str) -> bool:
-    """A lab that sends a control file or a marker writes it last: without it the file may be half there."""
-    return key.endswith(".csv") and lab_map.csv is not None and lab_map.csv.control_file

@@ -156,6 +156,7 @@ class _Csv(_Strict):
     head_record: str = ""
     tail_record: str = ""
     control_file: bool = False
+    done_marker: bool = False
 
 
 class _File(_Strict):

@@ -125,6 +125,15 @@ class LabMessage(NamedTuple):
     warnings: tuple[str, ...]
 
 
+_TABLE_ENDINGS: Final = (".csv", ".tsv")
+_UNDER_WAY_ENDINGS: Final = (".part", ".partial", ".filepart", ".tmp")
+
+
+def is_under_way(name: str) -> bool:
+    """Whether a file's name says that it is still being written: it gets its own name once it is whole."""
+    return name.startswith(".") or name.casefold().endswith(_UNDER_WAY_ENDINGS)
+
+
 # ── How one lab is understood ────────────────────────────────────────────────────────────────
 
 
@@ -228,7 +237,9 @@ class CsvDialect:
     tail_record: str = ""
     """First cell of the last line, whose last cell counts the rows; '' for none."""
     control_file: bool = False
-    """The lab writes NAME.ctl with rows= and sha256=."""
+    """The lab writes NAME.ctl with rows= and sha256=, last."""
+    done_marker: bool = False
+    """The lab writes NAME.done, empty, last."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -309,6 +320,18 @@ class LabMap:
         for test, bands in self.index_bands.items():
             if test not in BLOOD_TESTS or not 0 < bands.low_reactive_from <= bands.reactive_from:
                 raise ValueError(f"index_bands.{test}: an index is a blood screen's, and low reactive begins first")
+
+    def companion_of(self, name: str) -> str:
+        """The ending of what the lab writes last beside a file to say that it is whole; '' where it writes nothing.
+
+        Until it is there the file may be half there. A lab that sends tables only sends nothing else, whatever
+        the name; of one that sends other forms too, tables are known by .csv and .tsv.
+        """
+        if self.csv is None or not (self.forms == {Form.CSV} or name.casefold().endswith(_TABLE_ENDINGS)):
+            return ""
+        if self.csv.control_file:
+            return ".ctl"
+        return ".done" if self.csv.done_marker else ""
 
     def system(self, spelled: str) -> str | None:
         """Which code system the lab means, or None for one that is not agreed."""

@@ -11,7 +11,7 @@ from flows.reconcile import strike
 from models.actions import lab_file
 from models.rules.errors import Code, ServiceError
 from tests.support.ingesting import READ_AT, ask, drop_bytes, ingest, lab_maps, take, texts_of
-from tests.support.lab_files import control_file, hl7, long_table
+from tests.support.lab_files import QUOTED, control_file, hl7, long_table, quoted_table
 from tests.support.many_kits import send_kits
 from tests.support.memory_store import MemoryStore
 
@@ -259,6 +259,27 @@ def test_a_table_waits_for_its_control_file(begin, kits, store):
     store.put("NORTHLAB/incoming/results.csv.ctl", control_file(content))
     ingest_waiting_files(ingest(begin, store), limit=10)
     assert files(begin) == [("done", None)]
+
+
+def test_a_table_of_a_lab_that_writes_a_marker_waits_for_it(begin, store):
+    with begin() as session:
+        [kit] = send_kits(session, 1, lab="QUAYSIDE")
+    store.put("QUAYSIDE/incoming/results.txt", quoted_table(kit.rows(QUOTED)))
+    ingest_waiting_files(ingest(begin, store), limit=10)
+    assert files(begin) == []
+
+    store.put("QUAYSIDE/incoming/results.txt.done", b"")
+    ingest_waiting_files(ingest(begin, store), limit=10)
+    assert files(begin) == [("done", None)]
+    assert texts_of(begin, kit.id) == [("all_clear", "owed")]
+
+
+@pytest.mark.parametrize("name", ["a.hl7.part", "a.hl7.TMP", ".a.hl7", "a.hl7.filepart"])
+def test_a_file_whose_name_says_that_it_is_still_being_written_is_left_alone(begin, store, kits, name):
+    store.put(f"NORTHLAB/incoming/{name}", hl7(kits[0].rows())[:700])
+    ingest_waiting_files(ingest(begin, store), limit=10)
+
+    assert files(begin) == []
 
 
 # ── Too much of one file ─────────────────────────────────────────────────────────────────────

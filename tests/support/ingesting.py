@@ -86,6 +86,8 @@ def drop_bytes(store: MemoryStore, content: bytes, *, lab: str = "NORTHLAB", end
     store.put(key, content)
     if lab == "NORTHLAB" and ending == "csv":
         store.put(f"{key}.ctl", control_file(content))
+    if lab == "QUAYSIDE":
+        store.put(f"{key}.done", b"")
     return key
 
 
