@@ -22,7 +22,7 @@ from models.rules.text import TextPurpose, TextValues, window_of, write_values
 from models.rules.vocabulary import Outcome, Site, Test
 from models.rules.working_days import next_opening
 from models.tables.audit import Audit
-from models.tables.bulk import cursor
+from models.tables.bulk import as_array, cursor
 from models.tables.clinic import CaseItem, ClinicCase
 from models.tables.lab_request import LabRequest
 
@@ -56,10 +56,10 @@ def owe_texts(session: Session, texts: Sequence[OwedText], *, service: Service, 
         ref, purpose, wanted = secrets.token_hex(16), owed.says.purpose, owed.not_before or now
         if (wanted, purpose) not in opens:
             opens[wanted, purpose] = next_opening(wanted, window_of(purpose, service.texts))
-        sealed = cipher.encrypt("text", "values", ref, write_values(owed.says))
+        sealed = "\\x" + cipher.encrypt("text", "values", ref, write_values(owed.says)).hex()
         rows.append(
             (
-                ref, owed.order_id, owed.kit_id, owed.contact_id, purpose.value, owed.tells, owed.decision_id, sealed,
+                ref, owed.order_id, owed.kit_id, owed.contact_id, purpose, owed.tells, owed.decision_id, sealed,
                 opens[wanted, purpose],
             )
         )  # fmt: skip
@@ -78,7 +78,7 @@ def owe_texts(session: Session, texts: Sequence[OwedText], *, service: Service, 
         WHERE text.state = 'cancelled' AND text.cancelled_because = %s AND text.attempts = 0
         RETURNING id
         """,
-        (service.id, now, *(list(column) for column in zip(*rows, strict=True)), DECIDED_AGAIN),
+        (service.id, now, *(as_array(column) for column in zip(*rows, strict=True)), DECIDED_AGAIN),
     )
     return len(on.fetchall())
 
@@ -98,9 +98,11 @@ def cancel_texts(
     on.execute(
         """
         UPDATE text SET state = 'cancelled', cancelled_because = %s, settled_at = %s
-        WHERE kit_id = ANY(%s) AND state = 'owed' AND purpose = ANY(%s)
+        WHERE kit_id = ANY(%s::bigint[]) AND purpose = ANY(%s)
+          -- Said so that it is found by its kit: the index of all that is owed may be far longer.
+          AND state || '' = 'owed'
         """,
-        (because, now, list(kit_ids), [purpose.value for purpose in purposes]),
+        (because, now, as_array(kit_ids), [purpose.value for purpose in purposes]),
     )
     return on.rowcount
 

@@ -5,7 +5,7 @@ the same trigger: the unique key on the decision stops a rerun before it owes an
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any, Final
@@ -36,6 +36,7 @@ from models.rules.release import (
     Target,
     decide_release,
     digest,
+    target_of,
 )
 from models.rules.secrets import Cipher
 from models.rules.service import Service, ServiceInForce, Services
@@ -54,12 +55,14 @@ from models.rules.text import (
 )
 from models.rules.vocabulary import NON_NEGATIVE, SAMPLE_FAILURES, Outcome, Site, Test
 from models.rules.working_days import LONDON, add_working_hours
-from models.tables.bulk import as_json, copy, cursor, next_ids
+from models.tables.bulk import as_array, as_json, as_text, copy, copy_text, cursor, next_ids
 from models.tables.text import TextState
 
 RESULT_TEXTS: Final = (TextPurpose.ALL_CLEAR, TextPurpose.SWAB_POSITIVE, TextPurpose.FAILED_SAMPLE)
 CONTACT_TEXTS: Final = (*RESULT_TEXTS, TextPurpose.PLEASE_EXPECT_OUR_CALL)
 _WAITING: Final = frozenset({TextState.OWED, TextState.CANCELLED})
+_OUTCOME: Final = {outcome.value: outcome for outcome in Outcome}
+"""Looked up for every stored result of a chunk, which an enum's own call is too slow for."""
 
 
 @dataclass(slots=True)
@@ -76,6 +79,8 @@ class _Case:
     last_risk_on: date | None
     born_on: date
     results: KitResults
+    stands_on: str
+    """The digest of its current results."""
     collected_at: dict[Target, datetime | None] = field(default_factory=dict)
     kept_aside: tuple[CaseItemDue, ...] = ()
     """Versions that froze the kit: not current, and not to be lost (ruling 1)."""
@@ -108,12 +113,20 @@ def decide_stored(
         services=desk.services,
         cipher=desk.cipher,
         in_touch=in_touch,
+        received={kit.kit_id: kit.at for kit in stored.arrivals},
+    )
+    cancel_texts(
+        session,
+        [kit.kit_id for kit in stored.arrivals],
+        because="sample_at_lab",
+        now=desk.now,
+        purposes=(TextPurpose.RETURN_REMINDER, TextPurpose.KIT_LAPSED),
     )
     _tell_of_receipt(session, stored.arrivals, decided, desk)
     return decided
 
 
-def decide_kits(
+def decide_kits(  # noqa: PLR0913 - what may be looked at, and on whose behalf
     session: Session,
     triggers: Mapping[int, str],
     *,
@@ -123,25 +136,47 @@ def decide_kits(
     cipher: Cipher,
     hold_expired: bool = False,
     in_touch: Collection[int] = (),
+    received: Mapping[int, datetime] | None = None,
 ) -> dict[int, ReleaseDecision]:
     """Decides about each kit whose trigger has not decided on the same results before, and owes what follows.
 
-    `triggers` says for each kit id why it is looked at. Returns the new decisions by kit id. Kit rows
-    must be locked by the caller, in ascending id.
+    `triggers` says for each kit id why it is looked at; `received` when a sample came that nobody knew to
+    have come, of kits with new results. Returns the new decisions by kit id. Kit rows must be locked by
+    the caller, in ascending id.
     """
     cases = _gather(session, sorted(triggers), now=now, services=services, cipher=cipher, hold_expired=hold_expired)
     for case in cases:
         if case.kit_id in in_touch:
             case.results = replace(case.results, in_touch=True)
-    decided = [(case, decide_release(case.results)) for case in cases]
+    decided = _decide(cases)
     fresh = _record(session, decided, triggers=triggers, now=now, actor=actor, services=services)
     by_service: dict[str, list[tuple[_Case, ReleaseDecision, int]]] = defaultdict(list)
     for case, decision in decided:
         if case.kit_id in fresh:
             by_service[case.service_id].append((case, decision, fresh[case.kit_id]))
     for service_id, made in by_service.items():
-        _follow(session, made, service=services[service_id].service, now=now, actor=actor, cipher=cipher)
+        _follow(
+            session,
+            made,
+            service=services[service_id].service,
+            now=now,
+            actor=actor,
+            cipher=cipher,
+            received=received or {},
+        )
     return {case.kit_id: decision for made in by_service.values() for case, decision, _ in made}
+
+
+def _decide(cases: Sequence[_Case]) -> list[tuple[_Case, ReleaseDecision]]:
+    """The rule's answer for each kit, asked once for all kits of one shape."""
+    answers: dict[Hashable, ReleaseDecision] = {}
+    decided = []
+    for case in cases:
+        shape = case.results.shape()
+        if shape not in answers:
+            answers[shape] = decide_release(case.results)
+        decided.append((case, answers[shape]))
+    return decided
 
 
 def review(
@@ -261,6 +296,7 @@ def _tell_of_receipt(
 def _gather(
     session: Session, kit_ids: Sequence[int], *, now: datetime, services: Services, cipher: Cipher, hold_expired: bool
 ) -> list[_Case]:
+    ids = as_array(kit_ids)
     on = cursor(session)
     on.execute(
         """
@@ -272,39 +308,42 @@ def _gather(
         JOIN kit_order o ON o.id = k.order_id
         JOIN person p ON p.id = k.person_id
         JOIN contact c ON c.id = k.contact_id
-        WHERE k.id = ANY(%s) ORDER BY k.id
+        WHERE k.id = ANY(%s::bigint[]) ORDER BY k.id
         """,
-        (kit_ids,),
+        (ids,),
     )
     kits = on.fetchall()
     requested: dict[int, set[Target]] = defaultdict(set)
-    on.execute("SELECT kit_id, test, site FROM kit_test WHERE kit_id = ANY(%s)", (kit_ids,))
-    for kit_id, test, site in on:
-        requested[kit_id].add((Test(test), Site(site)))
+    on.execute("SELECT kit_id, test, site FROM kit_test WHERE kit_id = ANY(%s::bigint[])", (ids,))
+    for kit_id, test, site in on.fetchall():
+        requested[kit_id].add(target_of(test, site))
     current: dict[int, dict[Target, Current]] = defaultdict(dict)
     collected: dict[int, dict[Target, datetime | None]] = defaultdict(dict)
     on.execute(
         """
         SELECT kit_id, test, site, outcome, current_version_id, corrected, note_review, collected_at
-        FROM result_series WHERE kit_id = ANY(%s) ORDER BY id
+        FROM result_series WHERE kit_id = ANY(%s::bigint[]) ORDER BY id
         """,
-        (kit_ids,),
+        (ids,),
     )
-    for kit_id, test, site, outcome, version_id, corrected, note_review, collected_at in on:
-        target = (Test(test), Site(site))
-        current[kit_id][target] = Current(Outcome(outcome), version_id, corrected, note_review)
+    for kit_id, test, site, outcome, version_id, corrected, note_review, collected_at in on.fetchall():
+        target = target_of(test, site)
+        current[kit_id][target] = Current(_OUTCOME[outcome], version_id, corrected, note_review)
         collected[kit_id][target] = collected_at
     aside: dict[int, list[CaseItemDue]] = defaultdict(list)
     on.execute(
-        "SELECT kit_id, id, test, site, outcome FROM result_version WHERE kit_id = ANY(%s) AND effect = 'frozen'",
-        (kit_ids,),
+        """
+        SELECT kit_id, id, test, site, outcome FROM result_version
+        WHERE kit_id = ANY(%s::bigint[]) AND effect = 'frozen'
+        """,
+        (ids,),
     )
-    for kit_id, version_id, test, site, outcome in on:
+    for kit_id, version_id, test, site, outcome in on.fetchall():
         aside[kit_id].append(CaseItemDue(version_id, Test(test), Site(site), Outcome(outcome)))
-    told, in_touch = _already_sent(on, kit_ids)
+    told, in_touch = _already_sent(on, ids)
     read: dict[int, set[int]] = defaultdict(set)
-    on.execute("SELECT kit_id, version_id FROM comment_review WHERE kit_id = ANY(%s)", (kit_ids,))
-    for kit_id, version_id in on:
+    on.execute("SELECT kit_id, version_id FROM comment_review WHERE kit_id = ANY(%s::bigint[])", (ids,))
+    for kit_id, version_id in on.fetchall():
         read[kit_id].add(version_id)
 
     today = now.astimezone(LONDON).date()
@@ -341,6 +380,7 @@ def _gather(
                     minimum_age_years=service.orders.minimum_age_years,
                     hold_expired=hold_expired,
                 ),
+                digest(current[kit_id]),
                 collected[kit_id],
                 tuple(aside[kit_id]),
             )
@@ -348,12 +388,12 @@ def _gather(
     return found
 
 
-def _already_sent(on: Any, kit_ids: Sequence[int]) -> tuple[set[int], set[int]]:
+def _already_sent(on: Any, ids: str) -> tuple[set[int], set[int]]:
     """Kits with a result text that left or may have left, and kits whose person was asked to expect a call."""
     told: set[int] = set()
     in_touch: set[int] = set()
-    on.execute("SELECT kit_id, purpose, state FROM text WHERE kit_id = ANY(%s)", (kit_ids,))
-    for kit_id, purpose, state in on:
+    on.execute("SELECT kit_id, purpose, state FROM text WHERE kit_id = ANY(%s::bigint[])", (ids,))
+    for kit_id, purpose, state in on.fetchall():
         if TextPurpose(purpose) in RESULT_TEXTS and TextState(state) not in _WAITING:
             told.add(kit_id)
         if TextPurpose(purpose) is TextPurpose.PLEASE_EXPECT_OUR_CALL and TextState(state) is not TextState.CANCELLED:
@@ -379,29 +419,30 @@ def _record(
     on = cursor(session)
     # The kits are locked: what is not there now can't come before our commit. The unique key stands behind it.
     on.execute(
-        "SELECT kit_id, digest, trigger FROM release_decision WHERE kit_id = ANY(%s)",
-        ([case.kit_id for case, _ in decided],),
+        "SELECT kit_id, digest, trigger FROM release_decision WHERE kit_id = ANY(%s::bigint[])",
+        (as_array(case.kit_id for case, _ in decided),),
     )
-    known = set(on)
+    known = set(on.fetchall())
     rows = []
     fresh: dict[int, int] = {}
     for (case, decision), identity in zip(decided, next_ids(session, "release_decision", len(decided)), strict=True):
-        stands_on, trigger = digest(case.results.current), triggers[case.kit_id]
-        if (case.kit_id, stands_on, trigger) in known:
+        trigger = triggers[case.kit_id]
+        if (case.kit_id, case.stands_on, trigger) in known:
             continue
         fresh[case.kit_id] = identity
-        inputs = sorted([test.value, site.value, c.version_id] for (test, site), c in case.results.current.items())
+        # Words of ours and numbers: nothing in the JSON needs escaping.
+        inputs = sorted([f'["{test}","{site}",{c.version_id}]' for (test, site), c in case.results.current.items()])
         rows.append(
             (
-                identity, case.kit_id, case.service_id, decision.kind.value,
-                [reason.value for reason in decision.reasons], stands_on, as_json(inputs), _purpose(decision),
-                decision.case, trigger, RULE_VERSION, services[case.service_id].version_id, actor, now,
+                str(identity), str(case.kit_id), case.service_id, decision.kind, as_array(decision.reasons),
+                case.stands_on, f"[{','.join(inputs)}]", _purpose(decision), "t" if decision.case else "f", trigger,
+                RULE_VERSION, str(services[case.service_id].version_id), actor, as_text(now),
             )
         )  # fmt: skip
     if not fresh:
         return fresh
-    copy(session, "release_decision", _DECISION, rows)
-    copy(
+    copy_text(session, "release_decision", _DECISION, rows)
+    copy_text(
         session,
         "audit",
         ("service_id", "actor", "action", "subject", "subject_id", "because", "detail", "occurred_at"),
@@ -411,10 +452,10 @@ def _record(
                 actor,
                 "release.decided",
                 "kit",
-                case.kit_id,
+                str(case.kit_id),
                 "",
-                as_json({"decision_id": fresh[case.kit_id], "kind": decision.kind.value, "rule": RULE_VERSION}),
-                now,
+                f'{{"decision_id":{fresh[case.kit_id]},"kind":"{decision.kind}","rule":"{RULE_VERSION}"}}',
+                as_text(now),
             )
             for case, decision in decided
             if case.kit_id in fresh
@@ -450,6 +491,7 @@ def _follow(
     now: datetime,
     actor: str,
     cipher: Cipher,
+    received: Mapping[int, datetime],
 ) -> None:
     """What each decision means: unsent older words are stopped, the new text or case is owed, the kit moves on."""
     # The neutral text says nothing that a new decision could change: once owed it stays owed.
@@ -468,7 +510,7 @@ def _follow(
             cases.append(_owed_case(case, decision, decision_id))
     owe_texts(session, texts, service=service, now=now, cipher=cipher)
     owe_cases(session, cases, service=service, now=now, actor=actor)
-    _move_on(session, made, service=service, now=now, actor=actor)
+    _move_on(session, made, service=service, now=now, actor=actor, received=received)
 
 
 def _says(case: _Case, decision: ReleaseDecision, service: Service) -> TextValues | None:
@@ -492,7 +534,7 @@ def _says(case: _Case, decision: ReleaseDecision, service: Service) -> TextValue
 
 def _tells(case: _Case, says: TextValues, decision_id: int) -> str:
     """A result text is unique by the versions it tells; the neutral one tells nothing and is one for each decision."""
-    return f"decision:{decision_id}" if isinstance(says, ExpectCall) else digest(case.results.current)
+    return f"decision:{decision_id}" if isinstance(says, ExpectCall) else case.stands_on
 
 
 def _retest_on(case: _Case, tested: Collection[Target], service: Service) -> date | None:
@@ -533,38 +575,47 @@ def _move_on(
     service: Service,
     now: datetime,
     actor: str,
+    received: Mapping[int, datetime],
 ) -> None:
-    """The decision becomes its kit's current one; a kit with every answer is reported, one that waits has a limit."""
+    """The decision becomes its kit's current one; a kit with every answer is reported, one that waits has a limit.
+
+    A kit that results prove received is at the lab, reported or not (ruling 10; FEATURES 27). One change of the
+    kit's row for all of this: each is written into every index of the table.
+    """
     hours = 8 * service.release.partial_hold_working_days
     until = add_working_hours(now, hours, service.clinic.opens, service.clinic.closes)
-    moved = [case for case, decision, _ in made if _becomes_reported(case, decision)]
+    moved = {case.kit_id: case for case, decision, _ in made if _becomes_reported(case, decision)}
     rows = [
         (
             case.kit_id,
             decision_id,
-            _becomes_reported(case, decision),
+            case.kit_id in moved,
             (case.hold_until or until) if decision.kind is ReleaseKind.WAIT else None,
+            received.get(case.kit_id),
         )
         for case, decision, decision_id in made
     ]
     cursor(session).execute(
         """
         UPDATE kit SET current_decision_id = made.decision_id, hold_until = made.hold_until,
-                       state = CASE WHEN made.reported THEN 'reported' ELSE kit.state END,
+                       received_at = coalesce(kit.received_at, made.received_at),
+                       state = CASE WHEN made.reported THEN 'reported'
+                                    WHEN made.received_at IS NOT NULL AND kit.state IN ('dispatched', 'coming_back')
+                                    THEN 'at_lab' ELSE kit.state END,
                        reported_at = coalesce(kit.reported_at, CASE WHEN made.reported THEN %s::timestamptz END),
                        closed_at = CASE WHEN made.reported THEN NULL ELSE kit.closed_at END,
                        closed_reason = CASE WHEN made.reported THEN '' ELSE kit.closed_reason END
-        FROM unnest(%s::bigint[], %s::bigint[], %s::bool[], %s::timestamptz[])
-             AS made (kit_id, decision_id, reported, hold_until)
+        FROM unnest(%s::bigint[], %s::bigint[], %s::bool[], %s::timestamptz[], %s::timestamptz[])
+             AS made (kit_id, decision_id, reported, hold_until, received_at)
         WHERE kit.id = made.kit_id
         """,
-        (now, *(list(column) for column in zip(*rows, strict=True))),
+        (now, *(as_array(column) for column in zip(*rows, strict=True))),
     )
-    copy(
+    copy_text(
         session,
         "kit_event",
         ("kit_id", "service_id", "kind", "detail", "actor", "occurred_at"),
-        [(case.kit_id, case.service_id, "kit.reported", as_json({}), actor, now) for case in moved],
+        [(str(case.kit_id), case.service_id, "kit.reported", "{}", actor, as_text(now)) for case in moved.values()],
     )
 
 

@@ -16,20 +16,18 @@ from typing import Any, Final
 
 from sqlmodel import Session
 
-from models.actions.owed import OwedCase, cancel_texts, owe_cases, result_case_key
+from models.actions.owed import OwedCase, owe_cases, result_case_key
 from models.rules.clinic import CaseKind, due_at
 from models.rules.kit import KitState
 from models.rules.lab import LabMap, LabMessage, LabRow
 from models.rules.matching import CROSSED, KitFacts, Mismatch, Reported, Tube, check_match
-from models.rules.release import Target
+from models.rules.release import Target, target_of
 from models.rules.result import Detail, Finding, Quarantined, Reading
 from models.rules.secrets import ADDRESS, KIT_BORN, KIT_FAMILY, BlindIndex, Cipher, kit_born, kit_family
 from models.rules.service import LabContract, Services
-from models.rules.text import TextPurpose
 from models.rules.versions import Change, Word, compare
-from models.rules.vocabulary import SITE_OF, Outcome, Quarantine, ReportStatus, Site, Specimen, Test
-from models.tables.bulk import as_json, copy, cursor, next_ids
-from models.tables.result import Effect
+from models.rules.vocabulary import SITE_OF, Outcome, Quarantine, ReportStatus, Specimen
+from models.tables.bulk import NULL, as_array, as_text, copy, copy_text, cursor, next_ids
 
 IDENTITY_DOUBTS: Final = frozenset(
     {
@@ -103,6 +101,8 @@ class NewArrival:
     service_id: str
     order_id: int
     contact_id: int
+    at: datetime
+    """When the lab says that it came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +160,14 @@ class _Chunk:
     """Which kit each accession of this lab already belongs to."""
     version_ids: Iterator[int]
     series_ids: Iterator[int]
-    versions: list[tuple[object, ...]] = field(default_factory=list)
+    versions: list[tuple[str, ...]] = field(default_factory=list)
+    """As text: most of what is written is these."""
     repeats: list[tuple[object, ...]] = field(default_factory=list)
     quarantined: dict[tuple[int, str, int | None], tuple[Quarantined, _Kit | None, LabRow | None]] = field(
         default_factory=dict
     )
-    events: list[tuple[object, ...]] = field(default_factory=list)
+    changes: dict[int, list[tuple[Change, Finding, int]]] = field(default_factory=dict)
+    """What each kit's new versions changed, for its timeline."""
     triggers: dict[int, str] = field(default_factory=dict)
     frozen: set[int] = field(default_factory=set)
     doubted: list[tuple[Finding, _Kit, LabRow | None]] = field(default_factory=list)
@@ -214,6 +216,8 @@ def store_chunk(session: Session, messages: Sequence[ReadMessage], desk: Desk) -
 def store_readings(session: Session, fresh: Sequence[ReadMessage], desk: Desk) -> Stored:
     """Stores these readings, whether or not their message came before: a row may be read again under a new map."""
     tally = ChunkTally()
+    # All is found by keys. What the planner knows of the tables' sizes is older than a file that doubles them.
+    cursor(session).execute("SET LOCAL enable_seqscan = off")
     kits = _lock_kits(session, _codes_named(fresh), desk)
     chunk = _Chunk(
         owner_of=_owners(session, fresh, lab=desk.file.lab),
@@ -239,10 +243,10 @@ def store_readings(session: Session, fresh: Sequence[ReadMessage], desk: Desk) -
     tally.stored, tally.repeated = len(chunk.versions), len(chunk.repeats)
     tally.quarantined = len({place[:2] for place in chunk.quarantined})
     _write(session, chunk, kits, desk)
-    _receive(session, chunk, kits, desk)
+    _tell_timelines(session, chunk, kits, desk)
     _open_row_cases(session, chunk, desk)
     kept = {place[:2]: row.reason for place, (row, _, _) in chunk.quarantined.items()}
-    return Stored(tally, chunk.triggers, _waiting_for_word(chunk, kits), kept)
+    return Stored(tally, chunk.triggers, _arrived(chunk, kits, desk), kept)
 
 
 def move_position(
@@ -283,11 +287,11 @@ def _drop_known(session: Session, messages: Sequence[ReadMessage], file: FileRef
         (
             file.lab,
             file.id,
-            [sha for sha, _ in keys],
-            [message_id for _, message_id in keys],
+            as_array(f"\\x{sha.hex()}" for sha, _ in keys),
+            as_array(message_id for _, message_id in keys),
         ),
     )
-    new = {(bytes(sha), message_id) for sha, message_id in on}
+    new = {(bytes(sha), message_id) for sha, message_id in on.fetchall()}
     fresh = []
     for each in messages:
         key = _message_key(each)
@@ -326,29 +330,29 @@ def _lock_kits(session: Session, codes: Collection[str], desk: Desk) -> dict[str
     on.execute(
         """
         SELECT id, code, service_id, order_id, contact_id, state, lab, dispatched_at, received_at
-        FROM kit WHERE code = ANY(%s) ORDER BY id FOR UPDATE
+        FROM kit WHERE code = ANY(%s::text[]) ORDER BY id FOR UPDATE
         """,
-        (list(codes),),
+        (as_array(codes),),
     )
+    contracts = {name: each.service.contract(desk.file.lab) for name, each in desk.services.items()}
     kits: dict[int, _Kit] = {}
     tubes: dict[int, dict[str, Tube]] = defaultdict(dict)
     requested: dict[int, dict[Target, str]] = defaultdict(dict)
     for kit_id, code, service_id, order_id, contact_id, state, kit_lab, dispatched_at, received_at in on.fetchall():
         facts = KitFacts(kit_lab, dispatched_at, tubes[kit_id], requested[kit_id])
-        in_force = desk.services.get(service_id)
-        contract = in_force.service.contract(desk.file.lab) if in_force else None
         kits[kit_id] = _Kit(
-            kit_id, code, service_id, order_id, contact_id, KitState(state), contract, facts, received_at
-        )
-    ids = list(kits)
-    on.execute("SELECT kit_id, tube_code, specimen FROM kit_sample WHERE kit_id = ANY(%s)", (ids,))
-    for kit_id, tube_code, specimen in on:
+            kit_id, code, service_id, order_id, contact_id, KitState(state), contracts.get(service_id), facts,
+            received_at,
+        )  # fmt: skip
+    ids = as_array(kits)
+    on.execute("SELECT kit_id, tube_code, specimen FROM kit_sample WHERE kit_id = ANY(%s::bigint[])", (ids,))
+    for kit_id, tube_code, specimen in on.fetchall():
         tubes[kit_id][tube_code] = Tube(SITE_OF[Specimen(specimen)])
-    on.execute("SELECT kit_id, test, site, tube_code FROM kit_test WHERE kit_id = ANY(%s)", (ids,))
-    for kit_id, test, site, tube_code in on:
-        requested[kit_id][(Test(test), Site(site))] = tube_code
-    on.execute("SELECT kit_id, date_of_birth, family_name FROM kit_identity WHERE kit_id = ANY(%s)", (ids,))
-    for kit_id, born, family in on:
+    on.execute("SELECT kit_id, test, site, tube_code FROM kit_test WHERE kit_id = ANY(%s::bigint[])", (ids,))
+    for kit_id, test, site, tube_code in on.fetchall():
+        requested[kit_id][target_of(test, site)] = tube_code
+    on.execute("SELECT kit_id, date_of_birth, family_name FROM kit_identity WHERE kit_id = ANY(%s::bigint[])", (ids,))
+    for kit_id, born, family in on.fetchall():
         kits[kit_id].born |= {bytes(born)}
         kits[kit_id].family |= {bytes(family)}
     _read_heads(on, kits, desk.cipher)
@@ -360,8 +364,8 @@ def _owners(session: Session, messages: Sequence[ReadMessage], *, lab: str) -> d
     named = {_accession(r) for each in messages for r in each.readings if isinstance(r, Finding)}
     on = cursor(session)
     on.execute(
-        "SELECT accession, kit_id FROM result_series WHERE lab = %s AND accession = ANY(%s)",
-        (lab, list(filter(str.isprintable, named))),
+        "SELECT accession, kit_id FROM result_series WHERE lab = %s AND accession = ANY(%s::text[])",
+        (lab, as_array(name for name in named if name.isprintable())),
     )
     return dict(on.fetchall())
 
@@ -394,15 +398,15 @@ def _read_heads(on: Any, kits: Mapping[int, _Kit], cipher: Cipher) -> None:
         FROM result_series s
         LEFT JOIN result_version v ON s.note_review AND v.id = s.current_version_id
         LEFT JOIN lab_file f ON f.id = v.file_id
-        WHERE s.kit_id = ANY(%s) ORDER BY s.id
+        WHERE s.kit_id = ANY(%s::bigint[]) ORDER BY s.id
         """,
-        (list(kits),),
+        (as_array(kits),),
     )
-    for row in on:
+    for row in on.fetchall():
         series_id, kit_id, test, site, accession, sub_id, tube_code, version_id = row[:8]
         outcome, status, lab_time, note_review, corrected, collected_at, sealed, place = row[8:]
         comment = cipher.decrypt("result_version", "comment", place, sealed) if sealed else ""
-        kits[kit_id].heads[(Test(test), Site(site))] = _Head(
+        kits[kit_id].heads[target_of(test, site)] = _Head(
             series_id,
             accession,
             sub_id,
@@ -456,26 +460,20 @@ def _take(found: Finding, kit: _Kit | None, raw: LabRow | None, chunk: _Chunk, d
         head.version_id, head.word, head.collected_at = version_id, word, found.collected_at or head.collected_at
         head.corrected = head.corrected or change is Change.CORRECTION
         head.is_changed = True
-    comment = None
+    comment = NULL
     if found.note_review:
         place = f"{desk.file.ref}:{found.position}:{found.row_key}"
-        comment = desk.cipher.encrypt("result_version", "comment", place, word.comment)
+        comment = "\\x" + desk.cipher.encrypt("result_version", "comment", place, word.comment).hex()
     chunk.versions.append(
         (
-            version_id, head.series_id, kit.id, kit.service_id, found.test.value, found.site.value, desk.file.id,
-            found.position, found.row_key, found.outcome.value, found.status.value, Effect(change.value).value,
-            previous_id, found.note_review, comment, found.lab_time, found.collected_at, found.received_at,
-            found.authorised_at, desk.file.lab_map_version_id,
+            str(version_id), str(head.series_id), str(kit.id), kit.service_id, found.test, found.site,
+            str(desk.file.id), str(found.position), found.row_key, found.outcome, found.status, change,
+            NULL if previous_id is None else str(previous_id), "t" if found.note_review else "f", comment,
+            as_text(found.lab_time), as_text(found.collected_at), as_text(found.received_at),
+            as_text(found.authorised_at), str(desk.file.lab_map_version_id),
         )
     )  # fmt: skip
-    chunk.events.append(
-        (
-            kit.id, kit.service_id, f"result.{change.value}",
-            # Words of ours and a number: nothing to escape, and a million of them to write.
-            f'{{"site":"{found.site.value}","test":"{found.test.value}","version_id":{version_id}}}',
-            desk.actor, found.lab_time or desk.now,
-        )
-    )  # fmt: skip
+    chunk.changes.setdefault(kit.id, []).append((change, found, version_id))
     if change is Change.FROZEN:
         chunk.frozen.add(kit.id)
         chunk.triggers[kit.id] = f"frozen:{version_id}"
@@ -637,15 +635,16 @@ _QUARANTINED: Final = (
 
 def _write(session: Session, chunk: _Chunk, kits: Mapping[str, _Kit], desk: Desk) -> None:
     heads = [(kit, target, head) for kit in kits.values() for target, head in kit.heads.items()]
-    copy(
+    copy_text(
         session,
         "result_series",
         _SERIES,
         [
             (
-                head.series_id, kit.service_id, desk.file.lab, head.accession, test.value, site.value, head.sub_id,
-                kit.id, head.tube_code, head.version_id, head.word.outcome.value, head.word.status.value,
-                head.word.lab_time, head.collected_at, head.word.note_review, head.corrected,
+                str(head.series_id), kit.service_id, desk.file.lab, head.accession, test, site, head.sub_id,
+                str(kit.id), head.tube_code, str(head.version_id), head.word.outcome, head.word.status,
+                as_text(head.word.lab_time), as_text(head.collected_at), "t" if head.word.note_review else "f",
+                "t" if head.corrected else "f",
             )
             for kit, (test, site), head in heads
             if head.is_new
@@ -666,7 +665,7 @@ def _write(session: Session, chunk: _Chunk, kits: Mapping[str, _Kit], desk: Desk
             if head.is_changed and not head.is_new
         ],
     )  # fmt: skip
-    copy(session, "result_version", _VERSION, chunk.versions)
+    copy_text(session, "result_version", _VERSION, chunk.versions)
     copy(session, "result_repeat", ("version_id", "file_id", "position", "row_key"), chunk.repeats)
     copy(
         session,
@@ -677,10 +676,33 @@ def _write(session: Session, chunk: _Chunk, kits: Mapping[str, _Kit], desk: Desk
             for number, (row, kit, raw) in enumerate(chunk.quarantined.values())
         ],
     )
-    copy(session, "kit_event", ("kit_id", "service_id", "kind", "detail", "actor", "occurred_at"), chunk.events)
-    cursor(session).execute(
-        "UPDATE kit SET frozen_at = coalesce(frozen_at, %s) WHERE id = ANY(%s)", (desk.now, list(chunk.frozen))
-    )
+    if chunk.frozen:
+        cursor(session).execute(
+            "UPDATE kit SET frozen_at = coalesce(frozen_at, %s) WHERE id = ANY(%s)", (desk.now, list(chunk.frozen))
+        )
+
+
+def _tell_timelines(session: Session, chunk: _Chunk, kits: Mapping[str, _Kit], desk: Desk) -> None:
+    """One line for each kit that has new versions, after one for its sample's arrival where this proves it."""
+    lines = []
+    for kit in kits.values():
+        if kit.id in chunk.touched and kit.received_at is None:
+            at = chunk.touched[kit.id] or desk.now
+            lines.append((str(kit.id), kit.service_id, "lab.received", "{}", desk.actor, as_text(at)))
+        if kit.id in chunk.changes:
+            changes = chunk.changes[kit.id]
+            at = max([found.lab_time for _, found, _ in changes if found.lab_time], default=desk.now)
+            lines.append((str(kit.id), kit.service_id, "results.stored", _said(changes), desk.actor, as_text(at)))
+    copy_text(session, "kit_event", ("kit_id", "service_id", "kind", "detail", "actor", "occurred_at"), lines)
+
+
+def _said(changes: Iterable[tuple[Change, Finding, int]]) -> str:
+    """JSON of each version's test, site and effect. Words of ours and numbers: nothing in them needs escaping."""
+    said: dict[str, list[str]] = defaultdict(list)
+    for change, found, version_id in changes:
+        said[change].append(f'"{found.test} {found.site}"')
+        said["versions"].append(str(version_id))
+    return "{" + ",".join([f'"{what}":[{",".join(of)}]' for what, of in said.items()]) + "}"
 
 
 def _quarantined_values(
@@ -753,40 +775,10 @@ def _open_row_cases(session: Session, chunk: _Chunk, desk: Desk) -> None:
         )
 
 
-def _receive(session: Session, chunk: _Chunk, kits: Mapping[str, _Kit], desk: Desk) -> None:
-    """A matched row proves receipt: reminders stop, and the kit is at the lab (ruling 10; FEATURES 27)."""
-    arrived = [kit for kit in kits.values() if kit.id in chunk.touched and kit.received_at is None]
-    if not arrived:
-        return
-    cursor(session).execute(
-        """
-        UPDATE kit SET received_at = came.at,
-                       state = CASE WHEN kit.state IN ('dispatched', 'coming_back') THEN 'at_lab' ELSE kit.state END
-        FROM unnest(%s::bigint[], %s::timestamptz[]) AS came (id, at) WHERE kit.id = came.id
-        """,
-        ([kit.id for kit in arrived], [chunk.touched[kit.id] or desk.now for kit in arrived]),
-    )
-    copy(
-        session,
-        "kit_event",
-        ("kit_id", "service_id", "kind", "detail", "actor", "occurred_at"),
-        [
-            (kit.id, kit.service_id, "lab.received", as_json({}), desk.actor, chunk.touched[kit.id] or desk.now)
-            for kit in arrived
-        ],
-    )
-    cancel_texts(
-        session,
-        [kit.id for kit in arrived],
-        because="sample_at_lab",
-        now=desk.now,
-        purposes=(TextPurpose.RETURN_REMINDER, TextPurpose.KIT_LAPSED),
-    )
-
-
-def _waiting_for_word(chunk: _Chunk, kits: Mapping[str, _Kit]) -> list[NewArrival]:
+def _arrived(chunk: _Chunk, kits: Mapping[str, _Kit], desk: Desk) -> list[NewArrival]:
+    """Kits whose first matched row this is, which proves their receipt (ruling 10; FEATURES 27)."""
     return [
-        NewArrival(kit.id, kit.service_id, kit.order_id, kit.contact_id)
+        NewArrival(kit.id, kit.service_id, kit.order_id, kit.contact_id, chunk.touched[kit.id] or desk.now)
         for kit in kits.values()
         if kit.id in chunk.touched and kit.received_at is None
     ]

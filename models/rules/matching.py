@@ -9,15 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from models.rules.service import LabContract
 from models.rules.vocabulary import Quarantine, Site, Test
 from models.rules.working_days import LONDON
 
 
-@dataclass(frozen=True, slots=True)
-class Reported:
+class Reported(NamedTuple):
     """What a lab row says of its identity and its sample."""
 
     tube_code: str | None
@@ -72,7 +71,7 @@ def check_match(row: Reported, kit: KitFacts | None, contract: LabContract | Non
         _check_tube(row, kit, contract)
         or _check_person(row)
         or _check_request(row, kit)
-        or _check_dates(row, kit.dispatched_at, now=now)
+        or _check_dates(row.collected_at, row.received_at, kit.dispatched_at, now)
     )
 
 
@@ -108,11 +107,14 @@ def _check_request(row: Reported, kit: KitFacts) -> Mismatch | None:
     return None
 
 
-def _check_dates(row: Reported, dispatched_at: datetime, *, now: datetime) -> Mismatch | None:
+@lru_cache(maxsize=4_096)
+def _check_dates(
+    collected_at: datetime | None, received_at: datetime | None, dispatched_at: datetime, now: datetime
+) -> Mismatch | None:
     """Days in London: many labs give dates without times, so one day's grace is given where a time may be missing."""
     today, sent_on = _day(now), _day(dispatched_at)
-    collected_on = _day(row.collected_at) if row.collected_at else None
-    received_on = _day(row.received_at) if row.received_at else None
+    collected_on = _day(collected_at) if collected_at else None
+    received_on = _day(received_at) if received_at else None
     if any(on is not None and on > today for on in (collected_on, received_on)):
         return Mismatch(Quarantine.DATED_IN_FUTURE, "The sample is dated in the future: check the dates.")
     if any(on is not None and on < sent_on for on in (collected_on, received_on)):

@@ -7,10 +7,11 @@ Sources: clinical.md 3.5 (what may be texted), 9 (H1-H8); RULINGS 5, 6, 10, 14.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from models.rules.kit import CLOSED_TO_TEXTS, KitState
 from models.rules.vocabulary import (
@@ -27,6 +28,12 @@ RULE_VERSION: Final = "release-2"
 """Guarded by a golden hash of the decision table: a changed table needs a new version (ruling 16)."""
 
 Target = tuple[Test, Site]
+
+
+@lru_cache
+def target_of(test: str, site: str) -> Target:
+    """The pair of two stored words."""
+    return Test(test), Site(site)
 
 
 class ReleaseKind(StrEnum):
@@ -66,9 +73,8 @@ class Reason(StrEnum):
     IMPOSSIBLE_OUTCOME = "impossible_outcome"
 
 
-@dataclass(frozen=True, slots=True)
-class Current:
-    """The current version of one result of a kit."""
+class Current(NamedTuple):
+    """The current version of one result of a kit. A tuple because a million of them are built for one file."""
 
     outcome: Outcome
     version_id: int
@@ -104,7 +110,28 @@ class KitResults:
 
     def outcomes(self) -> frozenset[Outcome]:
         """The distinct current outcomes."""
-        return frozenset(result.outcome for result in self.current.values())
+        return frozenset([result.outcome for result in self.current.values()])
+
+    def shape(self) -> Hashable:
+        """All that a decision depends on: kits of one shape have one decision, and most kits are of a few shapes."""
+        return (
+            self.requested,
+            tuple(
+                [
+                    (target, r.outcome, r.corrected, r.note_review and r.version_id not in self.comments_read)
+                    for target, r in self.current.items()
+                ]
+            ),
+            self.state,
+            self.told,
+            self.in_touch,
+            self.frozen,
+            self.open_quarantine,
+            self.text_consent,
+            self.number_fresh,
+            self.age_years < self.minimum_age_years,
+            self.hold_expired,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,9 @@ effect, a repeat, or goes to a person.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from models.rules.vocabulary import IDENTITY_FAILURES, SAMPLE_FAILURES, Outcome, ReportStatus
 
@@ -31,8 +30,7 @@ class Change(StrEnum):
     """Two different final words that time does not order: quarantined."""
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(NamedTuple):
     """One reading of one result: what is said, how finally, and when the lab said it (aware UTC, or None)."""
 
     outcome: Outcome

@@ -2,11 +2,20 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from datetime import datetime
+from functools import lru_cache
+from itertools import islice
 from typing import Any, Final
 
 import psycopg
 from psycopg import sql
 from sqlmodel import Session
+
+NULL: Final = "\x01"
+"""How `copy_text` is told that there is nothing. No text of ours or a lab's holds it: it is no printable character."""
+
+_LINES_AT_ONCE: Final = 1_000
+_ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 def cursor(session: Session) -> psycopg.Cursor[Any]:
@@ -20,14 +29,55 @@ def cursor(session: Session) -> psycopg.Cursor[Any]:
 def copy(session: Session, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> int:
     """COPYs rows into a table and says how many. Constraints hold as for any insert."""
     count = 0
-    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
-        sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
-    )
+    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(*_names(table, columns))
     with cursor(session) as on, on.copy(statement) as stream:
         for row in rows:
             stream.write_row(row)
             count += 1
     return count
+
+
+def copy_text(session: Session, table: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """`copy` for many rows whose cells are text already, NULL where there is nothing: eight times as fast a row."""
+    lines = map(_line, rows)
+    block = list(islice(lines, _LINES_AT_ONCE))
+    if not block:
+        return
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (NULL {})").format(*_names(table, columns), sql.Literal(NULL))
+    with cursor(session) as on, on.copy(statement) as stream:
+        while block:
+            stream.write("".join(block))
+            block = list(islice(lines, _LINES_AT_ONCE))
+
+
+def _names(table: str, columns: Sequence[str]) -> tuple[sql.Composable, sql.Composable]:
+    return sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
+
+
+def _line(row: Sequence[str]) -> str:
+    line = "\t".join(row)
+    if "\\" in line or "\n" in line or "\r" in line or line.count("\t") != len(row) - 1:
+        line = "\t".join([cell.translate(_ESCAPES) for cell in row])
+    return f"{line}\n"
+
+
+def as_text(instant: datetime | None) -> str:
+    """A time as a cell of `copy_text`. The rows of a message share theirs."""
+    return NULL if instant is None else _written(instant)
+
+
+_written: Final = lru_cache(maxsize=4_096)(str)
+
+
+def as_array(values: Iterable[object]) -> str:
+    """A PostgreSQL array of values written as text, None for nothing: psycopg would look closely at each of them."""
+    return "{" + ",".join(["NULL" if value is None else _quoted(str(value)) for value in values]) + "}"
+
+
+def _quoted(text: str) -> str:
+    if "\\" in text or '"' in text:
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
 
 
 def next_ids(session: Session, table: str, count: int) -> list[int]:

@@ -112,7 +112,7 @@ def storing(begin, rows):
         )
         session.add(file)
         session.flush()
-        ref = FileRef(file.id, file.ref, "NORTHLAB", None)
+        ref = FileRef(file.id, file.ref, "NORTHLAB", 1)
     desk = Desk(ref, northlab, READ_AT, ACTOR, force, build.indexes(), build.cipher())
     return lambda session: take_chunk(session, messages, desk)
 

@@ -68,7 +68,7 @@ def test_first_results_are_current_versions_and_prove_that_the_sample_arrived(be
         ("reported", True, True)
     ]
     kinds = ask(begin, "SELECT kind, count(*) FROM kit_event GROUP BY kind ORDER BY kind")
-    assert kinds == [("kit.reported", 1), ("lab.received", 1), ("result.first", 4)]
+    assert kinds == [("kit.reported", 1), ("lab.received", 1), ("results.stored", 1)]
 
 
 def test_a_message_that_comes_again_in_another_file_is_a_replay(begin, kit):

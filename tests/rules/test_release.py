@@ -1,7 +1,7 @@
 """The rule that all-clear texts rest on: proved for every kit we can think of, and pinned by a table."""
 
 import hashlib
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import product
 
 import pytest
@@ -259,3 +259,22 @@ def test_the_decision_table_is_the_one_this_rule_version_stands_for() -> None:
 
     table = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     assert (RULE_VERSION, table[:16]) == ("release-2", "d9b51e1e5ef85a98")
+
+
+@given(kits(), kits(), st.sampled_from(fields(KitResults)))
+def test_a_kit_that_is_decided_otherwise_has_another_shape(kit, other, changed):
+    """So that a decision may be remembered for the kits of one shape."""
+    changed_kit = replace(kit, **{changed.name: getattr(other, changed.name)})
+
+    assert decide_release(changed_kit) == decide_release(kit) or changed_kit.shape() != kit.shape()
+
+
+@given(kits(), st.integers(min_value=1))
+def test_which_versions_they_are_is_no_part_of_a_kits_shape(kit, later):
+    twin = replace(
+        kit,
+        current={target: r._replace(version_id=r.version_id + later) for target, r in kit.current.items()},
+        comments_read=frozenset(version_id + later for version_id in kit.comments_read),
+    )
+
+    assert twin.shape() == kit.shape()
