@@ -4,36 +4,57 @@ A page reads in one transaction with its audit entry. A form acts in one, and an
 what the rules refuse comes back on the same page as one sentence, and nothing has changed.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Form, Query, Request
+from pydantic import BaseModel
 from sqlmodel import Session
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
 from app.database import Begin
+from app.web.calls import Calls, load_calls
 from app.web.faults import STATUS
 from app.web.pages import Pages
 from app.web.presenters import say
 from app.web.signin import SignedIn, Staff, check_form
 from app.wiring import Clock
-from models.actions import casebook, clinic
+from models.actions import casebook, clinic, treatment
+from models.actions.case import find_case
+from models.actions.casebook import CaseView
 from models.actions.clinic import Ending
 from models.actions.order import Intake
-from models.rules.clinic import AttemptResult, CaseKind, CaseOutcome, Confirmation
+from models.rules.call import Say, what_to_say
+from models.rules.clinic import (
+    AttemptResult,
+    CaseKind,
+    CaseOutcome,
+    Confirmation,
+    EndingDetails,
+    IdentityCheck,
+    SnoozeReason,
+)
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import normalise_kit_code
 from models.rules.secrets import Cipher
 from models.rules.service import ServiceInForce, Services
-from models.rules.staff import Action, may
-from models.rules.vocabulary import Test
+from models.rules.staff import Action, Role, may, who_may_work
+from models.rules.treatment import REMOTE, Treatment, TreatmentQuestion
+from models.rules.vocabulary import SAMPLE_FAILURES, Language, Outcome, Test
+from models.rules.working_days import LONDON
 
 _SAID: Final = "said"
 """Key of the session for one sentence about what was just done, shown on the next page."""
 
 _SHOWN_ON_CASE: Final = frozenset({Code.NOT_NOW, Code.CONFLICT, Code.BAD_INPUT})
 """Refusals that the person at the case page can do something about."""
+
+
+_NOTHING_TYPED: Final = dict.fromkeys(("note", "why", "outcome", "place", "on", "treatment"), "")
+"""What the page's forms hold before anybody wrote into them; a refused form comes back as it was filled in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +67,11 @@ class Clinic:
     services: Services
     intake: Intake
     pages: Pages
+    calls: Calls = field(default_factory=load_calls)
 
     def service_of(self, session: Session, ref: str, who: SignedIn) -> ServiceInForce:
         """The choices of the council whose case this is."""
-        service_id = clinic.find_case(session, ref, who.actor).service_id
+        service_id = find_case(session, ref, who.actor).service_id
         if service_id not in self.services:
             raise ServiceError(Code.NOT_FOUND, "This case belongs to a service that is not set up here.")
         return self.services[service_id]
@@ -59,13 +81,47 @@ Version = Annotated[int, Form()]
 """The version of the case that the form was drawn from."""
 
 
+class _CaseForm(BaseModel):
+    """A form about one case."""
+
+    version: int
+    csrf: str = ""
+
+
+class AttemptForm(_CaseForm):
+    """What came of one try."""
+
+    result: AttemptResult
+    note: str = ""
+    identity: list[IdentityCheck] = []
+
+
+class RestForm(_CaseForm):
+    """Until when a case rests, in London, and why."""
+
+    reason: SnoozeReason
+    day: date
+    at: time
+
+
+class EndForm(_CaseForm):
+    """How a case ends, and the where and when that belongs to some ways."""
+
+    outcome: CaseOutcome
+    place: str = ""
+    on: str = ""
+    treatment: Treatment | Literal[""] = ""
+
+
 def clinic_router(desk: Clinic) -> APIRouter:
     """Every page behind sign-in. Every form is checked to be ours."""
     router = APIRouter(include_in_schema=False, dependencies=[Depends(check_form)])
     _add_worklist(router, desk)
     _add_case(router, desk)
     _add_acts(router, desk)
+    _add_rests(router, desk)
     _add_endings(router, desk)
+    _add_treatment(router, desk)
     _add_kits(router, desk)
     return router
 
@@ -101,7 +157,7 @@ def _draw(  # noqa: PLR0913 - one page, by name
     *,
     status: int = 200,
     problem: str = "",
-    note: str = "",
+    typed: Mapping[str, str] | None = None,
     with_contact: bool = False,
     with_notes: bool = False,
     with_row: str = "",
@@ -132,16 +188,61 @@ def _draw(  # noqa: PLR0913 - one page, by name
         notes=notes,
         row=row,
         problem=problem,
-        note=note,
+        typed=_NOTHING_TYPED | dict(typed or {}),
         can=Action,
         results=list(AttemptResult),
         refused={
-            AttemptResult.TEXT: not case.text_consent,
-            AttemptResult.VOICEMAIL: not case.voicemail_consent,
-            AttemptResult.LETTER: not case.letter_consent,
+            AttemptResult.TEXT: _why_not(consents=case.text_consent, usable=case.facts.number_usable),
+            AttemptResult.VOICEMAIL: _why_not(consents=case.voicemail_consent, usable=case.facts.number_usable),
+            AttemptResult.LETTER: _why_not(consents=case.letter_consent),
         },
         confirmations=list(Confirmation),
+        identity_checks=list(IdentityCheck),
+        snooze_reasons=list(SnoozeReason),
+        other_queues=[role for role in who_may_work(case.kind) if role != case.owner_role],
+        treatments=[each for each in Treatment if each not in REMOTE or _is_signed(case, each)],
+        remote_ways=sorted(REMOTE),
+        questions=list(TreatmentQuestion),
+        script=_script(desk, case),
     )
+
+
+def _why_not(*, consents: bool, usable: bool = True) -> str:
+    if not consents:
+        return "this person has not agreed to it"
+    return "" if usable else "the number is not theirs, or dead"
+
+
+def _is_signed(case: CaseView, way: Treatment) -> bool:
+    return case.treatment is not None and case.treatment.way is way and bool(case.treatment.signed_by)
+
+
+_ABOUT: Final[Mapping[Say, frozenset[Outcome]]] = {
+    Say.REACTIVE: frozenset({Outcome.REACTIVE}),
+    Say.LOW_REACTIVE: frozenset({Outcome.LOW_REACTIVE}),
+    Say.OTHER_POSITIVE: frozenset({Outcome.POSITIVE}),
+    Say.EQUIVOCAL: frozenset({Outcome.EQUIVOCAL}),
+    Say.FAILED_SAMPLE: SAMPLE_FAILURES,
+}
+"""The outcomes whose tests a passage names."""
+
+
+def _script(desk: Clinic, case: CaseView) -> Sequence[tuple[Language, Sequence[tuple[Say, str]]]]:
+    """The call about this case, in the person's language first; nothing for who may not read results."""
+    if not case.reads_results or case.service_id not in desk.services or not case.has_contact:
+        return ()
+    service = desk.services[case.service_id].service
+    passages = what_to_say(case.facts)
+    languages = dict.fromkeys([Language(case.language), Language.ENGLISH]) if passages else {}
+
+    def tests(passage: Say) -> str:
+        named = {say(test) for test, outcome in case.facts.items if outcome in _ABOUT.get(passage, ())}
+        return ", ".join(sorted(named))
+
+    return [
+        (language, [(each, desk.calls.passage(each, language, service, tests(each))) for each in passages])
+        for language in languages
+    ]
 
 
 def _act(
@@ -152,7 +253,7 @@ def _act(
     work: Callable[[Session], str],
     *,
     then: str = "",
-    note: str = "",
+    typed: Mapping[str, str] | None = None,
 ) -> Response:
     """Does one thing to a case and leads on; what the rules refuse is said on the case's page."""
     try:
@@ -161,7 +262,7 @@ def _act(
     except ServiceError as refused:
         if refused.code not in _SHOWN_ON_CASE:
             raise
-        return _draw(desk, request, who, ref, status=STATUS[refused.code], problem=refused.message, note=note)
+        return _draw(desk, request, who, ref, status=STATUS[refused.code], problem=refused.message, typed=typed)
     request.session[_SAID] = said
     return RedirectResponse(then or f"/cases/{ref}", 303)
 
@@ -202,29 +303,61 @@ def _add_acts(router: APIRouter, desk: Clinic) -> None:
         return _act(desk, request, who, ref, work)
 
     @router.post("/cases/{ref}/attempts")
-    def attempt(
-        request: Request,
-        who: Staff,
-        ref: str,
-        version: Version,
-        result: Annotated[AttemptResult, Form()],
-        note: Annotated[str, Form()] = "",
-    ) -> Response:
+    def attempt(request: Request, who: Staff, ref: str, form: Annotated[AttemptForm, Form()]) -> Response:
         def work(session: Session) -> str:
             clinic.record_attempt(
                 session,
                 ref,
                 by=who.actor,
-                version=version,
-                result=result,
-                note=note,
+                version=form.version,
+                result=form.result,
+                note=form.note,
+                now=desk.clock(),
+                service=desk.service_of(session, ref, who).service,
+                cipher=desk.cipher,
+                indexes=desk.intake.indexes,
+                identity=frozenset(form.identity),
+            )
+            return f"Recorded: {say(form.result)}."
+
+        return _act(desk, request, who, ref, work, typed={"note": form.note})
+
+
+def _add_rests(router: APIRouter, desk: Clinic) -> None:
+    @router.post("/cases/{ref}/hand-over")
+    def hand_over(
+        request: Request,
+        who: Staff,
+        ref: str,
+        version: Version,
+        to: Annotated[Role, Form()],
+        why: Annotated[str, Form()] = "",
+    ) -> Response:
+        def work(session: Session) -> str:
+            clinic.hand_over(
+                session, ref, by=who.actor, version=version, to=to, note=why, now=desk.clock(), cipher=desk.cipher
+            )
+            return f"The case stands in another queue now: {say(to)}."
+
+        return _act(desk, request, who, ref, work, then="/worklist", typed={"why": why})
+
+    @router.post("/cases/{ref}/snooze")
+    def snooze(request: Request, who: Staff, ref: str, form: Annotated[RestForm, Form()]) -> Response:
+        def work(session: Session) -> str:
+            until = datetime.combine(form.day, form.at.replace(tzinfo=None), LONDON).astimezone(UTC)
+            clinic.snooze(
+                session,
+                ref,
+                by=who.actor,
+                version=form.version,
+                reason=form.reason,
+                until=until,
                 now=desk.clock(),
                 policy=desk.service_of(session, ref, who).service.clinic,
-                cipher=desk.cipher,
             )
-            return f"Recorded: {say(result)}."
+            return "The case rests until then, in your hands."
 
-        return _act(desk, request, who, ref, work, note=note)
+        return _act(desk, request, who, ref, work)
 
     @router.post("/cases/{ref}/confirmations")
     def confirmation(
@@ -252,18 +385,26 @@ def _add_acts(router: APIRouter, desk: Clinic) -> None:
 
 def _add_endings(router: APIRouter, desk: Clinic) -> None:
     @router.post("/cases/{ref}/close")
-    def close(
-        request: Request, who: Staff, ref: str, version: Version, outcome: Annotated[CaseOutcome, Form()]
-    ) -> Response:
+    def close(request: Request, who: Staff, ref: str, form: Annotated[EndForm, Form()]) -> Response:
         def work(session: Session) -> str:
-            ended = clinic.close_case(session, ref, by=who.actor, version=version, outcome=outcome, now=desk.clock())
+            ended = clinic.close_case(
+                session,
+                ref,
+                by=who.actor,
+                version=form.version,
+                outcome=form.outcome,
+                now=desk.clock(),
+                cipher=desk.cipher,
+                details=EndingDetails(form.place.strip(), _day(form.on), form.treatment or None),
+            )
             if ended is Ending.WAITS_FOR_SECOND:
                 return (
                     "Your wish to end the case without further action is recorded: a second, senior person must agree."
                 )
-            return f"The case is closed: {say(outcome)}."
+            return f"The case is closed: {say(form.outcome)}."
 
-        return _act(desk, request, who, ref, work, then="/worklist")
+        typed = {"outcome": form.outcome.value, "place": form.place, "on": form.on, "treatment": form.treatment}
+        return _act(desk, request, who, ref, work, then="/worklist", typed=typed)
 
     @router.post("/cases/{ref}/release")
     def release(request: Request, who: Staff, ref: str, version: Version) -> Response:
@@ -308,6 +449,46 @@ def _add_endings(router: APIRouter, desk: Clinic) -> None:
             return "The order is accepted: a kit goes." if accept else "The order is refused: no kit goes."
 
         return _act(desk, request, who, ref, work)
+
+
+def _add_treatment(router: APIRouter, desk: Clinic) -> None:
+    @router.post("/cases/{ref}/treatment")
+    async def ask_for_treatment(
+        request: Request, who: Staff, ref: str, version: Version, way: Annotated[Treatment, Form()]
+    ) -> Response:
+        form = await request.form()
+        answers = {each: form.get(each.value) != "no" for each in TreatmentQuestion}
+
+        def work(session: Session) -> str:
+            treatment.ask_for_remote(
+                session,
+                ref,
+                by=who.actor,
+                version=version,
+                way=way,
+                answers=answers,
+                now=desk.clock(),
+                cipher=desk.cipher,
+            )
+            return "A prescriber must sign now: the case is back in the queue for them."
+
+        return await run_in_threadpool(_act, desk, request, who, ref, work)
+
+    @router.post("/cases/{ref}/treatment/sign")
+    def sign_treatment(request: Request, who: Staff, ref: str, version: Version) -> Response:
+        def work(session: Session) -> str:
+            treatment.sign(session, ref, by=who.actor, version=version, now=desk.clock(), cipher=desk.cipher)
+            return "Signed. The treatment may go now: end the case when it has."
+
+        return _act(desk, request, who, ref, work)
+
+
+def _day(written: str) -> date | None:
+    """A day from a form; None for none. Raises ServiceError(BAD_INPUT)."""
+    try:
+        return date.fromisoformat(written) if written.strip() else None
+    except ValueError:
+        raise ServiceError(Code.BAD_INPUT, "This is no day: write it as 2026-11-24.") from None
 
 
 def _add_kits(router: APIRouter, desk: Clinic) -> None:

@@ -5,7 +5,17 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from models.actions.lab_desk import Late
-from models.rules.clinic import AttemptResult, CaseKind, CaseOutcome, Confirmation, Urgency
+from models.rules.call import Say
+from models.rules.clinic import (
+    AttemptResult,
+    CaseKind,
+    CaseOutcome,
+    Confirmation,
+    IdentityCheck,
+    SnoozeReason,
+    Step,
+    Urgency,
+)
 from models.rules.kit import show_kit_code
 from models.rules.quarantine import SENTENCES
 from models.rules.staff import Action, Actor, services_where
@@ -80,8 +90,8 @@ _ATTEMPTS: Final[Mapping[AttemptResult, str]] = {
     AttemptResult.VOICEMAIL: "Left a voicemail that reveals nothing",
     AttemptResult.WRONG_PERSON: "Reached somebody else",
     AttemptResult.NUMBER_DEAD: "The number is dead",
-    AttemptResult.TEXT: "Sent a text",
-    AttemptResult.LETTER: "Sent a letter",
+    AttemptResult.TEXT: "Send the text that asks to expect a call",
+    AttemptResult.LETTER: "Letter that reveals nothing",
     AttemptResult.NOTE: "Note only",
 }
 
@@ -126,7 +136,7 @@ def say(word: str) -> str:
 
 
 def next_step(kind: CaseKind) -> str:
-    """What to do next with a case of a kind."""
+    """What a case of a kind is for."""
     return _NEXT[kind]
 
 
@@ -204,6 +214,12 @@ _FIELDS: Final[Mapping[str, str]] = {
     "authorised_raw": "Authorised",
     "panel_codes": "Panel",
     "kit_refs": "Kit ids",
+    Say: _SAYS,
+    IdentityCheck: _IDENTITY,
+    SnoozeReason: _RESTS,
+    Treatment: _TREATMENTS,
+    TreatmentQuestion: _QUESTIONS,
+    TreatmentBar: _BARS,
     "tube_refs": "Tube ids",
     "sites_raw": "Specimen",
     "parent_ref": "Follows",
@@ -218,6 +234,16 @@ _FIELDS: Final[Mapping[str, str]] = {
 def field(name: str) -> str:
     """A field of a laboratory's row in words."""
     return _FIELDS.get(name) or say(name)
+
+
+def step_words(step: Step) -> str:
+    """What policy recommends now; nothing where the kind says it all."""
+    return _STEPS[step][0] if step in _STEPS else ""
+
+
+def step_source(step: Step) -> str:
+    """Where a recommended step stands written."""
+    return _STEPS[step][1] if step in _STEPS else ""
 
 
 def late_words(what: Late) -> str:
@@ -276,3 +302,5 @@ WORDS: Final[Mapping[str, Callable[..., object]]] = {
     "text_class": text_class,
 }
 """What templates may call."""
+    "step_words": step_words,
+    "step_source": step_source,

@@ -15,17 +15,21 @@ import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
 from models.actions import audit
-from models.actions.clinic import (
-    case_facts,
-    confirmations,
-    contact_of,
-    find_case,
-    order_of,
-    order_outcome,
-    rows_of,
-    standing_proposal,
+from models.actions.case import contact_of, find_case, order_of, order_outcome
+from models.actions.clinic import case_facts, confirmations, rows_of, standing_proposal
+from models.actions.treatment import StandingRequest, bars, standing_request
+from models.rules.clinic import (
+    OUTCOMES_FOR,
+    AttemptResult,
+    CaseFacts,
+    CaseKind,
+    CaseOutcome,
+    Confirmation,
+    Step,
+    Urgency,
+    next_step,
+    reacting,
 )
-from models.rules.clinic import OUTCOMES_FOR, AttemptResult, CaseKind, CaseOutcome, Confirmation, Urgency, reacting
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import KitState, normalise_kit_code
 from models.rules.order import OrderOutcome, read_address
@@ -33,10 +37,11 @@ from models.rules.person import age_on
 from models.rules.secrets import Cipher
 from models.rules.staff import OPENS, Action, Actor, check_may, may
 from models.rules.text import TextPurpose
+from models.rules.treatment import ALL_NO, Treatment, TreatmentBar
 from models.rules.vocabulary import DeliveryStatus, Outcome, Quarantine, ReportStatus, Site, Test
 from models.rules.working_days import london_day
 from models.tables.audit import Audit
-from models.tables.clinic import CaseAttempt, ClinicCase, Escalation
+from models.tables.clinic import CaseAttempt, CaseEnding, ClinicCase, Escalation
 from models.tables.kit import Kit, KitEvent, KitTest
 from models.tables.order import Order, OrderDecision
 from models.tables.person import Person, SafeguardingNote
@@ -240,6 +245,19 @@ class AttemptLine:
 
     result: AttemptResult
     note: str
+    identity_checked: Sequence[str]
+    actor: str
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EndingLine:
+    """One ending of this case: where, when and how."""
+
+    outcome: CaseOutcome
+    place: str
+    happened_on: date | None
+    treatment: Treatment | None
     actor: str
     occurred_at: datetime
 
@@ -303,7 +321,15 @@ class CaseView:
     decisions: Sequence[DecisionLine]
     texts: Sequence[TextLine]
     attempts: Sequence[AttemptLine]
-    attempt_counts: Mapping[AttemptResult, int]
+    facts: CaseFacts
+    """What the rules about this case look at."""
+    step: Step
+    """What policy recommends now."""
+    endings: Sequence[EndingLine]
+    treatment: StandingRequest | None
+    """The wish to treat without a visit that rests on these very results."""
+    treatment_bars: Sequence[TreatmentBar] | None
+    """What the results alone say against treatment without a visit; None where chlamydia was not found."""
     reacting: Sequence[Test]
     confirmed: Mapping[Test, Confirmation]
     escalated_to: Sequence[tuple[str, datetime]]
@@ -324,7 +350,8 @@ def case_view(session: Session, ref: str, *, by: Actor, now: datetime, cipher: C
     kit = session.get(Kit, case.kit_id) if case.kit_id is not None else None
     order, contact = order_of(session, case), contact_of(session, case)
     person = session.get(Person, order.person_id) if order else None
-    facts, proposal = case_facts(session, case), standing_proposal(session, case)
+    facts, proposal = case_facts(session, case, now=now), standing_proposal(session, case)
+    has_chlamydia = reads_results and (Test.CHLAMYDIA, Outcome.POSITIVE) in facts.items
     results = _results(session, kit, cipher) if kit and reads_results else _whether_come(session, kit)
     audit.record(
         session,
@@ -372,7 +399,11 @@ def case_view(session: Session, ref: str, *, by: Actor, now: datetime, cipher: C
         decisions=_decisions(session, kit) if kit and reads_results else (),
         texts=_texts(session, order) if order and reads_results else (),
         attempts=_attempts(session, case, cipher),
-        attempt_counts=facts.attempts,
+        facts=facts,
+        step=next_step(facts),
+        endings=_endings(session, case, cipher),
+        treatment=standing_request(session, case) if has_chlamydia else None,
+        treatment_bars=bars(session, case, ALL_NO, now=now, cipher=cipher) if has_chlamydia else None,
         reacting=sorted(reacting(facts.items)) if reads_results else (),
         confirmed=confirmations(session, case) if reads_results else {},
         escalated_to=_escalated(session, case),
@@ -500,10 +531,26 @@ def _attempts(session: Session, case: ClinicCase, cipher: Cipher) -> list[Attemp
         AttemptLine(
             a.result,
             cipher.decrypt("case_attempt", "note", a.ref, a.note) if a.note else "",
+            a.identity_checked,
             a.actor,
             a.occurred_at,
         )
         for a in found
+    ]
+
+
+def _endings(session: Session, case: ClinicCase, cipher: Cipher) -> list[EndingLine]:
+    found = session.exec(select(CaseEnding).where(col(CaseEnding.case_id) == case.id).order_by(col(CaseEnding.id)))
+    return [
+        EndingLine(
+            e.outcome,
+            cipher.decrypt("case_ending", "place", e.ref, e.place) if e.place else "",
+            e.happened_on,
+            e.treatment,
+            e.actor,
+            e.occurred_at,
+        )
+        for e in found
     ]
 
 

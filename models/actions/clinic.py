@@ -7,42 +7,59 @@ audit entry. A case that its reader may not know of is answered as one that does
 
 import secrets
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import Session, col, select
 
 from models.actions import audit, event, owed, release
+from models.actions.case import changed, contact_of, id_of, leave_audit, locked, order_of, order_outcome
 from models.actions.order import Intake, Taken, settle_order
 from models.actions.text_moves import undelivered_case_key
+from models.actions.treatment import signed_way
 from models.rules.clinic import (
     AttemptResult,
     CaseFacts,
     CaseKind,
     CaseOutcome,
     Confirmation,
+    EndingDetails,
+    IdentityCheck,
+    SnoozeReason,
+    check_ending,
+    check_identity,
     check_may_close,
+    check_snooze,
+    is_stale,
     next_due_at,
     reacting,
 )
 from models.rules.errors import Code, ServiceError
 from models.rules.order import OrderOutcome
 from models.rules.release import ReleaseDecision
-from models.rules.secrets import Cipher
+from models.rules.secrets import MOBILE, BlindIndex, Cipher
 from models.rules.service import ClinicPolicy, Service, ServiceInForce
-from models.rules.staff import OPENS, Action, Actor, check_may
-from models.rules.text import TextPurpose
+from models.rules.staff import Action, Actor, Role, check_may, who_may_work
+from models.rules.text import CLASS_OF, ExpectCall, TextClass, TextPurpose
 from models.rules.text_delivery import is_result
 from models.rules.vocabulary import Outcome, Test
-from models.rules.working_days import add_working_hours
-from models.tables.clinic import CaseAttempt, CaseConfirmation, CaseItem, CaseProposal, ClinicCase, Escalation
-from models.tables.kit import Kit
-from models.tables.order import Order, OrderDecision
-from models.tables.person import Contact
+from models.rules.working_days import add_working_hours, london_day
+from models.tables.clinic import (
+    CaseAttempt,
+    CaseConfirmation,
+    CaseEnding,
+    CaseItem,
+    CaseProposal,
+    CaseSnooze,
+    ClinicCase,
+    Escalation,
+)
+from models.tables.person import Contact, MobileHolder
 from models.tables.result import QuarantinedRow, ResultSeries, ResultVersion
 from models.tables.text import Text, TextState
 
@@ -61,39 +78,68 @@ class Ending(StrEnum):
     WAITS_FOR_SECOND = "waits_for_second"
 
 
-def find_case(session: Session, ref: str, by: Actor) -> ClinicCase:
-    """The case behind a reference, for somebody who may open its kind.
-
-    Raises ServiceError(NOT_FOUND) for an unknown one and for another service's, in the same words,
-    and ServiceError(NOT_ALLOWED) for a kind that is not theirs.
-    """
-    case = session.exec(select(ClinicCase).where(col(ClinicCase.ref) == ref)).one_or_none()
-    if case is None or case.service_id not in by.service_ids:
-        raise ServiceError(Code.NOT_FOUND, "There is no such case: go back to the worklist.")
-    check_may(by, OPENS[case.kind], case.service_id)
-    return case
-
-
 def claim(session: Session, ref: str, *, by: Actor, version: int, now: datetime) -> None:
     """Puts a case into this person's hands. Claiming what one holds already changes nothing.
 
     Raises ServiceError(CONFLICT) when a colleague holds it or changed it.
     """
-    case = _locked(session, ref, by, version)
+    case = locked(session, ref, by, version)
     if case.assignee == by.audit_name:
         return
     case.assignee = by.audit_name
-    _changed(session, case, "case.claimed", by, now)
+    changed(session, case, "case.claimed", by, now)
 
 
 def hand_back(session: Session, ref: str, *, by: Actor, version: int, now: datetime) -> None:
     """Puts a case back for anyone to take: by who holds it, or by a senior person for somebody absent."""
-    case = _locked(session, ref, by, version, held_by_anyone=True)
+    case = locked(session, ref, by, version, held_by_anyone=True)
     if case.assignee not in ("", by.audit_name):
         check_may(by, Action.SECOND_NO_FURTHER_ACTION, case.service_id)
     if case.assignee:
         was, case.assignee = case.assignee, ""
-        _changed(session, case, "case.handed_back", by, now, was=was)
+        changed(session, case, "case.handed_back", by, now, was=was)
+
+
+def hand_over(
+    session: Session, ref: str, *, by: Actor, version: int, to: Role, note: str, now: datetime, cipher: Cipher
+) -> None:
+    """Puts a case into another role's queue, with a word of why: it is that role's from now on.
+
+    Raises ServiceError(BAD_INPUT) without a note, and for a role that may not work this kind of case.
+    """
+    case = locked(session, ref, by, version)
+    if to not in who_may_work(case.kind):
+        raise ServiceError(Code.BAD_INPUT, "This role may not work such a case: choose another queue.")
+    _add_attempt(session, case, by=by, result=AttemptResult.NOTE, note=note, now=now, cipher=cipher)
+    case.owner_role, case.assignee = to.value, ""
+    changed(session, case, "case.handed_over", by, now, to=to.value)
+
+
+def snooze(
+    session: Session,
+    ref: str,
+    *,
+    by: Actor,
+    version: int,
+    reason: SnoozeReason,
+    until: datetime,
+    now: datetime,
+    policy: ClinicPolicy,
+) -> None:
+    """Lets a case rest until an instant, for a reason, within the policy's limits; it stays in this person's hands.
+
+    Raises ServiceError(NOT_NOW) for too long a rest or one too many.
+    """
+    case = locked(session, ref, by, version)
+    before = session.exec(
+        select(sa.func.count()).where(
+            col(CaseSnooze.case_id) == id_of(case), col(CaseSnooze.occurred_at) >= _news_at(session, case)
+        )
+    ).one()
+    check_snooze(until, now=now, snoozed_before=before, policy=policy)
+    session.add(CaseSnooze(case_id=id_of(case), reason=reason, until_at=until, actor=by.audit_name, occurred_at=now))
+    case.due_at, case.escalation, case.assignee = until, 0, by.audit_name
+    changed(session, case, "case.snoozed", by, now, reason=reason.value)
 
 
 def record_attempt(  # noqa: PLR0913 - one form, by name
@@ -105,23 +151,36 @@ def record_attempt(  # noqa: PLR0913 - one form, by name
     result: AttemptResult,
     note: str,
     now: datetime,
-    policy: ClinicPolicy,
+    service: Service,
     cipher: Cipher,
+    indexes: BlindIndex,
+    identity: AbstractSet[IdentityCheck] = frozenset(),
 ) -> None:
     """Records one try at reaching the person, or a note, and moves the due time as the ladder says.
 
-    The case falls to whoever tries. Raises ServiceError(NOT_NOW) for a channel that the person has
-    refused (FEATURES 65), ServiceError(BAD_INPUT) for a note that is missing or too long.
+    A text is owed by it, once a day; a number found wrong or dead is frozen, and its unsent texts are
+    stopped. The case falls to whoever tries. Raises ServiceError(NOT_NOW) for a channel that the person has
+    refused or whose number is frozen (FEATURES 65), and for a second text on one day; ServiceError(BAD_INPUT)
+    for a note that is missing or too long, and for a talk without a check of who it was.
     """
-    case = _locked(session, ref, by, version)
-    _check_channel(session, case, result)
-    _add_attempt(session, case, by=by, result=result, note=note, now=now, cipher=cipher)
-    due = next_due_at(result, now, case.due_at, policy)
+    case = locked(session, ref, by, version)
+    check_identity(result, identity)
+    contact = contact_of(session, case)
+    _check_channel(session, contact, result)
+    _add_attempt(session, case, by=by, result=result, note=note, now=now, cipher=cipher, identity=identity)
+    due = next_due_at(result, now, case.due_at, service.clinic)
     if due != case.due_at:
         case.due_at, case.escalation = due, 0
     case.assignee = by.audit_name
-    if result is AttemptResult.SPOKE:
-        _stop_expect_call(session, case, now)
+    match result:
+        case AttemptResult.SPOKE:
+            _stop_expect_call(session, case, now)
+        case AttemptResult.TEXT:
+            _owe_text(session, case, service=service, now=now, cipher=cipher)
+        case AttemptResult.WRONG_PERSON | AttemptResult.NUMBER_DEAD if contact is not None:
+            _freeze_number(session, case, contact, now=now, cipher=cipher, indexes=indexes)
+        case _:
+            pass
     if case.kit_id is not None and result is not AttemptResult.NOTE:
         event.record(
             session,
@@ -132,7 +191,7 @@ def record_attempt(  # noqa: PLR0913 - one form, by name
             at=now,
             result=result.value,
         )
-    _changed(session, case, "case.attempted", by, now, result=result.value)
+    changed(session, case, "case.attempted", by, now, result=result.value)
 
 
 def record_confirmation(
@@ -140,35 +199,54 @@ def record_confirmation(
 ) -> None:
     """Records what the sample from the arm said of one reactive screen; a later record of the same test counts.
 
-    Raises ServiceError(BAD_INPUT) for a test that did not react in this case.
+    A refusal is the person's own word, so somebody must have spoken to them. Raises ServiceError(BAD_INPUT)
+    for a test that did not react in this case, ServiceError(NOT_NOW) for a refusal that nobody heard.
     """
-    case = _locked(session, ref, by, version, needs=Action.RECORD_CONFIRMATION)
+    case = locked(session, ref, by, version, needs=Action.RECORD_CONFIRMATION)
     if test not in reacting(_standing_items(session, case)):
         raise ServiceError(Code.BAD_INPUT, "This test has no reactive result here: choose one of those listed.")
+    if confirmation is Confirmation.DECLINED and not case_facts(session, case, now=now).attempts.get(
+        AttemptResult.SPOKE
+    ):
+        raise ServiceError(Code.NOT_NOW, "Only the person can decline: record first that you spoke to them.")
     session.add(
-        CaseConfirmation(case_id=_id(case), test=test, confirmation=confirmation, actor=by.audit_name, occurred_at=now)
+        CaseConfirmation(
+            case_id=id_of(case), test=test, confirmation=confirmation, actor=by.audit_name, occurred_at=now
+        )
     )
-    _changed(session, case, "case.confirmed", by, now, test=test.value)
+    changed(session, case, "case.confirmed", by, now, test=test.value)
 
 
-def close_case(session: Session, ref: str, *, by: Actor, version: int, outcome: CaseOutcome, now: datetime) -> Ending:
+def close_case(
+    session: Session,
+    ref: str,
+    *,
+    by: Actor,
+    version: int,
+    outcome: CaseOutcome,
+    now: datetime,
+    cipher: Cipher,
+    details: EndingDetails = EndingDetails(),  # noqa: B008 - a frozen value
+) -> Ending:
     """Ends a case, if the rules allow it, or records the wish to end it without further action.
 
     No further action takes two people: the first proposes, and the second, who must be senior, agrees
-    while nothing has changed since (FEATURES 64). Raises ServiceError(NOT_NOW) with what is missing.
+    while nothing has changed since (FEATURES 64). Raises ServiceError(NOT_NOW) with what is missing,
+    ServiceError(BAD_INPUT) for an ending that does not say where, when or how.
     """
     no_further_action = outcome is CaseOutcome.NO_FURTHER_ACTION
-    case = _locked(session, ref, by, version, held_by_anyone=no_further_action)
+    case = locked(session, ref, by, version, held_by_anyone=no_further_action)
     if outcome is CaseOutcome.RELEASED_AFTER_REVIEW:
         raise ServiceError(Code.NOT_NOW, "Read the lab's comment first: the review itself ends this case.")
-    check_may_close(case_facts(session, case), outcome, seconded=True)
+    check_may_close(case_facts(session, case, now=now), outcome, seconded=True)
+    check_ending(outcome, details, today=london_day(now), remote_signed=signed_way(session, case))
     _check_order(session, case, outcome)
     if no_further_action and not _seconded(session, case, by):
         case.version += 1
-        session.add(CaseProposal(case_id=_id(case), case_version=case.version, actor=by.audit_name, occurred_at=now))
-        _audit(session, case, "case.no_further_action_proposed", by, now)
+        session.add(CaseProposal(case_id=id_of(case), case_version=case.version, actor=by.audit_name, occurred_at=now))
+        leave_audit(session, case, "case.no_further_action_proposed", by, now)
         return Ending.WAITS_FOR_SECOND
-    _close(session, case, outcome, by, now)
+    _close(session, case, outcome, by, now, details=details, cipher=cipher)
     return Ending.CLOSED
 
 
@@ -179,7 +257,7 @@ def release_after_review(
 
     Where the new decision still needs a person, the case stays open with the new reasons.
     """
-    case = _locked(session, ref, by, version, needs=Action.RELEASE_AFTER_REVIEW)
+    case = locked(session, ref, by, version, needs=Action.RELEASE_AFTER_REVIEW)
     if case.kit_id is None:
         raise ServiceError(Code.NOT_NOW, "This case is about no kit: there is no comment to read.")
     decision = release.review(
@@ -193,8 +271,8 @@ def release_after_review(
     )
     session.refresh(case)
     if not decision.case:
-        check_may_close(case_facts(session, case), CaseOutcome.RELEASED_AFTER_REVIEW)
-        _close(session, case, CaseOutcome.RELEASED_AFTER_REVIEW, by, now)
+        check_may_close(case_facts(session, case, now=now), CaseOutcome.RELEASED_AFTER_REVIEW)
+        _close(session, case, CaseOutcome.RELEASED_AFTER_REVIEW, by, now, cipher=cipher)
     return decision
 
 
@@ -202,7 +280,7 @@ def settle_held_order(
     session: Session, ref: str, *, by: Actor, version: int, accept: bool, because: str, now: datetime, intake: Intake
 ) -> Taken:
     """Accepts or refuses the held order behind a case. An order review ends with it; a safeguarding case goes on."""
-    case = _locked(session, ref, by, version, needs=Action.SETTLE_ORDERS)
+    case = locked(session, ref, by, version, needs=Action.SETTLE_ORDERS)
     order = order_of(session, case)
     if order is None:
         raise ServiceError(Code.NOT_NOW, "This case is about no order: there is nothing to settle.")
@@ -210,25 +288,19 @@ def settle_held_order(
         session, order.ref, accept=accept, because=because, now=now, actor=by.audit_name, intake=intake
     )
     if case.kind is CaseKind.ORDER_REVIEW:
-        _close(session, case, CaseOutcome.ORDER_ACCEPTED if accept else CaseOutcome.ORDER_REFUSED, by, now)
+        ended = CaseOutcome.ORDER_ACCEPTED if accept else CaseOutcome.ORDER_REFUSED
+        _close(session, case, ended, by, now, cipher=intake.cipher)
     else:
-        _changed(session, case, "case.order_settled", by, now, outcome=taken.outcome.value)
+        changed(session, case, "case.order_settled", by, now, outcome=taken.outcome.value)
     return taken
 
 
-def order_outcome(session: Session, order: Order) -> OrderOutcome | None:
-    """What stands of an order: None while undecided, and for one that its person cancelled."""
-    if order.current_decision_id is None or order.cancelled_at is not None:
-        return None
-    return session.get_one(OrderDecision, order.current_decision_id).outcome
-
-
-def case_facts(session: Session, case: ClinicCase) -> CaseFacts:
-    """All that the rule about closing may look at, as it stands now."""
-    contact = contact_of(session, case)
+def case_facts(session: Session, case: ClinicCase, *, now: datetime) -> CaseFacts:
+    """All that the rules about a case may look at, as it stands now."""
+    contact, news_at = contact_of(session, case), _news_at(session, case)
     attempts = session.exec(
         select(CaseAttempt.result, sa.func.count())
-        .where(col(CaseAttempt.case_id) == case.id)
+        .where(col(CaseAttempt.case_id) == case.id, col(CaseAttempt.occurred_at) >= news_at)
         .group_by(col(CaseAttempt.result))
     )
     return CaseFacts(
@@ -239,7 +311,38 @@ def case_facts(session: Session, case: ClinicCase) -> CaseFacts:
         text_consent=contact is not None and contact.text_consent,
         voicemail_consent=contact is not None and contact.voicemail_consent,
         letter_consent=contact is not None and contact.letter_consent,
+        texts_left=_texts_left(session, contact, news_at),
+        number_usable=contact is not None and not _is_frozen(session, contact),
+        days_since_news=(london_day(now) - london_day(news_at)).days,
     )
+
+
+def _news_at(session: Session, case: ClinicCase) -> datetime:
+    """When the newest result of a case came that still stands, or when it was opened."""
+    newest = session.exec(_standing(case, sa.func.max(col(CaseItem.added_at)))).one()
+    return max(newest or case.opened_at, case.opened_at)
+
+
+def _texts_left(session: Session, contact: Contact | None, since: datetime) -> int:
+    """Texts about results to this contact that the provider took."""
+    if contact is None:
+        return 0
+    return session.exec(
+        select(sa.func.count()).where(
+            col(Text.contact_id) == contact.id,
+            col(Text.purpose).in_([purpose for purpose, kind in CLASS_OF.items() if kind is TextClass.RESULT]),
+            col(Text.state).in_([TextState.ACCEPTED, TextState.DELIVERED]),
+            col(Text.owed_at) >= since,
+        )
+    ).one()
+
+
+def _is_frozen(session: Session, contact: Contact) -> bool:
+    """Whether this contact's number was found wrong or dead since it was proved (FEATURES 54)."""
+    frozen = select(MobileHolder.id).where(
+        col(MobileHolder.person_id) == contact.person_id, col(MobileHolder.frozen_at) >= contact.mobile_proved_at
+    )
+    return session.exec(frozen.limit(1)).first() is not None
 
 
 def confirmations(session: Session, case: ClinicCase) -> dict[Test, Confirmation]:
@@ -257,19 +360,6 @@ def standing_proposal(session: Session, case: ClinicCase) -> CaseProposal | None
     return session.exec(
         select(CaseProposal).where(col(CaseProposal.case_id) == case.id, col(CaseProposal.case_version) == case.version)
     ).one_or_none()
-
-
-def contact_of(session: Session, case: ClinicCase) -> Contact | None:
-    """How the person of this case may be reached; None for a case about a lab's rows alone."""
-    order = order_of(session, case)
-    return None if order is None else session.get(Contact, order.contact_id)
-
-
-def order_of(session: Session, case: ClinicCase) -> Order | None:
-    """The order behind a case, through its kit where it has one."""
-    kit = session.get(Kit, case.kit_id) if case.kit_id is not None else None
-    order_id = kit.order_id if kit else case.order_id
-    return None if order_id is None else session.get(Order, order_id)
 
 
 # ── Escalation ───────────────────────────────────────────────────────────────────────────────
@@ -319,7 +409,7 @@ def escalate_due(
     cases = session.exec(overdue).all()
     steps = sum(_escalate(session, case, now, policy, actor) for case in cases)
     last = cases[-1] if cases else None
-    return Escalated(len(cases), steps, (last.due_at, _id(last)) if last else None)
+    return Escalated(len(cases), steps, (last.due_at, id_of(last)) if last else None)
 
 
 def _escalate(session: Session, case: ClinicCase, now: datetime, policy: ClinicPolicy, actor: str) -> int:
@@ -336,7 +426,7 @@ def _escalate(session: Session, case: ClinicCase, now: datetime, policy: ClinicP
             session,
             action="case.escalated",
             subject="clinic_case",
-            subject_id=_id(case),
+            subject_id=id_of(case),
             actor=actor,
             now=now,
             service_id=case.service_id,
@@ -346,6 +436,43 @@ def _escalate(session: Session, case: ClinicCase, now: datetime, policy: ClinicP
         case.escalation = number + 1
         told += 1
     return told
+
+
+def return_stale_claims(session: Session, *, now: datetime, service: Service, limit: int, actor: str) -> int:
+    """Puts due cases back for anyone whose holder has done nothing for too long, and says how many (FEATURES 62)."""
+    held = session.exec(
+        select(ClinicCase)
+        .where(
+            col(ClinicCase.service_id) == service.id,
+            col(ClinicCase.closed_at).is_(None),
+            col(ClinicCase.due_at) <= now,
+            col(ClinicCase.assignee) != "",
+            sa.func.coalesce(col(ClinicCase.touched_at), col(ClinicCase.opened_at))
+            <= now - timedelta(hours=service.clinic.claim_working_hours),
+        )
+        .order_by(col(ClinicCase.due_at), col(ClinicCase.id))
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .execution_options(populate_existing=True)
+    ).all()
+    returned = 0
+    for case in held:
+        if not is_stale(touched=case.touched_at or case.opened_at, due=case.due_at, now=now, policy=service.clinic):
+            continue
+        was, case.assignee = case.assignee, ""
+        case.version += 1
+        audit.record(
+            session,
+            action="case.claim_ended",
+            subject="clinic_case",
+            subject_id=id_of(case),
+            actor=actor,
+            now=now,
+            service_id=case.service_id,
+            was=was,
+        )
+        returned += 1
+    return returned
 
 
 def open_missing_cases(session: Session, *, service: Service, now: datetime, limit: int, actor: str) -> int:
@@ -394,33 +521,7 @@ def open_and_overdue(session: Session, *, now: datetime) -> tuple[int, int]:
 # ── Beneath ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _locked(
-    session: Session,
-    ref: str,
-    by: Actor,
-    version: int,
-    *,
-    needs: Action = Action.WORK_CASES,
-    held_by_anyone: bool = False,
-) -> ClinicCase:
-    """The case, locked after its kit, open, as the form saw it, and in nobody else's hands."""
-    case = find_case(session, ref, by)
-    check_may(by, Action.WORK_CASES, case.service_id)
-    check_may(by, needs, case.service_id)
-    if case.kit_id is not None:
-        session.exec(select(Kit.id).where(col(Kit.id) == case.kit_id).with_for_update())
-    session.refresh(case, with_for_update=True)
-    if case.closed_at is not None:
-        raise ServiceError(Code.CONFLICT, "This case is closed already: look at it again.")
-    if case.version != version:
-        raise ServiceError(Code.CONFLICT, "Somebody else changed this case meanwhile: look at it again.")
-    if not held_by_anyone and case.assignee not in ("", by.audit_name):
-        raise ServiceError(Code.CONFLICT, "A colleague is working on this case: ask them to hand it back.")
-    return case
-
-
-def _check_channel(session: Session, case: ClinicCase, result: AttemptResult) -> None:
-    contact = contact_of(session, case)
+def _check_channel(session: Session, contact: Contact | None, result: AttemptResult) -> None:
     refused: Mapping[AttemptResult, tuple[bool, str]] = {
         AttemptResult.TEXT: (contact is None or not contact.text_consent, "texts"),
         AttemptResult.VOICEMAIL: (contact is None or not contact.voicemail_consent, "voicemail"),
@@ -429,10 +530,22 @@ def _check_channel(session: Session, case: ClinicCase, result: AttemptResult) ->
     is_refused, channel = refused.get(result, (False, ""))
     if is_refused:
         raise ServiceError(Code.NOT_NOW, f"This person has not agreed to {channel}: try another way.")
+    if result in (AttemptResult.TEXT, AttemptResult.VOICEMAIL) and contact is not None and _is_frozen(session, contact):
+        raise ServiceError(
+            Code.NOT_NOW, "This number is somebody else's or dead: no text or voicemail until it is proved again."
+        )
 
 
 def _add_attempt(
-    session: Session, case: ClinicCase, *, by: Actor, result: AttemptResult, note: str, now: datetime, cipher: Cipher
+    session: Session,
+    case: ClinicCase,
+    *,
+    by: Actor,
+    result: AttemptResult,
+    note: str,
+    now: datetime,
+    cipher: Cipher,
+    identity: AbstractSet[IdentityCheck] = frozenset(),
 ) -> None:
     note = note.strip()
     if result is AttemptResult.NOTE and not note:
@@ -443,24 +556,67 @@ def _add_attempt(
     session.add(
         CaseAttempt(
             ref=ref,
-            case_id=_id(case),
+            case_id=id_of(case),
             result=result,
             note=cipher.encrypt("case_attempt", "note", ref, note) if note else None,
+            identity_checked=sorted(identity),
             actor=by.audit_name,
             occurred_at=now,
         )
     )
 
 
+def _owe_text(session: Session, case: ClinicCase, *, service: Service, now: datetime, cipher: Cipher) -> None:
+    """Owes the text that says nothing but that we would like to talk: one a London day."""
+    order = order_of(session, case)
+    assert order is not None  # a person who agreed to texts ordered something
+    assert order.id is not None  # a stored row
+    text = owed.OwedText(
+        order_id=order.id,
+        kit_id=case.kit_id,
+        contact_id=order.contact_id,
+        says=ExpectCall(),
+        tells=f"case:{case.id}:{london_day(now)}",
+        decision_id=case.decision_id,
+    )
+    if not owed.owe_texts(session, [text], service=service, now=now, cipher=cipher):
+        raise ServiceError(Code.NOT_NOW, "A text was asked for today already: try another way, or wait for tomorrow.")
+
+
+def _freeze_number(
+    session: Session, case: ClinicCase, contact: Contact, *, now: datetime, cipher: Cipher, indexes: BlindIndex
+) -> None:
+    """No text goes to this number until its person proves it again, and none that is under way leaves (FEATURES 54)."""
+    mobile = cipher.decrypt("contact", "mobile", contact.ref, contact.mobile)
+    session.execute(
+        sa.update(MobileHolder)
+        .where(
+            col(MobileHolder.service_id) == contact.service_id,
+            col(MobileHolder.person_id) == contact.person_id,
+            col(MobileHolder.digest).in_(indexes.live(MOBILE, contact.service_id, mobile)),
+        )
+        .values(frozen_at=now)
+        .execution_options(synchronize_session=False)
+    )
+    if case.kit_id is not None:
+        owed.cancel_texts(session, [case.kit_id], because="number_not_theirs", now=now)
+
+
 def _standing_items(session: Session, case: ClinicCase) -> frozenset[tuple[Test, Outcome]]:
     """Items whose version is current, or newer than the current one because it froze the kit (ruling 1)."""
-    found = session.exec(
-        select(CaseItem.test, CaseItem.outcome)
+    found = session.exec(_standing(case, col(CaseItem.test), col(CaseItem.outcome)))
+    return frozenset((Test(test), Outcome(outcome)) for test, outcome in found)
+
+
+def _standing(case: ClinicCase, *what: Any) -> Any:
+    """The query for something of a case's standing items."""
+    return (
+        select(*what)
+        .select_from(CaseItem)
         .join(ResultVersion, col(ResultVersion.id) == col(CaseItem.version_id))
         .join(ResultSeries, col(ResultSeries.id) == col(ResultVersion.series_id))
         .where(col(CaseItem.case_id) == case.id, col(CaseItem.version_id) >= col(ResultSeries.current_version_id))
     )
-    return frozenset((Test(test), Outcome(outcome)) for test, outcome in found)
 
 
 def _check_order(session: Session, case: ClinicCase, outcome: CaseOutcome) -> None:
@@ -482,7 +638,29 @@ def _seconded(session: Session, case: ClinicCase, by: Actor) -> bool:
     return True
 
 
-def _close(session: Session, case: ClinicCase, outcome: CaseOutcome, by: Actor, now: datetime) -> None:
+def _close(
+    session: Session,
+    case: ClinicCase,
+    outcome: CaseOutcome,
+    by: Actor,
+    now: datetime,
+    *,
+    cipher: Cipher,
+    details: EndingDetails = EndingDetails(),  # noqa: B008 - a frozen value
+) -> None:
+    ref = secrets.token_hex(16)
+    session.add(
+        CaseEnding(
+            ref=ref,
+            case_id=id_of(case),
+            outcome=outcome,
+            place=cipher.encrypt("case_ending", "place", ref, details.place) if details.place else None,
+            happened_on=details.on,
+            treatment=details.treatment,
+            actor=by.audit_name,
+            occurred_at=now,
+        )
+    )
     case.outcome, case.closed_at, case.closed_by = outcome, now, by.audit_name
     _resolve_rows(session, case, outcome, now)
     _stop_expect_call(session, case, now)
@@ -496,7 +674,7 @@ def _close(session: Session, case: ClinicCase, outcome: CaseOutcome, by: Actor, 
             at=now,
             outcome=outcome.value,
         )
-    _changed(session, case, "case.closed", by, now, outcome=outcome.value)
+    changed(session, case, "case.closed", by, now, outcome=outcome.value)
 
 
 def rows_of(session: Session, case: ClinicCase) -> list[QuarantinedRow]:
@@ -529,28 +707,3 @@ def _stop_expect_call(session: Session, case: ClinicCase, now: datetime) -> None
             now=now,
             purposes=[TextPurpose.PLEASE_EXPECT_OUR_CALL],
         )
-
-
-def _changed(session: Session, case: ClinicCase, action: str, by: Actor, now: datetime, **detail: str) -> None:
-    case.version += 1
-    session.add(case)
-    _audit(session, case, action, by, now, **detail)
-    session.flush()
-
-
-def _audit(session: Session, case: ClinicCase, action: str, by: Actor, now: datetime, **detail: str) -> None:
-    audit.record(
-        session,
-        action=action,
-        subject="clinic_case",
-        subject_id=_id(case),
-        actor=by.audit_name,
-        now=now,
-        service_id=case.service_id,
-        **detail,
-    )
-
-
-def _id(case: ClinicCase) -> int:
-    assert case.id is not None  # a stored row
-    return case.id

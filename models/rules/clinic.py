@@ -6,13 +6,14 @@ Sources: clinical.md 1.1 (targets), 3.5 (what needs a person), 9 (H4, H7, H14); 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Final
 
 from models.rules.errors import Code, ServiceError
 from models.rules.release import Reason, ReleaseDecision
 from models.rules.service import ClinicPolicy
+from models.rules.treatment import REMOTE, Treatment
 from models.rules.vocabulary import IDENTITY_FAILURES, REACTIONS, SAMPLE_FAILURES, Outcome, Test
 from models.rules.working_days import add_working_hours
 
@@ -53,6 +54,27 @@ class AttemptResult(StrEnum):
     TEXT = "text"
     LETTER = "letter"
     NOTE = "note"
+
+
+class IdentityCheck(StrEnum):
+    """What the person said of themselves, and the caller ticked, before anything was told."""
+
+    FULL_NAME = "full_name"
+    DATE_OF_BIRTH = "date_of_birth"
+    POSTCODE = "postcode"
+
+
+IDENTITY_FLOOR: Final = frozenset({IdentityCheck.FULL_NAME, IdentityCheck.DATE_OF_BIRTH})
+"""Who can't say both is told nothing (H1; FEATURES 54)."""
+
+
+class SnoozeReason(StrEnum):
+    """Why a case may rest for a while."""
+
+    ASKED_FOR_ANOTHER_TIME = "asked_for_another_time"
+    WAITS_FOR_CLINIC = "waits_for_clinic"
+    WAITS_FOR_LAB = "waits_for_lab"
+    PERSON_IS_AWAY = "person_is_away"
 
 
 class CaseOutcome(StrEnum):
@@ -169,12 +191,43 @@ def due_at(kind: CaseKind, now: datetime, policy: ClinicPolicy) -> datetime:
 
 
 def next_due_at(result: AttemptResult, now: datetime, due: datetime, policy: ClinicPolicy) -> datetime:
-    """The due time after an attempt: later by the ladder when nobody was reached, unchanged otherwise."""
+    """The due time after an attempt: later by the ladder after a try, and after a talk; never sooner.
+
+    A wrong number or a note buys no time: another way must be tried now.
+    """
     match result:
         case AttemptResult.NO_ANSWER | AttemptResult.VOICEMAIL | AttemptResult.TEXT | AttemptResult.LETTER:
-            return max(due, add_working_hours(now, policy.retry_working_hours, policy.opens, policy.closes))
-        case AttemptResult.SPOKE | AttemptResult.WRONG_PERSON | AttemptResult.NUMBER_DEAD | AttemptResult.NOTE:
+            hours = policy.retry_working_hours
+        case AttemptResult.SPOKE:
+            hours = policy.after_spoke_working_hours
+        case AttemptResult.WRONG_PERSON | AttemptResult.NUMBER_DEAD | AttemptResult.NOTE:
             return due
+    return max(due, add_working_hours(now, hours, policy.opens, policy.closes))
+
+
+def check_identity(result: AttemptResult, ticked: AbstractSet[IdentityCheck]) -> None:
+    """Raises ServiceError(BAD_INPUT) when somebody is said to have been spoken to who did not say who they are."""
+    if result is AttemptResult.SPOKE and not ticked >= IDENTITY_FLOOR:
+        raise ServiceError(
+            Code.BAD_INPUT, "Tick the full name and the date of birth that the person said: else it was not them."
+        )
+
+
+def check_snooze(until: datetime, *, now: datetime, snoozed_before: int, policy: ClinicPolicy) -> None:
+    """Raises ServiceError(NOT_NOW) for a rest that is over already, too long, or one too many."""
+    latest = add_working_hours(now, policy.snooze_working_hours, policy.opens, policy.closes)
+    if not now < until <= latest:
+        raise ServiceError(
+            Code.NOT_NOW,
+            f"A case may rest for up to {policy.snooze_working_hours} working hours from now: choose less.",
+        )
+    if snoozed_before >= policy.snoozes:
+        raise ServiceError(Code.NOT_NOW, f"This case has rested {snoozed_before} times since its news: take it up now.")
+
+
+def is_stale(*, touched: datetime, due: datetime, now: datetime, policy: ClinicPolicy) -> bool:
+    """Whether a case is due and whoever holds it has done nothing for so many working hours: then it is anyone's."""
+    return due <= now and add_working_hours(touched, policy.claim_working_hours, policy.opens, policy.closes) <= now
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +238,28 @@ class CaseFacts:
     items: frozenset[tuple[Test, Outcome]]
     """Results that are not negative and still stand: not those that a later version replaced."""
     attempts: Mapping[AttemptResult, int]
+    """Since the newest of those results came: tries before it were about something else."""
     confirmed: Mapping[Test, Confirmation]
     """The confirmatory outcome, or documented refusal, of each reactive test that has one."""
     text_consent: bool
     voicemail_consent: bool
     letter_consent: bool
+    texts_left: int = 0
+    """Texts about these results that the provider took. A text that is owed or failed told nobody."""
+    number_usable: bool = True
+    """False when the number was found wrong or dead since it was proved: no text and no voicemail goes there."""
+    days_since_news: int = 0
+    """Whole London days since the newest of those results came."""
+
+    @property
+    def may_text(self) -> bool:
+        """Whether a text may go to this person at this number."""
+        return self.text_consent and self.number_usable
+
+    @property
+    def may_leave_voicemail(self) -> bool:
+        """Whether a voicemail may be left at this number."""
+        return self.voicemail_consent and self.number_usable
 
 
 FLOOR_TEXTS: Final = 3
@@ -198,7 +268,13 @@ FLOOR_LETTERS: Final = 1
 """No further action only after >= 3 texts, >= 2 voicemails and >= 1 letter, where allowed (clinical.md 3.5, R20)."""
 
 FLOOR_CALLS: Final = 3
-"""Calls in place of texts for a person who may not be texted: a refused channel never lowers the floor to nothing."""
+"""Calls in place of texts for a person who may not be texted: a refused channel never lowers the floor to nothing.
+
+A reactive takes as many calls beside its texts: clinical.md 3.5 has a clinician telephone.
+"""
+
+FLOOR_REACTIVE_DAYS: Final = 28
+"""Days for which somebody with a reactive screen is looked for at least. Ours [D]: nothing is published; to be signed."""
 
 CALLS: Final = frozenset(
     {AttemptResult.NO_ANSWER, AttemptResult.VOICEMAIL, AttemptResult.WRONG_PERSON, AttemptResult.NUMBER_DEAD}
@@ -218,7 +294,7 @@ OUTCOMES_FOR: Final[Mapping[CaseKind, frozenset[CaseOutcome]]] = {
     CaseKind.CORRECTION: frozenset(CaseOutcome)
     - {CaseOutcome.RELEASED_AFTER_REVIEW, CaseOutcome.ORDER_ACCEPTED, CaseOutcome.ORDER_REFUSED},
     CaseKind.IDENTITY: frozenset({CaseOutcome.RESOLVED_WITH_LAB, CaseOutcome.NEW_KIT_SENT, CaseOutcome.REFERRED}),
-    CaseKind.REACTIVE: _CONFIRMING | _TREATING,
+    CaseKind.REACTIVE: _CONFIRMING | _TREATING | {CaseOutcome.NO_FURTHER_ACTION},
     CaseKind.POSITIVE: _TREATING | {CaseOutcome.NEW_KIT_SENT, CaseOutcome.NO_FURTHER_ACTION},
     CaseKind.RESULT_REVIEW: frozenset(
         {
@@ -245,22 +321,23 @@ def check_may_close(case: CaseFacts, outcome: CaseOutcome, *, seconded: bool = F
     """Raises ServiceError(NOT_NOW) with a sentence unless the case may end this way.
 
     A reactive screen stays open until each reacting test has a confirmatory outcome or a documented
-    refusal, whatever the outcome chosen (FEATURES 67; H14). No further action needs the floor of
-    attempts and a second, senior person (FEATURES 64). A positive is not closed as if it had been
-    negative.
+    refusal (FEATURES 67; H14), or until two people agree that its person can't be found. No further
+    action needs the floor of attempts and a second, senior person (FEATURES 64; clinical.md 3.5). A
+    positive is not closed as if it had been negative.
     """
     if outcome not in OUTCOMES_FOR[case.kind]:
         raise ServiceError(
             Code.NOT_NOW, f"{_named(case.kind)} can't end as '{_words(outcome)}': choose another outcome."
         )
-    if unconfirmed := sorted(_test_words(test) for test in reacting(case.items) - case.confirmed.keys()):
+    unconfirmed = sorted(_test_words(test) for test in reacting(case.items) - case.confirmed.keys())
+    if outcome is CaseOutcome.NO_FURTHER_ACTION:
+        _check_floor(case, reactive=bool(unconfirmed), seconded=seconded)
+        return
+    if unconfirmed:
         raise ServiceError(
             Code.NOT_NOW,
             f"This case stays open until a confirmatory outcome or refusal is recorded for: {', '.join(unconfirmed)}.",
         )
-    if outcome is CaseOutcome.NO_FURTHER_ACTION:
-        _check_floor(case, seconded=seconded)
-        return
     if outcome in _CONFIRMING and outcome is not _confirming(case.confirmed):
         raise ServiceError(
             Code.NOT_NOW, f"The confirmatory outcomes recorded here do not say '{_words(outcome)}': look at them again."
@@ -286,21 +363,141 @@ def _confirming(confirmed: Mapping[Test, Confirmation]) -> CaseOutcome | None:
     return CaseOutcome.CONFIRMED_NEGATIVE if found else None
 
 
-def _check_floor(case: CaseFacts, *, seconded: bool) -> None:
-    made = {result: case.attempts.get(result, 0) for result in AttemptResult}
-    missing = []
-    if case.text_consent and made[AttemptResult.TEXT] < FLOOR_TEXTS:
-        missing.append(f"{FLOOR_TEXTS} texts")
-    if not case.text_consent and sum(made[call] for call in CALLS) < FLOOR_CALLS:
-        missing.append(f"{FLOOR_CALLS} calls")
-    if case.voicemail_consent and made[AttemptResult.VOICEMAIL] < FLOOR_VOICEMAILS:
-        missing.append(f"{FLOOR_VOICEMAILS} voicemails")
-    if case.letter_consent and made[AttemptResult.LETTER] < FLOOR_LETTERS:
-        missing.append(f"{FLOOR_LETTERS} letter")
+def _check_floor(case: CaseFacts, *, reactive: bool, seconded: bool) -> None:
+    missing = missing_of_floor(case, reactive=reactive)
     if missing:
-        raise ServiceError(Code.NOT_NOW, f"No further action needs at least {', '.join(missing)} first.")
+        raise ServiceError(Code.NOT_NOW, f"No further action needs at least {', '.join(missing.values())} first.")
+    if reactive and case.days_since_news < FLOOR_REACTIVE_DAYS:
+        raise ServiceError(
+            Code.NOT_NOW,
+            f"Somebody with a reactive screen is looked for at least {FLOOR_REACTIVE_DAYS} days before two people "
+            "may end it.",
+        )
     if not seconded:
         raise ServiceError(Code.NOT_NOW, "No further action needs a second, senior person to agree.")
+
+
+def missing_of_floor(case: CaseFacts, *, reactive: bool) -> dict[AttemptResult, str]:
+    """What the floor of attempts still lacks, in words, by the kind of attempt that would mend it."""
+    made = {result: case.attempts.get(result, 0) for result in AttemptResult}
+    calls = sum(made[call] for call in CALLS | {AttemptResult.SPOKE})
+    wanted = (
+        (AttemptResult.NO_ANSWER, reactive or not case.may_text, calls, FLOOR_CALLS, "calls"),
+        (AttemptResult.TEXT, case.may_text, case.texts_left, FLOOR_TEXTS, "texts that left"),
+        (
+            AttemptResult.VOICEMAIL,
+            case.may_leave_voicemail,
+            made[AttemptResult.VOICEMAIL],
+            FLOOR_VOICEMAILS,
+            "voicemails",
+        ),
+        (AttemptResult.LETTER, case.letter_consent, made[AttemptResult.LETTER], FLOOR_LETTERS, "letter"),
+    )
+    return {result: f"{floor} {words}" for result, applies, have, floor, words in wanted if applies and have < floor}
+
+
+# ── What to do next ──────────────────────────────────────────────────────────────────────────
+
+
+class Step(StrEnum):
+    """The recommended next step with a case."""
+
+    AS_THE_KIND_SAYS = "as_the_kind_says"
+    RING = "ring"
+    TEXT = "text"
+    VOICEMAIL = "voicemail"
+    LETTER = "letter"
+    CONFIRM = "confirm"
+    TREAT = "treat"
+    END = "end"
+    GIVE_UP_BY_TWO = "give_up_by_two"
+
+
+RUNG_ABOUT: Final = frozenset(
+    {CaseKind.REACTIVE, CaseKind.POSITIVE, CaseKind.CORRECTION, CaseKind.UNDELIVERED_TEXT, CaseKind.FAILED_SAMPLE}
+)
+"""Kinds whose person must be reached."""
+
+
+def next_step(case: CaseFacts) -> Step:
+    """What policy recommends now: ring first, then the other agreed ways, then what the talk left to do."""
+    if case.kind not in RUNG_ABOUT:
+        return Step.AS_THE_KIND_SAYS
+    unconfirmed = reacting(case.items) - case.confirmed.keys()
+    if case.attempts.get(AttemptResult.SPOKE, 0):
+        if unconfirmed:
+            return Step.CONFIRM
+        return Step.TREAT if any(result is Outcome.POSITIVE for _, result in case.items) else Step.END
+    if not any(case.attempts.get(call, 0) for call in CALLS):
+        return Step.RING
+    missing = missing_of_floor(case, reactive=bool(unconfirmed))
+    for result, step in _BY_ATTEMPT.items():
+        if result in missing:
+            return step
+    if unconfirmed and case.days_since_news < FLOOR_REACTIVE_DAYS:
+        return Step.RING
+    return Step.GIVE_UP_BY_TWO if CaseOutcome.NO_FURTHER_ACTION in OUTCOMES_FOR[case.kind] else Step.RING
+
+
+_BY_ATTEMPT: Final[Mapping[AttemptResult, Step]] = {
+    AttemptResult.TEXT: Step.TEXT,
+    AttemptResult.VOICEMAIL: Step.VOICEMAIL,
+    AttemptResult.LETTER: Step.LETTER,
+    AttemptResult.NO_ANSWER: Step.RING,
+}
+
+
+# ── What an ending must say ──────────────────────────────────────────────────────────────────
+
+LONGEST_PLACE: Final = 120
+
+
+@dataclass(frozen=True, slots=True)
+class EndingDetails:
+    """Where, when and how: what belongs to the outcomes that name something outside."""
+
+    place: str = ""
+    """The clinic or service: booked into, referred to, treated at. No name of a person."""
+    on: date | None = None
+    """The London day: of the appointment, the treatment, the acknowledgement or the referral."""
+    treatment: Treatment | None = None
+
+
+_FUTURE: Final = frozenset({CaseOutcome.TOLD_AND_BOOKED})
+_PLACED: Final = frozenset({CaseOutcome.TOLD_AND_BOOKED, CaseOutcome.REFERRED, CaseOutcome.SAFEGUARDING_REFERRED})
+_DATED: Final = _PLACED | {CaseOutcome.TREATED}
+
+
+def check_ending(
+    outcome: CaseOutcome, details: EndingDetails, *, today: date, remote_signed: Treatment | None = None
+) -> None:
+    """Raises ServiceError with one sentence when an ending does not say where, when or how.
+
+    `remote_signed`: the way of remote treatment that a prescriber signed for this very result, if any (H15).
+    """
+    if len(details.place) > LONGEST_PLACE:
+        raise ServiceError(Code.BAD_INPUT, f"A place may have up to {LONGEST_PLACE} characters: shorten it.")
+    if outcome in _PLACED and not details.place:
+        raise ServiceError(Code.BAD_INPUT, "Say which clinic or service it was.")
+    if outcome in _DATED and details.on is None:
+        raise ServiceError(Code.BAD_INPUT, "Say on which day it was, or is to be.")
+    if details.on is not None and outcome in _DATED and _is_wrong_way(details.on, today, ahead=outcome in _FUTURE):
+        raise ServiceError(
+            Code.BAD_INPUT,
+            "An appointment lies ahead: give its day."
+            if outcome in _FUTURE
+            else "This has happened already: give the day, today or before.",
+        )
+    if outcome is CaseOutcome.TREATED and details.treatment is None:
+        raise ServiceError(Code.BAD_INPUT, "Say how the person was treated.")
+    if outcome is CaseOutcome.TREATED and details.treatment in REMOTE and details.treatment is not remote_signed:
+        raise ServiceError(
+            Code.NOT_NOW, "Treatment by post or at a pharmacy takes a prescriber's signature for these results first."
+        )
+
+
+def _is_wrong_way(day: date, today: date, *, ahead: bool) -> bool:
+    return day < today if ahead else day > today
 
 
 def _words(word: StrEnum) -> str:

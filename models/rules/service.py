@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import time
 
 from models.rules.lab_request import RequestForm, RequestWay
+from models.rules.stock import Recipe, StockPolicy
 from models.rules.vocabulary import Test
 
 
@@ -125,6 +126,16 @@ class ClinicPolicy:
     )
     retry_working_hours: int = 8
     """After an attempt that reached nobody, the next one is due this much later."""
+    after_spoke_working_hours: int = 24
+    """After a talk, what it left to do (a booking, a treatment, a confirmation) is looked at again this much later."""
+    claim_working_hours: int = 8
+    """A due case whose holder has done nothing for so long goes back to the queue."""
+    snooze_working_hours: int = 40
+    """The longest rest of a case at a time."""
+    snoozes: int = 3
+    """So often may a case rest since its newest result."""
+    duty_phones: Mapping[str, str] | None = None
+    """By role: the number, as +44..., that is texted when a step of the ladder is told to that role. It names nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +154,13 @@ class LabContract:
     """From receipt to the last final result; after it the kit stands on the lab desk's list (FEATURES 34)."""
     booked_in_within_days: int = 5
     """From posting back to the laboratory's first word of it."""
+    acknowledged_within_days: int = 1
+    """From a request to the laboratory's acknowledgement of it, where the contract has one."""
     requests: RequestForm = RequestForm.NONE
     """How the lab is told of dispatched kits; `none`: it keys them from the form in the box."""
     requests_by: RequestWay = RequestWay.STORE
     answers_requests: bool = False
     """Whether the lab acknowledges each request; if not, its first result is the only word of it."""
-    acknowledged_within_days: int = 1
-    """From a request to the laboratory's acknowledgement of it, where the contract has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +182,9 @@ class Service:
     clinic: ClinicPolicy
     labs: tuple[LabContract, ...]
     """The first lab takes new kits."""
+    recipes: tuple[Recipe, ...] = ()
+    """What kits are made of, by laboratory and sample."""
+    stock: StockPolicy = StockPolicy()
     channels: tuple[str, ...] = ("web",)
     """Ordering channels that hold an API key for this service."""
 

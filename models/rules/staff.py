@@ -52,6 +52,8 @@ class Action(StrEnum):
     """What the sample from the arm said of a reactive screen."""
     SECOND_NO_FURTHER_ACTION = "second_no_further_action"
     """Be the second, senior person (FEATURES 64)."""
+    PRESCRIBE = "prescribe"
+    """Sign for treatment without a visit (H15)."""
     RELEASE_AFTER_REVIEW = "release_after_review"
     """Read a lab's comment and say that it is harmless (ruling 8)."""
     SETTLE_ORDERS = "settle_orders"
@@ -93,7 +95,7 @@ _SENIOR: Final = _ADVISER | {
 GRANTS: Final[Mapping[Role, frozenset[Action]]] = {
     Role.HEALTH_ADVISER: _ADVISER,
     Role.SENIOR_HEALTH_ADVISER: _SENIOR,
-    Role.CLINICIAN: _SENIOR,
+    Role.CLINICIAN: _SENIOR | {Action.PRESCRIBE},
     Role.LAB_LIAISON: frozenset(
         {
             Action.LAB_CASES,
@@ -154,6 +156,11 @@ class Actor:
 def may(actor: Actor, action: Action, service_id: str) -> bool:
     """Whether this person may do this in this service. Everything not granted is refused."""
     return service_id in actor.service_ids and any(action in GRANTS[role] for role in actor.roles)
+
+def who_may_work(kind: CaseKind) -> tuple[Role, ...]:
+    """The roles that may open and work a case of a kind, and so take it over."""
+    return tuple(role for role in Role if {OPENS[kind], Action.WORK_CASES} <= GRANTS[role])
+
 
 
 def services_where(actor: Actor, action: Action) -> frozenset[str]:

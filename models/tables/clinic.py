@@ -1,11 +1,13 @@
 """The clinic's cases: what a person must take up, by when, what was tried, and how it ended."""
 
-from datetime import datetime
+from datetime import date, datetime
+from enum import StrEnum
 
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from models.rules.clinic import AttemptResult, CaseKind, CaseOutcome, Confirmation, Urgency
+from models.rules.clinic import AttemptResult, CaseKind, CaseOutcome, Confirmation, SnoozeReason, Urgency
+from models.rules.treatment import Treatment
 from models.rules.vocabulary import Outcome, Site, Test
 from models.tables.columns import document, identity, link, recorded, reference, words
 
@@ -38,6 +40,8 @@ class ClinicCase(SQLModel, table=True):
     detail: dict[str, object] = document(dict)
     owner_role: str = Field(max_length=40)
     assignee: str = Field(default="", max_length=80)
+    touched_at: datetime | None = None
+    """When its holder last did something; without that for too long it goes back to the queue."""
     due_at: datetime
     escalation: int = 0
     """How many steps of the ladder have been told."""
@@ -76,6 +80,8 @@ class CaseAttempt(SQLModel, table=True):
     case_id: int = link("clinic_case.id")
     result: AttemptResult = words(AttemptResult, "result")
     note: bytes | None = None
+    identity_checked: list[str] = document(list)
+    """What the person said of themselves before anything was told, as words of IdentityCheck."""
     actor: str = Field(max_length=80)
     occurred_at: datetime
     recorded_at: datetime = recorded()
@@ -112,6 +118,103 @@ class CaseProposal(SQLModel, table=True):
     case_version: int
     actor: str = Field(max_length=80)
     occurred_at: datetime
+    recorded_at: datetime = recorded()
+
+
+class CaseSnooze(SQLModel, table=True):
+    """One rest that a case was given, with its reason. Insert only."""
+
+    __tablename__ = "case_snooze"
+
+    id: int | None = identity()
+    case_id: int = link("clinic_case.id")
+    reason: SnoozeReason = words(SnoozeReason, "reason")
+    until_at: datetime
+    actor: str = Field(max_length=80)
+    occurred_at: datetime
+    recorded_at: datetime = recorded()
+
+
+class CaseEnding(SQLModel, table=True):
+    """One ending of a case, with where, when and how. Insert only: a case that is opened again ends again."""
+
+    __tablename__ = "case_ending"
+
+    id: int | None = identity()
+    ref: str = reference()
+    case_id: int = link("clinic_case.id")
+    outcome: CaseOutcome = words(CaseOutcome, "outcome")
+    place: bytes | None = None
+    """The clinic or service. Encrypted under (table, column, ref): somebody may write more than that into it."""
+    happened_on: date | None = None
+    treatment: Treatment | None = words(Treatment, "treatment", nullable=True)
+    actor: str = Field(max_length=80)
+    occurred_at: datetime
+    recorded_at: datetime = recorded()
+
+
+class TreatmentRequest(SQLModel, table=True):
+    """One wish to treat without a visit, with what the person answered. Insert only (H15)."""
+
+    __tablename__ = "treatment_request"
+    __table_args__ = (sa.CheckConstraint("way IN ('by_post', 'at_pharmacy')", name="without_a_visit"),)
+
+    id: int | None = identity()
+    case_id: int = link("clinic_case.id")
+    way: Treatment = words(Treatment, "way")
+    answers: dict[str, bool] = document()
+    stands_on: str = Field(max_length=64)
+    """The digest of the results that it rests on: with other results it is void."""
+    actor: str = Field(max_length=80)
+    occurred_at: datetime
+    recorded_at: datetime = recorded()
+
+
+class TreatmentSignature(SQLModel, table=True):
+    """A prescriber's signature under one wish to treat without a visit. Insert only."""
+
+    __tablename__ = "treatment_signature"
+    __table_args__ = (sa.UniqueConstraint("request_id"),)
+
+    id: int | None = identity()
+    request_id: int = link("treatment_request.id", index=False)
+    actor: str = Field(max_length=80)
+    occurred_at: datetime
+    recorded_at: datetime = recorded()
+
+
+class NoticeState(StrEnum):
+    """Where a text to a duty phone is."""
+
+    OWED = "owed"
+    SENDING = "sending"
+    SENT = "sent"
+    FAILED = "failed"
+    UNSURE = "unsure"
+
+
+class DutyNotice(SQLModel, table=True):
+    """One text owed to the duty phone of a role: how many cases were told to it. At most one an hour. No case in it."""
+
+    __tablename__ = "duty_notice"
+    __table_args__ = (
+        sa.UniqueConstraint("service_id", "role", "hour_at"),
+        sa.Index("ix_duty_notice_open", "id", postgresql_where=sa.text("state IN ('owed', 'sending')")),
+    )
+
+    id: int | None = identity()
+    ref: str = reference()
+    service_id: str = Field(max_length=40)
+    role: str = Field(max_length=40)
+    hour_at: datetime
+    """The full hour (service time) whose steps it tells."""
+    cases: int
+    state: NoticeState = words(NoticeState, "state", default=NoticeState.OWED)
+    claimed_until: datetime | None = None
+    """Machine time: a call not answered for by then is unsure."""
+    error_code: str = Field(default="", max_length=20)
+    owed_at: datetime
+    settled_at: datetime | None = None
     recorded_at: datetime = recorded()
 
 

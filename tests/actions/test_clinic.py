@@ -11,17 +11,28 @@ from app.database import Begin
 from models.actions import casebook, clinic
 from models.actions.clinic import Ending
 from models.actions.owed import OwedCase, owe_cases
-from models.rules.clinic import AttemptResult, CaseKind, CaseOutcome, Confirmation
+from models.rules.clinic import (
+    FLOOR_REACTIVE_DAYS,
+    IDENTITY_FLOOR,
+    AttemptResult,
+    CaseKind,
+    CaseOutcome,
+    Confirmation,
+    EndingDetails,
+    SnoozeReason,
+)
 from models.rules.errors import Code, ServiceError
 from models.rules.order import OrderOutcome
 from models.rules.release import ReleaseKind
 from models.rules.staff import Actor, Role
 from models.rules.text import TextPurpose
+from models.rules.treatment import Treatment
 from models.rules.vocabulary import Outcome, Quarantine, Site, Test
 from models.rules.working_days import add_working_hours
 from models.tables.audit import Audit
-from models.tables.clinic import CaseAttempt, ClinicCase, Escalation
+from models.tables.clinic import CaseAttempt, CaseEnding, ClinicCase, Escalation
 from models.tables.order import OrderDecision
+from models.tables.person import Contact, MobileHolder
 from models.tables.result import LabFile, QuarantinedRow
 from models.tables.text import Text, TextState
 from tests.support import build
@@ -35,11 +46,6 @@ GONORRHOEA = (Test.GONORRHOEA, Site.VAGINAL)
 ALL_NEGATIVE = dict.fromkeys([HIV, SYPHILIS, CHLAMYDIA, GONORRHOEA], Outcome.NEGATIVE)
 REACTIVE = ALL_NEGATIVE | {HIV: Outcome.REACTIVE}
 POSITIVE = ALL_NEGATIVE | {CHLAMYDIA: Outcome.POSITIVE}
-FLOOR = (
-    *[AttemptResult.TEXT] * 3,
-    *[AttemptResult.VOICEMAIL] * 2,
-    AttemptResult.LETTER,
-)
 
 
 def staff(name: str = "anna", *roles: Role, service_id: str = "larkfield") -> Actor:
@@ -69,19 +75,36 @@ def now_version(begin: Begin, ref: str) -> int:
         return found(session, ref).version
 
 
-def attempt(begin: Begin, ref: str, result: AttemptResult, *, by: Actor = ANNA, note: str = "", now=NOW) -> None:
+def attempt(
+    begin: Begin, ref: str, result: AttemptResult, *, by: Actor = ANNA, note: str = "", now=NOW, **more
+) -> None:
+    identity = IDENTITY_FLOOR if result is AttemptResult.SPOKE else frozenset()
     with begin() as session:
         clinic.record_attempt(
             session,
             ref,
-            by=by,
-            version=found(session, ref).version,
-            result=result,
-            note=note,
-            now=now,
-            policy=build.service().clinic,
-            cipher=build.cipher(),
+            **{
+                "by": by,
+                "version": found(session, ref).version,
+                "result": result,
+                "note": note,
+                "now": now,
+                "service": build.service(),
+                "cipher": build.cipher(),
+                "indexes": build.indexes(),
+                "identity": identity,
+                **more,
+            },
         )
+
+
+def floor(begin: Begin, ref: str) -> None:
+    """Everything that was to be tried, each text on its own day and taken by the provider."""
+    for day in range(3):
+        attempt(begin, ref, AttemptResult.TEXT, now=NOW + timedelta(days=day))
+    for result in (AttemptResult.VOICEMAIL, AttemptResult.VOICEMAIL, AttemptResult.LETTER, AttemptResult.NO_ANSWER):
+        attempt(begin, ref, result, now=NOW + timedelta(days=3))
+    build.texts_left(begin)
 
 
 def confirm(begin: Begin, ref: str, said: Confirmation, *, test: Test = Test.HIV) -> None:
@@ -91,9 +114,27 @@ def confirm(begin: Begin, ref: str, said: Confirmation, *, test: Test = Test.HIV
         )
 
 
-def close(begin: Begin, ref: str, outcome: CaseOutcome, *, by: Actor = ANNA) -> Ending:
+HOW = {
+    CaseOutcome.TREATED: EndingDetails("", NOW.date(), Treatment.IN_CLINIC),
+    CaseOutcome.TOLD_AND_BOOKED: EndingDetails("Larkfield clinic", NOW.date()),
+    CaseOutcome.REFERRED: EndingDetails("Larkfield clinic", NOW.date()),
+    CaseOutcome.SAFEGUARDING_REFERRED: EndingDetails("Larkfield children's services", NOW.date()),
+}
+"""The details that belong to each outcome that needs some."""
+
+
+def close(begin: Begin, ref: str, outcome: CaseOutcome, *, by: Actor = ANNA, now=NOW, details=None) -> Ending:
     with begin() as session:
-        return clinic.close_case(session, ref, by=by, version=found(session, ref).version, outcome=outcome, now=NOW)
+        return clinic.close_case(
+            session,
+            ref,
+            by=by,
+            version=found(session, ref).version,
+            outcome=outcome,
+            now=now,
+            cipher=build.cipher(),
+            details=details or HOW.get(outcome, EndingDetails()),
+        )
 
 
 def audited(begin: Begin) -> list[tuple[str, str]]:
@@ -164,6 +205,76 @@ def test_only_the_holder_or_a_senior_person_hands_a_case_back(begin):
         assert found(session, ref).assignee == ""
 
 
+def test_a_case_handed_over_stands_in_the_other_roles_queue_with_a_word_of_why(begin):
+    ref = opened(begin)
+    attempt(begin, ref, AttemptResult.NO_ANSWER)
+
+    def give(to: Role, note: str) -> None:
+        with begin() as session:
+            clinic.hand_over(
+                session,
+                ref,
+                by=ANNA,
+                version=found(session, ref).version,
+                to=to,
+                note=note,
+                now=NOW,
+                cipher=build.cipher(),
+            )
+
+    for to, note in ((Role.PACKER, "Please"), (Role.CLINICIAN, " ")):
+        with pytest.raises(ServiceError):
+            give(to, note)
+    give(Role.CLINICIAN, "Asks about a medicine")
+
+    with begin() as session:
+        case = found(session, ref)
+        assert (case.owner_role, case.assignee) == ("clinician", "")
+        assert session.exec(select(CaseAttempt.result).order_by(col(CaseAttempt.id))).all()[-1] is AttemptResult.NOTE
+
+
+def rest(begin: Begin, ref: str, *, until, now=NOW) -> None:
+    with begin() as session:
+        clinic.snooze(
+            session,
+            ref,
+            by=ANNA,
+            version=found(session, ref).version,
+            reason=SnoozeReason.ASKED_FOR_ANOTHER_TIME,
+            until=until,
+            now=now,
+            policy=build.service().clinic,
+        )
+
+
+def test_a_case_rests_until_the_chosen_time_and_not_a_fourth_time(begin):
+    ref = opened(begin)
+    for day in range(3):
+        rest(begin, ref, until=NOW + timedelta(days=day + 1), now=NOW + timedelta(days=day))
+    with begin() as session:
+        assert found(session, ref).due_at == NOW + timedelta(days=3)
+
+    with pytest.raises(ServiceError, match="has rested 3 times"):
+        rest(begin, ref, until=NOW + timedelta(days=4), now=NOW + timedelta(days=3))
+
+
+def test_a_due_case_whose_holder_did_nothing_goes_back_to_the_queue(begin):
+    ref = opened(begin)
+    with begin() as session:
+        clinic.claim(session, ref, by=ANNA, version=found(session, ref).version, now=NOW)
+
+    def returned(at) -> int:
+        with begin() as session:
+            return clinic.return_stale_claims(
+                session, now=at, service=build.service(), limit=10, actor="flow:follow_up_positives"
+            )
+
+    assert [returned(NOW + timedelta(days=days)) for days in (1, 2, 3)] == [0, 1, 0]
+    with begin() as session:
+        assert found(session, ref).assignee == ""
+    assert ("case.claim_ended", "flow:follow_up_positives") in audited(begin)
+
+
 def test_another_services_case_does_not_exist_for_them(begin):
     ref = opened(begin)
     stranger = staff("stan", service_id="moorside")
@@ -224,6 +335,46 @@ def test_a_channel_that_the_person_refused_can_not_be_used(begin, result, refusa
     assert refused.value.code is Code.NOT_NOW
 
 
+def test_nobody_is_spoken_to_before_they_said_who_they_are(begin):
+    ref = opened(begin)
+
+    with pytest.raises(ServiceError, match="it was not them"):
+        attempt(begin, ref, AttemptResult.SPOKE, identity=frozenset())
+    attempt(begin, ref, AttemptResult.SPOKE)
+
+    with begin() as session:
+        assert session.exec(select(CaseAttempt.identity_checked)).one() == ["date_of_birth", "full_name"]
+
+
+def test_a_text_is_owed_through_the_outbox_once_a_day_and_says_only_to_expect_a_call(begin):
+    ref = opened(begin, POSITIVE)
+    attempt(begin, ref, AttemptResult.TEXT)
+    with pytest.raises(ServiceError, match="asked for today already"):
+        attempt(begin, ref, AttemptResult.TEXT)
+    attempt(begin, ref, AttemptResult.TEXT, now=NOW + timedelta(days=1))
+
+    with begin() as session:
+        owed = session.exec(select(Text).where(col(Text.purpose) == TextPurpose.PLEASE_EXPECT_OUR_CALL)).all()
+        assert [text.state for text in owed] == [TextState.OWED] * 2
+
+
+@pytest.mark.parametrize("result", [AttemptResult.WRONG_PERSON, AttemptResult.NUMBER_DEAD])
+def test_a_number_that_is_not_theirs_is_frozen_and_gets_no_text_and_no_voicemail(begin, result):
+    ref = opened(begin)
+    with begin() as session:
+        build.hold_mobile(session, session.exec(select(Contact)).one())
+
+    attempt(begin, ref, result)
+
+    with begin() as session:
+        assert session.exec(select(MobileHolder.frozen_at)).one() == NOW
+        assert {text.state for text in session.exec(select(Text))} == {TextState.CANCELLED}
+    for refused in (AttemptResult.TEXT, AttemptResult.VOICEMAIL):
+        with pytest.raises(ServiceError, match="until it is proved again"):
+            attempt(begin, ref, refused)
+    attempt(begin, ref, AttemptResult.LETTER)
+
+
 def test_who_was_spoken_to_gets_no_text_that_asks_to_expect_the_call(begin):
     ref = opened(begin)
 
@@ -248,8 +399,7 @@ def test_attempts_can_be_added_and_never_changed(begin):
 @pytest.mark.parametrize("outcome", CaseOutcome)
 def test_a_reactive_case_has_no_way_out_before_its_confirmation(begin, outcome):
     ref = opened(begin)
-    for result in FLOOR:
-        attempt(begin, ref, result)
+    floor(begin, ref)
 
     with pytest.raises(ServiceError) as refused:
         close(begin, ref, outcome)
@@ -270,10 +420,58 @@ def test_a_confirmed_reactive_closes_and_says_how_it_ended(begin):
 
 def test_the_latest_confirmation_of_a_test_counts(begin):
     ref = opened(begin)
+    attempt(begin, ref, AttemptResult.SPOKE)
     confirm(begin, ref, Confirmation.DECLINED)
     confirm(begin, ref, Confirmation.POSITIVE)
 
     assert close(begin, ref, CaseOutcome.CONFIRMED_POSITIVE) is Ending.CLOSED
+
+
+def test_nobody_declines_in_anothers_place(begin):
+    ref = opened(begin)
+
+    with pytest.raises(ServiceError, match="Only the person can decline"):
+        confirm(begin, ref, Confirmation.DECLINED)
+
+
+def test_a_reactive_whose_person_can_not_be_found_is_ended_by_two_after_four_weeks(begin):
+    ref = opened(begin)
+    floor(begin, ref)
+    for _ in range(2):
+        attempt(begin, ref, AttemptResult.NO_ANSWER, now=NOW + timedelta(days=4))
+    late = NOW + timedelta(days=FLOOR_REACTIVE_DAYS)
+
+    with pytest.raises(ServiceError, match="at least 28 days"):
+        close(begin, ref, CaseOutcome.NO_FURTHER_ACTION, now=late - timedelta(days=1))
+    assert close(begin, ref, CaseOutcome.NO_FURTHER_ACTION, now=late) is Ending.WAITS_FOR_SECOND
+    assert close(begin, ref, CaseOutcome.NO_FURTHER_ACTION, by=SENIOR, now=late) is Ending.CLOSED
+
+
+def test_news_makes_the_floor_start_again(begin):
+    with begin() as session:
+        kit = build.dispatched_kit(session)
+        build.results(session, kit, POSITIVE)
+        ref = session.exec(select(ClinicCase.ref)).one()
+    floor(begin, ref)
+
+    with begin() as session:
+        build.results(session, session.merge(kit), {GONORRHOEA: Outcome.POSITIVE}, at=NOW + timedelta(days=5))
+
+    with pytest.raises(ServiceError, match="3 texts that left, 2 voicemails, 1 letter"):
+        close(begin, ref, CaseOutcome.NO_FURTHER_ACTION, now=NOW + timedelta(days=5))
+
+
+def test_an_ending_keeps_where_it_was_encrypted(begin):
+    ref = opened(begin, POSITIVE)
+    close(begin, ref, CaseOutcome.TOLD_AND_BOOKED)
+
+    with begin() as session:
+        ending = session.exec(select(CaseEnding)).one()
+        view = casebook.case_view(session, ref, by=ANNA, now=NOW, cipher=build.cipher())
+
+    assert (ending.outcome, ending.happened_on) == (CaseOutcome.TOLD_AND_BOOKED, NOW.date())
+    assert b"Larkfield" not in ending.place
+    assert [(line.place, line.outcome) for line in view.endings] == [("Larkfield clinic", CaseOutcome.TOLD_AND_BOOKED)]
 
 
 def test_a_test_that_did_not_react_can_not_be_confirmed(begin):
@@ -291,8 +489,7 @@ def test_a_positive_without_a_text_left_is_closed_by_treatment(begin):
 
 def test_no_further_action_takes_a_second_senior_person(begin):
     ref = opened(begin, POSITIVE)
-    for result in FLOOR:
-        attempt(begin, ref, result)
+    floor(begin, ref)
 
     assert close(begin, ref, CaseOutcome.NO_FURTHER_ACTION, by=ANNA) is Ending.WAITS_FOR_SECOND
     assert close(begin, ref, CaseOutcome.NO_FURTHER_ACTION, by=ANNA) is Ending.WAITS_FOR_SECOND
@@ -303,8 +500,7 @@ def test_no_further_action_takes_a_second_senior_person(begin):
 
 def test_news_between_the_two_people_makes_the_first_ones_wish_void(begin):
     ref = opened(begin, POSITIVE)
-    for result in FLOOR:
-        attempt(begin, ref, result)
+    floor(begin, ref)
     close(begin, ref, CaseOutcome.NO_FURTHER_ACTION, by=ANNA)
     attempt(begin, ref, AttemptResult.NO_ANSWER)
 

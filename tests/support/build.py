@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
+from app.database import Begin
 from integrations.cipher import BlindIndex, Cipher
 from models.actions.kit import create_kit, move_kit
 from models.actions.release import decide_kits
@@ -17,6 +18,7 @@ from models.rules.kit import KitState
 from models.rules.order import Address, write_address
 from models.rules.panel import Panel, Sample
 from models.rules.person import Postcode, fold_name
+from models.rules.secrets import MOBILE
 from models.rules.service import (
     ClinicPolicy,
     LabContract,
@@ -32,8 +34,9 @@ from models.rules.vocabulary import Outcome, ReportStatus, Site, Specimen, Test
 from models.tables.inbox import Inbox, InboxKind
 from models.tables.kit import BatchState, Kit, PrintBatch
 from models.tables.order import Order
-from models.tables.person import Contact, Person
+from models.tables.person import Contact, MobileHolder, Person
 from models.tables.result import Effect, LabFile, ResultSeries, ResultVersion
+from models.tables.text import Text, TextState
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 """A Tuesday, noon in London."""
@@ -226,6 +229,28 @@ def dispatched_kit(session: Session, *, at: datetime = NOW, **changes: Any) -> K
     made.due_back_on = at.date() + timedelta(days=60)
     move_kit(session, made, KitState.DISPATCHED, at=at, actor=ACTOR)
     return made
+
+
+def hold_mobile(session: Session, of: Contact) -> MobileHolder:
+    """Says whose this contact's mobile is, as an accepted order does."""
+    mobile = cipher().decrypt("contact", "mobile", of.ref, of.mobile)
+    index = indexes()
+    row = MobileHolder(
+        service_id=of.service_id,
+        key_version=index.current_version,
+        digest=index.index(MOBILE, of.service_id, mobile),
+        person_id=of.person_id,
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def texts_left(begin: Begin) -> None:
+    """Every text that is owed was taken by the provider."""
+    with begin() as session:
+        for text in session.exec(select(Text).where(col(Text.state) == TextState.OWED)):
+            text.state, text.sent_at = TextState.ACCEPTED, text.not_before
 
 
 def in_force(session: Session, of: Service | None = None) -> ServiceInForce:

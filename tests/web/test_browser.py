@@ -151,10 +151,14 @@ def test_a_reactive_goes_from_the_worklist_to_its_confirmed_end(visit, shift):
     expect(page.get_by_role("region", name="The person", exact=True)).to_contain_text("Testina Kit")
     keep(page, "case-person-desk")
     page.get_by_label("Spoke to the person").check()
+    page.get_by_label("They said their full name").check()
+    page.get_by_label("They said their date of birth").check()
     page.get_by_role("button", name="Record", exact=True).click()
     page.get_by_label("Confirmed negative", exact=True).check()
     page.get_by_role("button", name="Record for HIV").click()
     page.get_by_label("Treated", exact=True).check()
+    page.get_by_label("On which day").fill("2026-11-24")
+    page.get_by_label("How treated").select_option("In a clinic")
     page.get_by_role("button", name="End the case").click()
 
     expect(page.get_by_role("status")).to_contain_text("The case is closed: Treated.")
@@ -193,7 +197,8 @@ def test_everything_can_be_done_by_keyboard_alone_and_focus_is_always_seen(visit
             break
     page.keyboard.press("ArrowDown")
     expect(radio).to_be_checked()
-    page.keyboard.press("Tab")
+    for _ in range(4):
+        page.keyboard.press("Tab")
     expect(note).to_be_focused()
     page.keyboard.type("By keyboard")
     page.keyboard.press("Tab")

@@ -75,7 +75,8 @@ def test_no_title_and_no_address_says_whom_or_what_a_page_is_about(site):
 def test_a_reactive_case_shows_its_words_for_the_call_and_no_word_of_a_diagnosis(site):
     page = site.signed_in("demo-adviser").get(opened(site))
 
-    assert "a screening test reacted; it needs a blood test from the arm to know; it is not a diagnosis" in words(page)
+    assert "One of your screening tests reacted: HIV." in words(page)
+    assert "It needs a blood test from your arm to know. It is not a diagnosis." in words(page)
     assert "Reactive" in words(page)
     assert "HIV positive" not in words(page)
 
@@ -118,8 +119,12 @@ def test_a_reactive_case_closes_once_its_confirmation_is_recorded(site):
 def test_no_further_action_is_proposed_by_one_and_agreed_by_a_senior_person(site):
     path = opened(site, POSITIVE)
     adviser, senior = site.signed_in("demo-adviser"), site.signed_in("demo-senior")
-    for result in ["text"] * 3 + ["voicemail"] * 2 + ["letter"]:
+    for day in range(3):
+        site.home.hands["now"] = build.NOW + timedelta(days=day)
+        adviser.send(path, f"{path}/attempts", result="text")
+    for result in ["voicemail"] * 2 + ["letter"]:
         adviser.send(path, f"{path}/attempts", result=result)
+    build.texts_left(site.home.begin)
 
     first = adviser.send(path, f"{path}/close", outcome="no_further_action")
     assert "a second, senior person must agree" in words(first)
