@@ -20,6 +20,7 @@ from models.rules.kit import show_kit_code
 from models.rules.quarantine import SENTENCES
 from models.rules.staff import Action, Actor, services_where
 from models.rules.text import TextClass
+from models.rules.treatment import Treatment, TreatmentBar, TreatmentQuestion
 from models.rules.vocabulary import Quarantine, Test
 from models.rules.working_days import LONDON, london_day
 
@@ -101,6 +102,76 @@ _CONFIRMATIONS: Final[Mapping[Confirmation, str]] = {
     Confirmation.DECLINED: "Declined the test",
 }
 
+_STEPS: Final[Mapping[Step, tuple[str, str]]] = {
+    Step.RING: ("Ring, at a time that is safe for them.", "clinical.md 3.5"),
+    Step.TEXT: ("Send the text that asks them to expect our call: three are the floor.", "clinical.md 3.5, R20"),
+    Step.VOICEMAIL: ("Ring, and leave the voicemail that says nothing: two are the floor.", "clinical.md 3.5, R20"),
+    Step.LETTER: ("Send the letter that says nothing: one is the floor.", "clinical.md 3.5, R20"),
+    Step.CONFIRM: (
+        "You spoke. Book the blood test from the arm, and record here what it said, or that they declined it.",
+        "clinical.md 9, H14",
+    ),
+    Step.TREAT: ("You spoke. See that they are treated, and talk about partners.", "clinical.md 1.1, 1.2"),
+    Step.END: ("Nothing is left to do: end the case.", "RULINGS 6"),
+    Step.GIVE_UP_BY_TWO: (
+        "Everything was tried. Propose to end without further action; a second, senior person must agree.",
+        "clinical.md 3.5, R20; FEATURES 64",
+    ),
+}
+"""What policy recommends, and where that stands."""
+
+_SAYS: Final[Mapping[Say, str]] = {
+    Say.OPENING: "Before anything else",
+    Say.REACTIVE: "A screening test reacted",
+    Say.LOW_REACTIVE: "A screening test reacted weakly",
+    Say.OTHER_POSITIVE: "Another infection",
+    Say.EQUIVOCAL: "No clear answer",
+    Say.FAILED_SAMPLE: "A sample that could not be tested",
+    Say.CORRECTED: "A corrected result",
+    Say.WHOSE_SAMPLE: "Whose sample it was",
+    Say.NOT_TOLD: "A text that did not arrive",
+    Say.CLOSING: "Before you ring off",
+    Say.VOICEMAIL: "If you reach the voicemail",
+}
+
+_IDENTITY: Final[Mapping[IdentityCheck, str]] = {
+    IdentityCheck.FULL_NAME: "They said their full name",
+    IdentityCheck.DATE_OF_BIRTH: "They said their date of birth",
+    IdentityCheck.POSTCODE: "They said their postcode",
+}
+
+_RESTS: Final[Mapping[SnoozeReason, str]] = {
+    SnoozeReason.ASKED_FOR_ANOTHER_TIME: "They asked for another time",
+    SnoozeReason.WAITS_FOR_CLINIC: "Waits for a clinic’s answer",
+    SnoozeReason.WAITS_FOR_LAB: "Waits for the laboratory",
+    SnoozeReason.PERSON_IS_AWAY: "They are away",
+}
+
+_TREATMENTS: Final[Mapping[Treatment, str]] = {
+    Treatment.IN_CLINIC: "In a clinic",
+    Treatment.BY_POST: "By post",
+    Treatment.AT_PHARMACY: "At a pharmacy",
+    Treatment.ELSEWHERE: "Elsewhere",
+}
+
+_QUESTIONS: Final[Mapping[TreatmentQuestion, str]] = {
+    TreatmentQuestion.SYMPTOMS: "Any symptoms: pain, bleeding, discharge, fever?",
+    TreatmentQuestion.PREGNANT_OR_BREASTFEEDING: "Pregnant, may be, or breastfeeding?",
+    TreatmentQuestion.ALLERGY: "Any allergy to doxycycline or another tetracycline?",
+    TreatmentQuestion.OTHER_MEDICINES: "Any other medicines that may not go with it?",
+    TreatmentQuestion.LONG_TERM_ILLNESS: "A long-term illness, of liver, kidney, muscle or skin?",
+}
+
+_BARS: Final[Mapping[TreatmentBar, str]] = {
+    TreatmentBar.RESULTS_NOT_COMPLETE: "not every result is there yet",
+    TreatmentBar.RESULT_CHANGED: "a result was changed",
+    TreatmentBar.NO_CHLAMYDIA: "no chlamydia was found",
+    TreatmentBar.NOT_GENITAL_ALONE: "it was found elsewhere than in a genital sample",
+    TreatmentBar.ANOTHER_FINDING: "another result is not negative",
+    TreatmentBar.UNDER_16: "they are under 16",
+    TreatmentBar.ANSWER_SPEAKS_AGAINST: "an answer speaks against it",
+}
+
 _URGENCIES: Final[Mapping[Urgency, str]] = {
     Urgency.URGENT: "Urgent",
     Urgency.SOON: "Soon",
@@ -124,6 +195,12 @@ _SAID: Final[Mapping[type, Mapping[Any, str]]] = {
     CaseOutcome: _OUTCOMES,
     AttemptResult: _ATTEMPTS,
     Confirmation: _CONFIRMATIONS,
+    Say: _SAYS,
+    IdentityCheck: _IDENTITY,
+    SnoozeReason: _RESTS,
+    Treatment: _TREATMENTS,
+    TreatmentQuestion: _QUESTIONS,
+    TreatmentBar: _BARS,
     Urgency: _URGENCIES,
     Test: _TESTS,
 }
@@ -138,6 +215,16 @@ def say(word: str) -> str:
 def next_step(kind: CaseKind) -> str:
     """What a case of a kind is for."""
     return _NEXT[kind]
+
+
+def step_words(step: Step) -> str:
+    """What policy recommends now; nothing where the kind says it all."""
+    return _STEPS[step][0] if step in _STEPS else ""
+
+
+def step_source(step: Step) -> str:
+    """Where a recommended step stands written."""
+    return _STEPS[step][1] if step in _STEPS else ""
 
 
 def moment(at: datetime) -> str:
@@ -214,12 +301,6 @@ _FIELDS: Final[Mapping[str, str]] = {
     "authorised_raw": "Authorised",
     "panel_codes": "Panel",
     "kit_refs": "Kit ids",
-    Say: _SAYS,
-    IdentityCheck: _IDENTITY,
-    SnoozeReason: _RESTS,
-    Treatment: _TREATMENTS,
-    TreatmentQuestion: _QUESTIONS,
-    TreatmentBar: _BARS,
     "tube_refs": "Tube ids",
     "sites_raw": "Specimen",
     "parent_ref": "Follows",
@@ -234,16 +315,6 @@ _FIELDS: Final[Mapping[str, str]] = {
 def field(name: str) -> str:
     """A field of a laboratory's row in words."""
     return _FIELDS.get(name) or say(name)
-
-
-def step_words(step: Step) -> str:
-    """What policy recommends now; nothing where the kind says it all."""
-    return _STEPS[step][0] if step in _STEPS else ""
-
-
-def step_source(step: Step) -> str:
-    """Where a recommended step stands written."""
-    return _STEPS[step][1] if step in _STEPS else ""
 
 
 def late_words(what: Late) -> str:
@@ -286,6 +357,8 @@ def text_class(each: TextClass) -> str:
 WORDS: Final[Mapping[str, Callable[..., object]]] = {
     "say": say,
     "next_step": next_step,
+    "step_words": step_words,
+    "step_source": step_source,
     "moment": moment,
     "due": due,
     "person": person,
@@ -302,5 +375,3 @@ WORDS: Final[Mapping[str, Callable[..., object]]] = {
     "text_class": text_class,
 }
 """What templates may call."""
-    "step_words": step_words,
-    "step_source": step_source,
