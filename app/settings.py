@@ -78,6 +78,19 @@ class MllpLab(BaseModel):
     key: Path | None = None
 
 
+class SftpLab(BaseModel):
+    """A laboratory's SFTP directory, as KITPOST_SFTP_LABS describes it. `host_key` pins the server."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str
+    port: int = Field(default=22, ge=1, le=65535)
+    user: str
+    key: Path
+    host_key: str
+    folder: str = "."
+
+
 class Settings(BaseSettings):
     """Every setting. `description` is what docs/running.md and a refusal to start both say of it."""
 
@@ -217,6 +230,11 @@ class Settings(BaseSettings):
         default_factory=dict,
         description='laboratories that are told of kits over MLLP, as JSON: {"NORTHLAB": {"host": "…", "port": 2575, '
         '"ca": "ca.pem", "certificate": "ours.pem", "key": "ours.key"}}',
+    )
+    sftp_labs: dict[str, SftpLab] = Field(
+        default_factory=dict,
+        description='laboratories whose SFTP servers we fetch files from, as JSON: {"QUAYSIDE": {"host": "…", '
+        '"user": "kitpost", "key": "id_ed25519", "host_key": "ssh-ed25519 AAAA…", "folder": "results"}}',
     )
     mllp_longest_message_bytes: int = Field(
         default=1 << 20, ge=1024, le=1 << 20, description="longer messages are refused, and the connection ended"

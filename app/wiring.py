@@ -5,7 +5,8 @@ so that a command that only prints something opens nothing.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property
@@ -25,7 +26,7 @@ from integrations.lab import reader as lab_files
 from integrations.lab import requests as lab_requests
 from integrations.lab.draft import draft_map
 from integrations.orders import order_reader
-from integrations.ports import ArrivalQueue, FileStore, LabelPrinter, LabLine, Pace, ParcelTracker, TextSender
+from integrations.ports import ArrivalQueue, FileStore, LabDrop, LabelPrinter, LabLine, Pace, ParcelTracker, TextSender
 from integrations.texts.catalogue import Catalogue
 from models.actions.order import Intake
 from models.actions.service import keep_service_version
@@ -172,6 +173,20 @@ class Wiring:
     def lab_keys(self) -> dict[str, str]:
         """The key of each laboratory that sends over HTTP, by "service/LAB"."""
         return {name: key.get_secret_value() for name, key in self.settings.lab_keys.items()}
+
+    @property
+    def sftp_labs(self) -> Sequence[str]:
+        """Laboratories whose SFTP servers files are fetched from. Raises ServiceError(SETTINGS) for no lab of ours."""
+        if unknown := sorted(set(self.settings.sftp_labs) - set(self.lab_maps)):
+            raise ServiceError(Code.SETTINGS, f"KITPOST_SFTP_LABS names {unknown[0]}, of which there is no lab map.")
+        return list(self.settings.sftp_labs)
+
+    def open_drop(self, lab: str) -> AbstractAsyncContextManager[LabDrop]:
+        """A laboratory's drop directory. Entering it raises ServiceError(NOT_NOW) where it can't be used."""
+        from integrations.lab.sftp import SftpServer, open_drop
+
+        found = self.settings.sftp_labs[lab]
+        return open_drop(SftpServer(found.host, found.port, found.user, found.key, found.host_key, found.folder))
 
     def line_to(self, lab: str) -> LabLine:
         """A connection to a laboratory's own listener. Raises ServiceError(SETTINGS) where none is set."""

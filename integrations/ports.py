@@ -8,7 +8,7 @@ asked for the call decides what happens next, by which of three errors came back
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import IO, Protocol
 
 from integrations.labels.pack import KitPack, Tube
 from models.rules.vocabulary import DeliveryStatus, RefusalKind, ScanKind
@@ -19,6 +19,7 @@ __all__ = [
     "DeliveryStatus",
     "FileStore",
     "KitPack",
+    "LabDrop",
     "LabLine",
     "LabelPrinter",
     "NotSent",
@@ -202,6 +203,34 @@ class ParcelTracker(Protocol):
 # ── Laboratories ─────────────────────────────────────────────────────────────────────────────
 
 
+class LabDrop(Protocol):
+    """A laboratory's directory on its own server. Nothing is ever deleted there."""
+
+    async def names(self) -> Sequence[str]:
+        """The names of the files that lie there, in order."""
+        ...
+
+    async def collected(self) -> Sequence[str]:
+        """The names of the files that were put aside."""
+        ...
+
+    async def receipts(self) -> Sequence[str]:
+        """The names of the receipts that were left."""
+        ...
+
+    async def fetch(self, name: str, into: IO[bytes]) -> str:
+        """Writes one file into `into` and returns the SHA-256 of its bytes in hexadecimal."""
+        ...
+
+    async def put_aside(self, name: str, as_name: str) -> None:
+        """Moves a file out of the way, under another name."""
+        ...
+
+    async def leave(self, name: str, content: bytes) -> None:
+        """Leaves a receipt, whole before it has its name."""
+        ...
+
+
 class LabLine(Protocol):
     """A connection to a laboratory's own listener. Never sends a message twice by itself."""
 
@@ -231,6 +260,10 @@ class FileStore(Protocol):
 
     def put(self, key: str, body: bytes, content_type: str) -> str:
         """Stores one object and returns its version id. Raises ServiceError(STORE_DOWN | BUCKET_MISSING)."""
+        ...
+
+    def put_file(self, key: str, file: IO[bytes]) -> None:
+        """Stores what an open file holds, of any size. Raises ServiceError(STORE_DOWN | BUCKET_MISSING)."""
         ...
 
     def list(self, prefix: str) -> Iterator[StoredObject]:

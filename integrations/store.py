@@ -3,9 +3,10 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_plus
 
+from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -26,6 +27,8 @@ CLIENT: Final = Config(
 )
 """How wiring builds both clients. Repeats are harmless here: the same key and body, or a read."""
 
+_ONE_AT_A_TIME: Final = TransferConfig(use_threads=False)
+
 _GONE: Final = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound"})
 
 
@@ -41,6 +44,11 @@ class S3FileStore:
         with self._clear_errors():
             stored = self._client.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType=content_type)
         return stored.get("VersionId", "")
+
+    def put_file(self, key: str, file: IO[bytes]) -> None:
+        """Stores what a file holds, in parts where it is large: never more than a few of them are in memory."""
+        with self._clear_errors():
+            self._client.upload_fileobj(file, self._bucket, key, Config=_ONE_AT_A_TIME)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Every object under a prefix, in key order, pinned to its version of this moment."""

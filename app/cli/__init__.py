@@ -4,7 +4,23 @@ import sys
 
 import typer
 
-from app.cli import clock, deploy, kit, lab, listen, migrate, mllp, orders, reconcile, report, scan, states, texts, up
+from app.cli import (
+    clock,
+    deploy,
+    kit,
+    lab,
+    listen,
+    migrate,
+    mllp,
+    orders,
+    reconcile,
+    report,
+    scan,
+    sftp_collect,
+    states,
+    texts,
+    up,
+)
 from models.rules.errors import ServiceError
 
 cli = typer.Typer(
@@ -21,6 +37,7 @@ cli.command()(mllp.mllp)
 cli.command()(reconcile.reconcile)
 cli.command()(report.report)
 cli.command()(scan.scan)
+cli.command()(sftp_collect.sftp_collect)
 cli.command()(states.states)
 cli.add_typer(clock.app, name="clock")
 cli.add_typer(kit.app, name="kit")

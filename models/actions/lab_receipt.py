@@ -56,5 +56,19 @@ def receipt_of(session: Session, file_id: int) -> Receipt:
     )
 
 
+def finished_file(session: Session, *, lab: str, digest: str) -> int | None:
+    """The newest finished file of a lab whose SHA-256 begins so; None while it waits or was never seen."""
+    on = cursor(session)
+    on.execute(
+        """
+        SELECT id FROM lab_file WHERE lab = %s AND left(content_sha256, %s) = %s AND finished_at IS NOT NULL
+        ORDER BY id DESC LIMIT 1
+        """,
+        (lab, len(digest), digest),
+    )
+    found = on.fetchone()
+    return int(found[0]) if found else None
+
+
 def _name(key: str) -> str:
     return key.rsplit("/", 1)[-1]

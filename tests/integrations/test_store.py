@@ -1,5 +1,6 @@
 """Files and arrivals, against an S3 and SQS server over HTTP."""
 
+import io
 import json
 import socket
 from collections.abc import Iterator
@@ -78,6 +79,13 @@ def test_a_large_file_comes_in_pieces_and_whole(store):
 
     assert len(pieces) > 1
     assert b"".join(pieces) == content
+
+
+def test_an_open_file_that_is_put_in_parts_is_read_whole(store):
+    content = bytes(range(256)) * 40_000  # more than one part
+    store.put_file(LANDED, io.BytesIO(content))
+
+    assert store.read(LANDED) == content
 
 
 def test_listing_keeps_to_the_prefix_and_the_order_and_pins_versions(store):

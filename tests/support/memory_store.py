@@ -1,6 +1,7 @@
 """A FileStore in memory that obeys the port: versions, key order, moves that may be repeated."""
 
 from collections.abc import Iterator
+from typing import IO
 
 from integrations.ports import StoredObject
 from models.rules.errors import Code, ServiceError
@@ -18,6 +19,10 @@ class MemoryStore:
         self._puts += 1
         self.objects.setdefault(key, {})[str(self._puts)] = body
         return str(self._puts)
+
+    def put_file(self, key: str, file: IO[bytes]) -> None:
+        """Stores what a file holds."""
+        self.put(key, file.read())
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Every object under a prefix, in key order."""

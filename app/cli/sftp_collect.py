@@ -1,0 +1,52 @@
+"""`kitpost sftp-collect`: fetches files from laboratories' own SFTP servers."""
+
+from typing import Annotated
+
+import typer
+
+
+def sftp_collect(
+    once: Annotated[bool, typer.Option("--once", help="Look once and end, for a timer of your own.")] = False,
+    every: Annotated[int, typer.Option(min=10, help="Seconds between two looks.")] = 60,
+) -> None:
+    """Fetch whole files from laboratories' SFTP servers, and leave receipts there. Stays until Ctrl-C.
+
+    The servers are set by KITPOST_SFTP_LABS. A server that can't be used stops no other; with --once the
+    command then fails.
+    """
+    import asyncio
+    import contextlib
+    import logging
+    import time
+
+    from app.lab_reading import ingest_of
+    from app.sftp_collect import Collected, collect
+    from app.wiring import connect
+    from models.rules.errors import Code, ServiceError
+
+    log = logging.getLogger("kitpost")
+    product = connect()
+    ingest, labs = ingest_of(product), product.sftp_labs
+    if not labs:
+        raise ServiceError(Code.SETTINGS, "KITPOST_SFTP_LABS names no server: there is nothing to collect.")
+
+    async def visit(lab: str) -> Collected:
+        async with product.open_drop(lab) as drop:
+            return await collect(ingest, lab, drop)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            failed: ServiceError | None = None
+            for lab in labs:
+                try:
+                    done = asyncio.run(visit(lab))
+                    if done.files or done.receipts:
+                        typer.echo(f"{lab}: {done.files} files fetched, {done.receipts} receipts left.")
+                except ServiceError as error:
+                    failed = error
+                    log.error("sftp-collect: %s: %s", lab, error.message)  # noqa: TRY400 - the sentence says it all
+            if once:
+                if failed is not None:
+                    raise failed
+                return
+            time.sleep(every)

@@ -1,0 +1,83 @@
+"""Files fetched from laboratories' SFTP servers: into the store first, put aside there after, receipts back."""
+
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from app.lab_arrivals import COMPANIONS
+from app.lab_reading import Ingest
+from integrations.ports import LabDrop
+from models.actions.lab_receipt import finished_file, receipt_of
+from models.rules.lab import LabMap, is_under_way
+from models.rules.lab_receipt import receipt_as_json, receipt_as_text
+
+IN_MEMORY_BYTES: Final = 8 << 20
+"""Larger files pass through a nameless temporary file."""
+
+_ODD: Final = re.compile(r"[^A-Za-z0-9._-]")
+_DIGEST_CHARACTERS: Final = 12
+_LONGEST_NAME: Final = 120
+
+
+@dataclass(slots=True)
+class Collected:
+    """What one visit to a server did."""
+
+    files: int = 0
+    receipts: int = 0
+
+
+async def collect(ingest: Ingest, lab: str, drop: LabDrop) -> Collected:
+    """Takes every whole file from one laboratory's server, and leaves the receipts of those read since.
+
+    A file is put aside only after the store has it. Killed in between, it is fetched again under the same
+    name, and the same bytes twice have no effect. Raises ServiceError(NOT_NOW | STORE_DOWN).
+    """
+    done = Collected()
+    names = await drop.names()
+    for name in whole_files(names, ingest.maps[lab]):
+        await _take(ingest, lab, drop, name, ["", *(end for end in COMPANIONS if name + end in names)])
+        done.files += 1
+    left = set(await drop.receipts())
+    for name in await drop.collected():
+        if f"{name}.receipt.txt" not in left and not name.endswith(COMPANIONS):
+            done.receipts += await _leave_receipt(ingest, lab, drop, name)
+    return done
+
+
+def whole_files(names: Sequence[str], lab_map: LabMap) -> list[str]:
+    """The files that are there whole, by their names: not under way, and with what the lab writes last beside them."""
+    there = set(names)
+    return [
+        name
+        for name in names
+        if not is_under_way(name) and not name.endswith(COMPANIONS) and name + lab_map.companion_of(name) in there
+    ]
+
+
+async def _take(ingest: Ingest, lab: str, drop: LabDrop, name: str, endings: Sequence[str]) -> None:
+    """One file and what stands beside it. What says that it is whole comes last here too."""
+    stored = ""
+    for ending in endings:
+        with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as content:
+            digest = await drop.fetch(name + ending, content)
+            stored = stored or f"{digest[:_DIGEST_CHARACTERS]}-{_ODD.sub('_', name)[-_LONGEST_NAME:]}"
+            content.seek(0)
+            ingest.store.put_file(f"{lab}/incoming/{stored}{ending}", content)
+    for ending in endings:
+        await drop.put_aside(name + ending, stored + ending)
+
+
+async def _leave_receipt(ingest: Ingest, lab: str, drop: LabDrop, name: str) -> int:
+    digest = name[:_DIGEST_CHARACTERS]
+    with ingest.begin() as session:
+        file_id = finished_file(session, lab=lab, digest=digest)
+        if file_id is None:
+            return 0
+        receipt = receipt_of(session, file_id)
+    # The one that tells that both are there comes last.
+    await drop.leave(f"{name}.receipt.json", receipt_as_json(receipt))
+    await drop.leave(f"{name}.receipt.txt", receipt_as_text(receipt))
+    return 1

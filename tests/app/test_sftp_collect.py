@@ -1,0 +1,165 @@
+"""Files from a laboratory's SFTP server, over real SSH on loopback: whole ones only, stored first, receipts back."""
+
+import asyncio
+import json
+from dataclasses import replace
+
+import asyncssh
+import pytest
+
+from app.sftp_collect import collect, whole_files
+from flows.ingest_results import ingest_waiting_files
+from integrations.lab.sftp import SftpServer, open_drop
+from models.rules.errors import Code, ServiceError
+from tests.support.ingesting import ask, ingest, lab_maps, texts_of
+from tests.support.lab_files import QUOTED, control_file, hl7, long_table, quoted_table
+from tests.support.many_kits import send_kits
+from tests.support.memory_store import MemoryStore
+from tests.support.sftp import sftp_server
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory):
+    made = asyncssh.generate_private_key("ssh-ed25519")
+    path = tmp_path_factory.mktemp("ssh") / "id_ed25519"
+    path.write_bytes(made.export_private_key())
+    path.chmod(0o600)
+    return made, path
+
+
+@pytest.fixture
+def server(key, tmp_path):
+    with sftp_server(tmp_path / "lab", key[0]) as running:
+        yield running
+
+
+@pytest.fixture
+def ours(server, key):
+    return SftpServer("127.0.0.1", server.port, "kitpost", key[1], server.host_key, "results")
+
+
+@pytest.fixture
+def kits(begin):
+    with begin() as session:
+        return send_kits(session, 2)
+
+
+def visit(ready, ours, lab="NORTHLAB"):
+    async def once():
+        async with open_drop(ours, timeout_seconds=10) as drop:
+            return await collect(ready, lab, drop)
+
+    return asyncio.run(once())
+
+
+def lies_at(server, folder="."):
+    return sorted(each.name for each in (server.folder / folder).iterdir() if each.is_file())
+
+
+def test_a_file_is_fetched_read_told_put_aside_and_receipted(begin, server, ours, kits):
+    (server.folder / "results 03.hl7").write_bytes(hl7(kits[0].rows()))
+    ready = ingest(begin, MemoryStore())
+
+    assert visit(ready, ours).files == 1
+    assert lies_at(server) == []
+    [name] = lies_at(server, "collected")
+    assert name.endswith("-results_03.hl7")
+    assert visit(ready, ours).receipts == 0  # nothing was read yet
+
+    ingest_waiting_files(ready, limit=10)
+    assert texts_of(begin, kits[0].id) == [("all_clear", "owed")]
+    assert [visit(ready, ours).receipts for _ in range(2)] == [1, 0]
+    told = json.loads((server.folder / "receipts" / f"{name}.receipt.json").read_text())
+    assert (told["verdict"], told["rows"]["taken"]) == ("taken", 4)
+    assert lies_at(server, "receipts") == [f"{name}.receipt.json", f"{name}.receipt.txt"]
+
+
+def test_a_table_is_fetched_with_its_control_file_and_not_without(begin, server, ours, kits):
+    content = long_table(kits[0].rows())
+    (server.folder / "r.csv").write_bytes(content)
+    ready = ingest(begin, MemoryStore())
+    assert visit(ready, ours).files == 0
+
+    (server.folder / "r.csv.ctl").write_bytes(control_file(content))
+    assert visit(ready, ours).files == 1
+    ingest_waiting_files(ready, limit=10)
+
+    assert ask(begin, "SELECT state, complete FROM lab_file") == [("done", True)]
+    assert [name.partition("-")[2] for name in lies_at(server, "collected")] == ["r.csv", "r.csv.ctl"]
+
+
+def test_a_marker_is_waited_for(begin, server, ours):
+    with begin() as session:
+        [kit] = send_kits(session, 1, lab="QUAYSIDE")
+    (server.folder / "r.csv").write_bytes(quoted_table(kit.rows(QUOTED)))
+    ready = ingest(begin, MemoryStore())
+    assert visit(ready, ours, "QUAYSIDE").files == 0
+
+    (server.folder / "r.csv.done").touch()
+    assert visit(ready, ours, "QUAYSIDE").files == 1
+    ingest_waiting_files(ready, limit=10)
+    assert texts_of(begin, kit.id) == [("all_clear", "owed")]
+
+
+@pytest.mark.parametrize("name", ["a.hl7.part", "a.hl7.tmp", ".a.hl7"])
+def test_a_file_that_is_still_being_written_is_left_alone(name):
+    assert whole_files([name, "b.hl7"], lab_maps()["NORTHLAB"]) == ["b.hl7"]
+
+
+class DownStore(MemoryStore):
+    """A store that takes nothing until it is up again."""
+
+    is_up = False
+
+    def put_file(self, key, file):
+        if not self.is_up:
+            raise ServiceError(Code.STORE_DOWN, "The store is away.")
+        super().put_file(key, file)
+
+
+def test_what_the_store_did_not_take_stays_at_the_laboratory(begin, server, ours, kits):
+    (server.folder / "a.hl7").write_bytes(hl7(kits[0].rows()))
+    store = DownStore()
+    ready = ingest(begin, store)
+    with pytest.raises(ServiceError, match="away"):
+        visit(ready, ours)
+    assert lies_at(server) == ["a.hl7"]
+
+    store.is_up = True
+    assert visit(ready, ours).files == 1
+    assert lies_at(server) == []
+
+
+def test_a_file_fetched_twice_because_of_a_kill_has_one_effect(begin, server, ours, kits):
+    content = hl7(kits[0].rows())
+    ready = ingest(begin, MemoryStore())
+    for _ in range(2):  # as if the first visit had died before it put the file aside
+        (server.folder / "a.hl7").write_bytes(content)
+        visit(ready, ours)
+        ingest_waiting_files(ready, limit=10)
+
+    assert sorted(state for (state,) in ask(begin, "SELECT state FROM lab_file")) == ["done", "duplicate"]
+    assert texts_of(begin, kits[0].id) == [("all_clear", "owed")]
+    assert len(lies_at(server, "collected")) == 1
+
+
+def test_a_server_that_shows_another_key_is_not_spoken_to(begin, server, ours, kits):
+    (server.folder / "a.hl7").write_bytes(hl7(kits[0].rows()))
+    other = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().strip()
+
+    with pytest.raises(ServiceError, match="HostKeyNotVerifiable"):
+        visit(ingest(begin, MemoryStore()), replace(ours, host_key=other))
+    assert lies_at(server) == ["a.hl7"]
+
+
+def test_a_server_that_does_not_answer_is_a_failure_with_a_sentence(begin, ours):
+    with pytest.raises(ServiceError) as failed:
+        visit(ingest(begin, MemoryStore()), replace(ours, port=1))
+    assert failed.value.code is Code.NOT_NOW
+
+
+def test_a_key_that_can_not_be_read_is_a_matter_of_settings(begin, ours, tmp_path):
+    (tmp_path / "broken").write_text("no key")
+    with pytest.raises(ServiceError) as failed:
+        visit(ingest(begin, MemoryStore()), replace(ours, key=tmp_path / "broken"))
+    assert failed.value.code is Code.SETTINGS
