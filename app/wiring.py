@@ -136,8 +136,13 @@ class Wiring:
 
     @cached_property
     def services(self) -> Services:
-        """Every council's choices, each stored as the version that decisions cite."""
+        """Every council's choices, each stored as the version that decisions cite.
+
+        None is in force before every text, with its own name and phone, may leave (ServiceError TEMPLATE).
+        """
         loaded = load_services(self.settings.service_dir or SHIPPED)
+        for service in loaded.values():
+            self.catalogue.check_service(service)
         with self.begin() as session:
             return {
                 service_id: ServiceInForce(service, keep_service_version(session, service_id, as_document(service)))
@@ -150,6 +155,13 @@ class Wiring:
         from integrations.labels.press import LabelPress
 
         return LabelPress()
+
+    @cached_property
+    def letters(self) -> Callable[..., bytes]:
+        """What draws a letter from what it says, by name."""
+        from integrations.letters.draw import Letter, draw_letter
+
+        return lambda **says: draw_letter(Letter(**says))
 
     @cached_property
     def courier(self) -> ParcelTracker:

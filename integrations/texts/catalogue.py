@@ -50,6 +50,9 @@ NAMED_WHEN_NOT_TESTED: Final = (
 ALWAYS_THERE: Final = frozenset({"sender", "phone", "ref"})
 """Every body says who writes, offers a phone number and carries its reference."""
 
+UNREVIEWED: Final = "unreviewed"
+"""What `reviewed_by` begins with until somebody has signed."""
+
 _FOR_ALL: Final = ALWAYS_THERE | {"web", "hours"}
 _ALLOWED: Final[dict[TextPurpose, frozenset[str]]] = {
     TextPurpose.ORDER_RECEIVED: frozenset(),
@@ -86,6 +89,9 @@ class Entry:
     who: str
     because: str
     reviewed_by: str
+    """Who signed the words, or `unreviewed` and who must."""
+    reviewed_on: date | None
+    """When they were signed; None while nobody has."""
     bodies: Mapping[Wording, str]
 
 
@@ -253,12 +259,15 @@ def _entry(plain: Mapping[str, Any], purpose: TextPurpose) -> Entry:
             who=found["who"],
             because=found["because"],
             reviewed_by=found["reviewed_by"],
+            reviewed_on=found.get("reviewed_on"),
             bodies={wording: found[wording] for wording in Wording},
         )
     except KeyError as missing:
         raise ServiceError(Code.TEMPLATE, f"The text {purpose} lacks {missing.args[0]} in the catalogue.") from None
     if found.get("class") != CLASS_OF[purpose]:
         raise ServiceError(Code.TEMPLATE, f"The text {purpose} must be of class {CLASS_OF[purpose]}: windows differ.")
+    if entry.reviewed_by.startswith(UNREVIEWED) is not (entry.reviewed_on is None):
+        raise ServiceError(Code.TEMPLATE, f"The text {purpose} needs reviewed_by and reviewed_on, or neither.")
     return entry
 
 

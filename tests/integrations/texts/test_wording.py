@@ -296,3 +296,9 @@ def test_a_changed_word_is_a_new_version(tmp_path, words, service):
     changed = load_catalogue(path).render(values, language=EN, wording=NAMED, service=service, ref="7K3F9X")
     assert changed.template_version != words(values).template_version
     assert changed.template_key == words(values).template_key
+
+
+def test_a_signature_needs_a_name_and_a_day(broken):
+    line = 'reviewed_by = "unreviewed: needs the service\'s clinical lead"'
+    assert "needs reviewed_by and reviewed_on" in broken(line, 'reviewed_by = "A. Lead"')
+    assert "needs reviewed_by and reviewed_on" in broken(line, line + "\nreviewed_on = 2027-01-04")
