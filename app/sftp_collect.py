@@ -29,7 +29,7 @@ class Collected:
     receipts: int = 0
 
 
-async def collect(ingest: Ingest, lab: str, drop: LabDrop) -> Collected:
+async def collect_files(ingest: Ingest, lab: str, drop: LabDrop) -> Collected:
     """Takes every whole file from one laboratory's server, and leaves the receipts of those read since.
 
     A file is put aside only after the store has it. Killed in between, it is fetched again under the same

@@ -6,6 +6,7 @@ import typer
 
 from app.cli import (
     clock,
+    collect,
     deploy,
     kit,
     lab,
@@ -16,7 +17,6 @@ from app.cli import (
     reconcile,
     report,
     scan,
-    sftp_collect,
     states,
     texts,
     up,
@@ -33,11 +33,11 @@ cli.command()(up.up)
 cli.command()(migrate.migrate)
 cli.command()(deploy.deploy)
 cli.command()(listen.listen)
+cli.command()(collect.collect)
 cli.command()(mllp.mllp)
 cli.command()(reconcile.reconcile)
 cli.command()(report.report)
 cli.command()(scan.scan)
-cli.command()(sftp_collect.sftp_collect)
 cli.command()(states.states)
 cli.add_typer(clock.app, name="clock")
 cli.add_typer(kit.app, name="kit")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import asyncssh
 import pytest
 
-from app.sftp_collect import collect, whole_files
+from app.sftp_collect import collect_files, whole_files
 from flows.ingest_results import ingest_waiting_files
 from integrations.lab.sftp import SftpServer, open_drop
 from models.rules.errors import Code, ServiceError
@@ -47,7 +47,7 @@ def kits(begin):
 def visit(ready, ours, lab="NORTHLAB"):
     async def once():
         async with open_drop(ours, timeout_seconds=10) as drop:
-            return await collect(ready, lab, drop)
+            return await collect_files(ready, lab, drop)
 
     return asyncio.run(once())
 

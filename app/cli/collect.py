@@ -1,11 +1,11 @@
-"""`kitpost sftp-collect`: fetches files from laboratories' own SFTP servers."""
+"""`kitpost collect`: fetches files from laboratories' own SFTP servers."""
 
 from typing import Annotated
 
 import typer
 
 
-def sftp_collect(
+def collect(
     once: Annotated[bool, typer.Option("--once", help="Look once and end, for a timer of your own.")] = False,
     every: Annotated[int, typer.Option(min=10, help="Seconds between two looks.")] = 60,
 ) -> None:
@@ -20,7 +20,7 @@ def sftp_collect(
     import time
 
     from app.lab_reading import ingest_of
-    from app.sftp_collect import Collected, collect
+    from app.sftp_collect import Collected, collect_files
     from app.wiring import connect
     from models.rules.errors import Code, ServiceError
 
@@ -32,7 +32,7 @@ def sftp_collect(
 
     async def visit(lab: str) -> Collected:
         async with product.open_drop(lab) as drop:
-            return await collect(ingest, lab, drop)
+            return await collect_files(ingest, lab, drop)
 
     with contextlib.suppress(KeyboardInterrupt):
         while True:
@@ -44,7 +44,7 @@ def sftp_collect(
                         typer.echo(f"{lab}: {done.files} files fetched, {done.receipts} receipts left.")
                 except ServiceError as error:
                     failed = error
-                    log.error("sftp-collect: %s: %s", lab, error.message)  # noqa: TRY400 - the sentence says it all
+                    log.error("collect: %s: %s", lab, error.message)  # noqa: TRY400 - the sentence says it all
             if once:
                 if failed is not None:
                     raise failed
