@@ -232,9 +232,10 @@ def claim_texts(
             run.counts["alarm"] += 1
             hand_over(run, text, fault.code.value)
             continue
-        claimed.append(_attempt(run, text, rendered, to_e164, bound.get(id_of(text), provider)))
-    session.flush()
-    return Claims(tuple(claimed), len(wanted), run.counts)
+        attempt = _attempt(run, text, rendered, bound.get(id_of(text), provider))
+        claimed.append((text, attempt, rendered, to_e164))
+    session.flush()  # once for the whole batch
+    return Claims(tuple(_claimed(*each) for each in claimed), len(wanted), run.counts)
 
 
 def _gather(
@@ -326,7 +327,7 @@ def _bound_to(session: Session, texts: Sequence[Text]) -> dict[int, str]:
     return {row.text_id: row.provider for row in rows}
 
 
-def _attempt(run: Run, text: Text, rendered: Rendered, to_e164: str, provider: str) -> ClaimedText:
+def _attempt(run: Run, text: Text, rendered: Rendered, provider: str) -> TextAttempt:
     """The attempt row and the text's move to SENDING: from the commit on it is never sent by anyone else."""
     body_hmac = run.tools.indexes.content_hmac(rendered.body.encode())
     text.attempts += 1
@@ -341,12 +342,21 @@ def _attempt(run: Run, text: Text, rendered: Rendered, to_e164: str, provider: s
         lease_until=run.machine + LEASE,
     )
     run.session.add_all([text, attempt])
-    run.session.flush()
-    assert attempt.id is not None  # flushed above
     note(run, text, "text.attempted", attempt=attempt.ref, body_hmac=body_hmac.hex(), template=text.template_version)
     run.counts["attempted"] += 1
+    return attempt
+
+
+def _claimed(text: Text, attempt: TextAttempt, rendered: Rendered, to_e164: str) -> ClaimedText:
+    assert attempt.id is not None  # flushed
     return ClaimedText(
-        attempt.id, attempt.ref, provider, text.service_id, CLASS_OF[text.purpose], to_e164, rendered.body
+        attempt.id,
+        attempt.ref,
+        attempt.provider,
+        text.service_id,
+        CLASS_OF[text.purpose],
+        to_e164,
+        rendered.body,
     )
 
 

@@ -20,6 +20,7 @@ from models.rules.secrets import MOBILE
 from models.rules.service import Service, Services
 from models.rules.text import AllClear, OrderReceived, TextPurpose, TextValues
 from models.rules.vocabulary import DeliveryStatus, Site, Test
+from models.tables.bulk import cursor
 from models.tables.clinic import ClinicCase
 from models.tables.inbox import Inbox, InboxKind
 from models.tables.kit import Kit
@@ -27,6 +28,7 @@ from models.tables.person import Contact, MobileHolder
 from models.tables.release import ReleaseDecision
 from models.tables.text import Text, TextAttempt
 from tests.support import build
+from tests.support.many_kits import send_kits
 from tests.support.memory_store import MemoryStore
 
 ACTOR = "flow:test"
@@ -88,9 +90,22 @@ def hold_mobile(session: Session, contact: Contact, **changes: Any) -> MobileHol
 
 def decide(session: Session, kit: Kit, kind: ReleaseKind, *, on: str = "one") -> ReleaseDecision:
     """A decision that stands from now on. `on` names the results it stands on."""
-    made = ReleaseDecision(
-        kit_id=kit.id,
-        service_id=kit.service_id,
+    assert kit.id is not None  # stored by its builder
+    made = _decision(kit.id, kit.service_id, kind, session, on=on)
+    session.add(made)
+    session.flush()
+    kit.current_decision_id = made.id
+    session.add(kit)
+    session.flush()
+    return made
+
+
+def _decision(
+    kit_id: int, service_id: str, kind: ReleaseKind, session: Session, *, on: str = "one"
+) -> ReleaseDecision:
+    return ReleaseDecision(
+        kit_id=kit_id,
+        service_id=service_id,
         kind=kind,
         reasons=["test"],
         digest=on,
@@ -102,12 +117,6 @@ def decide(session: Session, kit: Kit, kind: ReleaseKind, *, on: str = "one") ->
         actor=ACTOR,
         decided_at=NOW,
     )
-    session.add(made)
-    session.flush()
-    kit.current_decision_id = made.id
-    session.add(kit)
-    session.flush()
-    return made
 
 
 def owe(
@@ -139,6 +148,26 @@ def owed_result(session: Session, says: TextValues = ALL_CLEAR, **changes: Any) 
 def owed_journey_text(session: Session, **changes: Any) -> Text:
     """An owed text that tells no result."""
     return owed_result(session, OrderReceived(), kind=None, **changes)
+
+
+def owe_many(session: Session, count: int, *, seed: int = 1) -> None:
+    """This many all-clears, each to a new person on their own number. In bulk, for measuring and for crowds."""
+    kits = [kit.id for kit in send_kits(session, count, seed=seed)]
+    session.add_all([_decision(kit_id, "larkfield", ReleaseKind.ALL_CLEAR, session) for kit_id in kits])
+    session.flush()
+    on = cursor(session)
+    on.execute(
+        """
+        UPDATE kit SET current_decision_id = d.id FROM release_decision d WHERE d.kit_id = kit.id AND kit.id = ANY(%s)
+        RETURNING kit.id, kit.order_id, kit.contact_id, d.id
+        """,
+        (kits,),
+    )
+    owed = [
+        OwedText(order_id, kit_id, contact_id, ALL_CLEAR, "one", decision_id)
+        for kit_id, order_id, contact_id, decision_id in sorted(on.fetchall())
+    ]
+    owe_texts(session, owed, service=build.service(), now=NOW, cipher=build.cipher())
 
 
 def callback(session: Session, attempt: TextAttempt, status: DeliveryStatus, **changes: Any) -> Inbox:
