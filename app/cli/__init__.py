@@ -18,6 +18,7 @@ from app.cli import (
     report,
     scan,
     states,
+    stock,
     texts,
     up,
 )
@@ -43,6 +44,7 @@ cli.add_typer(clock.app, name="clock")
 cli.add_typer(kit.app, name="kit")
 cli.add_typer(lab.app, name="lab")
 cli.add_typer(orders.app, name="orders")
+cli.add_typer(stock.app, name="stock")
 cli.add_typer(texts.app, name="texts")
 
 

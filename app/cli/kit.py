@@ -72,7 +72,7 @@ def reprint(
     code: Annotated[str, typer.Argument(help="The kit whose paper you destroyed.")] = "",
     batch: Annotated[str, typer.Option(help="Or a whole print batch, held or released, by its reference.")] = "",
 ) -> None:
-    """Void paper that you destroyed: its kits are packed again in the next batch. Dispatched kits stay out."""
+    """Void paper that you destroyed: its kits are packed again, under new codes. Dispatched kits stay out."""
     from app.wiring import connect
     from models.actions.print_batch import reprint_kit, void_batch
     from models.rules.errors import Code, ServiceError
@@ -86,10 +86,14 @@ def reprint(
     home = connect()
     with home.begin() as session:
         if kit:
-            reprint_kit(session, kit, because=because, now=home.clock(), actor=_who())
-            typer.echo(f"Kit {show_kit_code(kit)} waits to be packed again.")
+            new = reprint_kit(
+                session, kit, because=because, now=home.clock(), actor=_who(), cipher=home.cipher, indexes=home.index
+            )
+            typer.echo(f"Kit {show_kit_code(kit)} is void and waits to be packed again, as {show_kit_code(new)}.")
         else:
-            again = void_batch(session, batch, because=because, now=home.clock(), actor=_who())
+            again = void_batch(
+                session, batch, because=because, now=home.clock(), actor=_who(), cipher=home.cipher, indexes=home.index
+            )
             typer.echo(f"The batch is void; {again} kits wait to be packed again.")
 
 

@@ -10,6 +10,7 @@ import typer
 
 def scan(
     packer: Annotated[str, typer.Option(help="Who packs: an opaque staff id, kept with every scan.")],
+    bench: Annotated[str, typer.Option(help="Which bench: kept with every scan.")] = "command",
     file: Annotated[
         Path | None, typer.Option(help="Read the codes from a file, one a line.", exists=True, dir_okay=False)
     ] = None,
@@ -24,31 +25,28 @@ def scan(
     like, and go on from where you were. Nothing is dispatched but a whole kit, by its outer label.
     From a file it ends with 65 if any scan was refused.
     """
+    import uuid
+
     from app.wiring import connect
+    from models.actions.bench import BenchRead, take_scan
     from models.actions.parcel import ScanAnswer, scan_returned
-    from models.actions.parcel import scan as take
-    from models.rules.errors import EXIT_CODE, Code, ServiceError
+    from models.rules.errors import EXIT_CODE, Code
 
     product = connect()
     actor = f"packer:{packer}"
 
     def answer(code: str) -> ScanAnswer:
-        try:
-            with product.begin() as session:
-                if returned:
-                    return scan_returned(session, code, services=product.services, now=product.clock(), actor=actor)
-                return take(
-                    session,
-                    code,
-                    services=product.services,
-                    now=product.clock(),
-                    actor=actor,
-                    cipher=product.cipher,
-                )
-        except ServiceError as error:
-            if error.code is not Code.CONFLICT:
-                raise
-            return ScanAnswer(fine=False, sentence=error.message)
+        with product.begin() as session:
+            if returned:
+                return scan_returned(session, code, services=product.services, now=product.clock(), actor=actor)
+            return take_scan(
+                session,
+                BenchRead(str(uuid.uuid4()), code, product.clock()),
+                bench=bench,
+                services=product.services,
+                actor=actor,
+                cipher=product.cipher,
+            )
 
     dispatched = refused = 0
     for code in _codes(file):

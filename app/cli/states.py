@@ -10,6 +10,7 @@ from models.rules.kit import AWAITING_RETURN, CLOSED_TO_TEXTS, KIT_MOVES, KitSta
 MEANING: Final[Mapping[KitState, str]] = {
     KitState.TO_PACK: "The order was accepted. The kit has its codes and waits for a print batch.",
     KitState.PRINTED: "Its labels and form were printed and proved. It lies at the packing bench.",
+    KitState.QUARANTINED: "A packer set it aside, with a reason. It is packed on, packed anew or cancelled.",
     KitState.DISPATCHED: "The whole kit was scanned and given to the post. No return scan yet.",
     KitState.COMING_BACK: "The courier has scanned the return parcel.",
     KitState.AT_LAB: "The laboratory has it: one of its rows matched this kit. Results are missing or pending.",

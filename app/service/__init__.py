@@ -4,6 +4,7 @@ A wrong key, type or missing policy stops the start with a sentence that names t
 """
 
 import dataclasses
+import re
 import tomllib
 import types
 import typing
@@ -18,6 +19,7 @@ from models.rules.clinic import CaseKind
 from models.rules.errors import Code, ServiceError
 from models.rules.lab_request import RequestForm, RequestWay
 from models.rules.service import Service
+from models.rules.vocabulary import Specimen
 
 SHIPPED: Final = Path(__file__).parent
 """The fictional borough; real councils keep their files in the folder that KITPOST_SERVICE_DIR names."""
@@ -94,8 +96,28 @@ def _check_whole(service: Service, path: Path) -> None:
         if not contract.carries_tube and not contract.tubeless_signed_by:
             where = f"labs.{contract.lab}.tubeless_signed_by"
             raise _wrong(path, where, "is missing: going without tube ids is signed for")
+    _check_recipes(service, path)
     if not service.orders.local_authorities:
         raise _wrong(path, "orders.local_authorities", "is empty: nobody could order")
+
+
+def _check_recipes(service: Service, path: Path) -> None:
+    """A recipe for each sample of each laboratory, where stock is kept; components by one spelling."""
+    known = {recipe_part for recipe in service.recipes for recipe_part in recipe.components}
+    for number, recipe in enumerate(service.recipes):
+        if service.contract(recipe.lab) is None:
+            raise _wrong(path, f"recipes.{number}.lab", "has no contract in this file")
+        for component, pieces in recipe.components.items():
+            if not re.fullmatch("[a-z][a-z0-9_]{0,39}", component) or pieces < 1:
+                where = f"recipes.{number}.components.{component}"
+                raise _wrong(path, where, "must be a word of small letters and a number of pieces")
+    if unknown := sorted(set(service.stock.low_below) - known):
+        raise _wrong(path, f"stock.low_below.{unknown[0]}", "is in no recipe")
+    if service.stock.controlled:
+        there = {(recipe.lab, recipe.specimen) for recipe in service.recipes}
+        for specimen in Specimen:
+            if (service.labs[0].lab, specimen) not in there:
+                raise _wrong(path, "recipes", f"have none for a {specimen.value} at {service.labs[0].lab}")
 
 
 def _plain(value: object) -> object:

@@ -17,11 +17,12 @@ from models.rules.clinic import (
     Urgency,
 )
 from models.rules.kit import show_kit_code
+from models.rules.parcel import WhySetAside
 from models.rules.quarantine import SENTENCES
 from models.rules.staff import Action, Actor, services_where
 from models.rules.text import TextClass
 from models.rules.treatment import Treatment, TreatmentBar, TreatmentQuestion
-from models.rules.vocabulary import Quarantine, Test
+from models.rules.vocabulary import Quarantine, Specimen, Test
 from models.rules.working_days import LONDON, london_day
 
 _KINDS: Final[Mapping[CaseKind, str]] = {
@@ -105,6 +106,22 @@ _CONFIRMATIONS: Final[Mapping[Confirmation, str]] = {
 _STEPS: Final[Mapping[Step, tuple[str, str]]] = {
     Step.RING: ("Ring, at a time that is safe for them.", "clinical.md 3.5"),
     Step.TEXT: ("Send the text that asks them to expect our call: three are the floor.", "clinical.md 3.5, R20"),
+_SET_ASIDE: Final[Mapping[WhySetAside, str]] = {
+    WhySetAside.DAMAGED: "Damaged, or a label smudged",
+    WhySetAside.PIECE_MISSING: "A piece is missing",
+    WhySetAside.MIXED_UP: "Pieces of another kit lie with it",
+    WhySetAside.OPENED: "It was opened before",
+    WhySetAside.OTHER: "Something else",
+}
+
+_SPECIMENS: Final[Mapping[Specimen, str]] = {
+    Specimen.VULVOVAGINAL_SWAB: "vaginal swab",
+    Specimen.FIRST_CATCH_URINE: "urine",
+    Specimen.RECTAL_SWAB: "rectal swab",
+    Specimen.PHARYNGEAL_SWAB: "throat swab",
+    Specimen.CAPILLARY_BLOOD: "blood",
+}
+
     Step.VOICEMAIL: ("Ring, and leave the voicemail that says nothing: two are the floor.", "clinical.md 3.5, R20"),
     Step.LETTER: ("Send the letter that says nothing: one is the floor.", "clinical.md 3.5, R20"),
     Step.CONFIRM: (
@@ -194,6 +211,8 @@ _SAID: Final[Mapping[type, Mapping[Any, str]]] = {
     CaseKind: _KINDS,
     CaseOutcome: _OUTCOMES,
     AttemptResult: _ATTEMPTS,
+    WhySetAside: _SET_ASIDE,
+    Specimen: _SPECIMENS,
     Confirmation: _CONFIRMATIONS,
     Say: _SAYS,
     IdentityCheck: _IDENTITY,
@@ -352,6 +371,16 @@ def may_stop_texts(actor: Actor) -> bool:
 def text_class(each: TextClass) -> str:
     """A class of texts in plain words."""
     return _CLASSES[each]
+def may_pack(actor: Actor) -> bool:
+    """Whether the packing bench is this person's."""
+    return bool(services_where(actor, Action.PACK_KITS))
+
+
+def sees_logistics(actor: Actor) -> bool:
+    """Whether the page of kits, stock and post is this person's."""
+    return bool(services_where(actor, Action.SEE_LOGISTICS))
+
+
 
 
 WORDS: Final[Mapping[str, Callable[..., object]]] = {
@@ -375,3 +404,5 @@ WORDS: Final[Mapping[str, Callable[..., object]]] = {
     "text_class": text_class,
 }
 """What templates may call."""
+    "may_pack": may_pack,
+    "sees_logistics": sees_logistics,

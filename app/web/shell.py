@@ -16,7 +16,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 LARGEST_BODY_BYTES: Final = 256 * 1024
 """Nobody's form, callback or single order is larger."""
 
+_SCRIPTS: Final = "script-src 'self'; connect-src 'self'; "
+
 log: Final = logging.getLogger("kitpost.access")
+
+
+def scripted(answer: Response, *, sign_in_origin: str) -> Response:
+    """Lets one answer run the scripts that we serve, and lets them speak to us: nothing else, from nowhere else."""
+    answer.headers["Content-Security-Policy"] = _policy(sign_in_origin, scripts=True)
+    return answer
+
+
+def _policy(sign_in_origin: str, *, scripts: bool) -> str:
+    return (
+        f"default-src 'none'; style-src 'self'; img-src 'self'; {_SCRIPTS if scripts else ''}"
+        f"base-uri 'none'; frame-ancestors 'none'; form-action 'self' {sign_in_origin}"
+    )
 
 
 def security_headers(*, over_https: bool, sign_in_origin: str) -> Mapping[str, str]:
@@ -25,10 +40,7 @@ def security_headers(*, over_https: bool, sign_in_origin: str) -> Mapping[str, s
     Signing out is a form whose answer leads to the sign-in provider, so that origin may be a form's target.
     """
     headers = {
-        "Content-Security-Policy": (
-            "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'; "
-            f"form-action 'self' {sign_in_origin}"
-        ),
+        "Content-Security-Policy": _policy(sign_in_origin, scripts=False),
         "Cache-Control": "no-store",
         "Cross-Origin-Opener-Policy": "same-origin",
         "Cross-Origin-Resource-Policy": "same-origin",

@@ -15,15 +15,19 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import Session, col, select
 
 from models.actions import event, owed
+from models.actions.stock import hand_back_parts
 from models.rules.clinic import CaseKind, CaseOutcome
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import KitCode, KitState, TubeCode, may_move, new_kit_code, new_parcel_code, show_kit_code
 from models.rules.panel import Panel
-from models.rules.secrets import KIT_BORN, KIT_FAMILY, BlindIndex, kit_born, kit_family
+from models.rules.person import fold_name
+from models.rules.secrets import KIT_BORN, KIT_FAMILY, BlindIndex, Cipher, kit_born, kit_family
 from models.rules.text import TextPurpose
+from models.tables.bench import VoidCode
 from models.tables.clinic import ClinicCase
 from models.tables.kit import Kit, KitIdentity, KitSample, KitTest, PrintBatch
 from models.tables.parcel import Direction, Parcel
+from models.tables.person import Person
 
 _ATTEMPTS: Final = 20
 """Of 1.8e12 kit codes a new one is taken about once in ten million tries; twenty in a row is a broken source."""
@@ -151,6 +155,66 @@ def move_kit(
     )
 
 
+def renew_codes(
+    session: Session, kit: Kit, *, because: str, now: datetime, actor: str, cipher: Cipher, indexes: BlindIndex
+) -> None:
+    """Gives a kit that has not left new codes. Every code that may stand on paper somewhere is void for ever.
+
+    Only so can labels that somebody forgot to destroy never be packed with those that were printed after them.
+    """
+    assert kit.id is not None  # a stored row
+    person = session.get_one(Person, kit.person_id)
+    born, family = (
+        cipher.decrypt("person", column, person.ref, getattr(person, column))
+        for column in ("date_of_birth", "family_name")
+    )
+    old, new = kit.code, _free_kit_code(session)
+    parcels = session.exec(select(Parcel).where(Parcel.kit_id == kit.id).with_for_update()).all()
+    tubes = session.exec(select(KitSample.tube_code).where(KitSample.kit_id == kit.id)).all()
+    void = {old, *tubes, *(each.code for each in parcels), *(each.tracking_number for each in parcels)} - {""}
+    session.execute(
+        insert(VoidCode)
+        .values(
+            [
+                {"code": code, "kit_id": kit.id, "because": because[:400], "actor": actor, "voided_at": now}
+                for code in sorted(void)
+            ]
+        )
+        .on_conflict_do_nothing()
+    )
+    kit.code = new
+    session.add(kit)
+    for parcel in parcels:
+        parcel.code, parcel.tracking_number = _free_parcel_code(session), ""
+        session.add(parcel)
+    for table in (KitSample, KitTest):
+        renewed = sa.literal(new).concat(sa.func.right(col(table.tube_code), 1))
+        session.execute(sa.update(table).where(col(table.kit_id) == kit.id).values(tube_code=renewed))
+    session.execute(
+        sa.update(KitIdentity)
+        .where(col(KitIdentity.kit_id) == kit.id, col(KitIdentity.key_version) == indexes.current_version)
+        .values(
+            date_of_birth=indexes.index(KIT_BORN, kit.service_id, kit_born(new, born)),
+            family_name=indexes.index(KIT_FAMILY, kit.service_id, kit_family(new, fold_name(family))),
+        )
+    )
+    event.record(
+        session,
+        kit_id=kit.id,
+        service_id=kit.service_id,
+        kind="kit.codes_renewed",
+        actor=actor,
+        at=now,
+        void=show_kit_code(old),
+    )
+    session.flush()
+
+
+def is_void(session: Session, code: str) -> bool:
+    """Whether a code was on paper that was voided."""
+    return session.get(VoidCode, code) is not None
+
+
 def cancel_kit(session: Session, kit: Kit, *, now: datetime, actor: str, reason: str) -> None:
     """Cancels a kit that has not come back. Before dispatch it stops the parcel; after, only our texts.
 
@@ -159,6 +223,8 @@ def cancel_kit(session: Session, kit: Kit, *, now: datetime, actor: str, reason:
     """
     move_kit(session, kit, KitState.CANCELLED, at=now, actor=actor, reason=reason)
     assert kit.id is not None  # a stored row
+    if kit.dispatched_at is None:
+        hand_back_parts(session, kit.id, now=now, actor=actor)
     owed.cancel_texts(session, [kit.id], because="kit_cancelled", now=now, purposes=JOURNEY_TEXTS)
 
 
@@ -219,6 +285,8 @@ def _insert_kit(
     """A kit row under a code that no other kit has. A taken code is passed over, not an error."""
     for _ in range(_ATTEMPTS):
         code: KitCode = new_kit_code(secrets.choice)
+        if is_void(session, code):
+            continue
         made = session.scalars(
             insert(Kit)
             .values(
@@ -237,7 +305,29 @@ def _insert_kit(
         ).one_or_none()
         if made is not None:
             return made
-    raise ServiceError(Code.UNEXPECTED, "No free kit code was found: check the machine's source of randomness.")
+    raise _no_free_code("kit")
+
+
+def _free_kit_code(session: Session) -> KitCode:
+    """A code that no kit has or ever had."""
+    for _ in range(_ATTEMPTS):
+        code = new_kit_code(secrets.choice)
+        if not is_void(session, code) and session.exec(select(Kit.id).where(Kit.code == code)).first() is None:
+            return code
+    raise _no_free_code("kit")
+
+
+def _free_parcel_code(session: Session) -> str:
+    """A code that no parcel has or ever had."""
+    for _ in range(_ATTEMPTS):
+        code = new_parcel_code(secrets.choice)
+        if not is_void(session, code) and session.exec(select(Parcel.id).where(Parcel.code == code)).first() is None:
+            return code
+    raise _no_free_code("parcel")
+
+
+def _no_free_code(of: str) -> ServiceError:
+    return ServiceError(Code.UNEXPECTED, f"No free {of} code was found: check the machine's source of randomness.")
 
 
 def _insert_parcels(session: Session, *, kit_id: int, service_id: str, now: datetime) -> None:
@@ -264,4 +354,4 @@ def _insert_parcels(session: Session, *, kit_id: int, service_id: str, now: date
         wanted -= set(made)
         if not wanted:
             return
-    raise ServiceError(Code.UNEXPECTED, "No free parcel code was found: check the machine's source of randomness.")
+    raise _no_free_code("parcel")

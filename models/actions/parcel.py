@@ -17,7 +17,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from models.actions import event, owed
-from models.actions.kit import move_kit
+from models.actions.kit import is_void, move_kit
+from models.actions.stock import recalled_part
 from models.rules.clinic import CaseKind
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import AWAITING_RETURN, KitState, may_move, show_kit_code, show_tube_code
@@ -67,33 +68,62 @@ class ScanAnswer:
     dispatched: bool = False
 
 
-def scan(session: Session, text: str, *, services: Services, now: datetime, actor: str, cipher: Cipher) -> ScanAnswer:
-    """Takes one scan at an actor's bench: opens a kit, adds a piece to it, blocks it, or dispatches it."""
+def scan(
+    session: Session, text: str, *, services: Services, now: datetime, actor: str, cipher: Cipher, bench: str = ""
+) -> ScanAnswer:
+    """Takes one scan of an actor at a bench: opens a kit, adds a piece to it, blocks it, or dispatches it.
+
+    A kit of a service that is not among `services` is no kit for this actor.
+    """
+    at = _Place(actor, bench)
     read = read_label(text)
     if read is None:
         return ScanAnswer(fine=False, sentence="This is no code of ours, or it was misread: scan it again.")
     if read.label is Label.FORM:
-        kit = session.exec(select(Kit).where(Kit.code == read.code).with_for_update()).one_or_none()
+        kit = session.exec(
+            select(Kit).where(Kit.code == read.code, col(Kit.service_id).in_(services)).with_for_update()
+        ).one_or_none()
+        if kit is None and is_void(session, read.code):
+            return ScanAnswer(
+                fine=False, sentence=f"The paper of kit {show_kit_code(read.code)} is void for ever: destroy it."
+            )
         if kit is None:
             return ScanAnswer(fine=False, sentence=f"There is no kit {show_kit_code(read.code)}: set the form aside.")
-        return _scan_form(session, kit, now=now, actor=actor)
-    kit = _open_kit(session, actor)
-    if kit is None:
+        return _scan_form(session, kit, now=now, at=at)
+    kit = _open_kit(session, at)
+    if kit is None or kit.service_id not in services:
         return _scan_without_kit(session, read)
-    bench = _bench(session, kit, actor)
-    verdict = judge_scan(bench, read)
-    number = read.code if read.label is Label.RETURN else bench.scanned_return
+    table = _bench(session, kit, at)
+    verdict = judge_scan(table, read)
+    number = read.code if read.label is Label.RETURN else table.scanned_return
     if verdict in {BenchVerdict.OK, BenchVerdict.DISPATCH} and number and _is_taken(session, number, kit):
         # Scanned at two benches: whoever dispatches first has it.
         read, verdict = Scanned(Label.RETURN, number), BenchVerdict.WRONG
     if verdict is BenchVerdict.DISPATCH:
         service = services[kit.service_id].service
-        pair_and_dispatch(session, kit, return_number=number, service=service, now=now, actor=actor, cipher=cipher)
-    return _answer(session, kit, bench, read, verdict, now=now, actor=actor)
+        pair_and_dispatch(
+            session, kit, return_number=number, service=service, now=now, actor=actor, cipher=cipher, bench=bench
+        )
+    return _answer(session, kit, table, read, verdict, now=now, at=at)
+
+
+def on_the_bench(session: Session, *, actor: str, bench: str) -> Bench | None:
+    """What one person has open at one bench, and what was scanned of it."""
+    at = _Place(actor, bench)
+    kit = _open_kit(session, at)
+    return _bench(session, kit, at) if kit is not None else None
 
 
 def pair_and_dispatch(
-    session: Session, kit: Kit, *, return_number: str, service: Service, now: datetime, actor: str, cipher: Cipher
+    session: Session,
+    kit: Kit,
+    *,
+    return_number: str,
+    service: Service,
+    now: datetime,
+    actor: str,
+    cipher: Cipher,
+    bench: str = "",
 ) -> None:
     """Pairs a printed kit with its return label and dispatches it, with every text and request owed from now on.
 
@@ -102,6 +132,12 @@ def pair_and_dispatch(
     assert kit.id is not None  # a stored row
     if kit.expires_on is None:
         raise ServiceError(Code.CONFLICT, f"Kit {show_kit_code(kit.code)} was not printed.", ref=kit.code)
+    if component := recalled_part(session, kit.id):
+        raise ServiceError(
+            Code.CONFLICT,
+            f"Kit {show_kit_code(kit.code)} holds a recalled {component}: set it aside.",
+            ref=kit.code,
+        )
     try:
         with session.begin_nested():
             session.execute(
@@ -125,6 +161,7 @@ def pair_and_dispatch(
         actor=actor,
         return_number=return_number,
         due_back_on=due_back.isoformat(),
+        bench=bench,
     )
     owed.owe_lab_request(session, kit_id=kit.id, service=service, lab=kit.lab, now=now)
     texts = [owed.OwedText(kit.order_id, kit.id, kit.contact_id, KitPosted(due_back), FIRST)]
@@ -167,25 +204,28 @@ def scan_returned(session: Session, text: str, *, services: Services, now: datet
     return ScanAnswer(fine=True, sentence=f"Kit {shown} came back: a case asks for its address.", kit_code=kit.code)
 
 
-def _scan_form(session: Session, kit: Kit, *, now: datetime, actor: str) -> ScanAnswer:
+def _scan_form(session: Session, kit: Kit, *, now: datetime, at: "_Place") -> ScanAnswer:
     shown = show_kit_code(kit.code)
     match kit.state:
         case KitState.PRINTED:
             pass
         case KitState.TO_PACK:
             return ScanAnswer(fine=False, sentence=f"The paper of kit {shown} is void: destroy it and wait for new.")
+        case KitState.QUARANTINED:
+            told = f"Kit {shown} is set aside: see why on the packing page before you pack it."
+            return ScanAnswer(fine=False, sentence=told, kit_code=kit.code)
         case KitState.CANCELLED:
             return ScanAnswer(fine=False, sentence=f"Kit {shown} was cancelled: destroy its paper.")
         case _:
             return ScanAnswer(fine=True, sentence=f"Kit {shown} was dispatched already.", kit_code=kit.code)
-    open_kit = _open_kit(session, actor)
+    open_kit = _open_kit(session, at)
     if open_kit is not None and open_kit.id == kit.id:
-        bench = _bench(session, kit, actor)
+        bench = _bench(session, kit, at)
         if judge_scan(bench, Scanned(Label.FORM, kit.code)) is BenchVerdict.AGAIN:
             return ScanAnswer(fine=True, sentence=f"Kit {shown} is open: {_still(bench)}.", kit_code=kit.code)
-    _record(session, kit, "pack.opened", Scanned(Label.FORM, kit.code), now=now, actor=actor)
+    _record(session, kit, "pack.opened", Scanned(Label.FORM, kit.code), now=now, at=at)
     session.flush()
-    told = f"Kit {shown}: {_still(_bench(session, kit, actor))}."
+    told = f"Kit {shown}: {_still(_bench(session, kit, at))}."
     if open_kit is not None and open_kit.id != kit.id:
         told += f" Kit {show_kit_code(open_kit.code)} was left unfinished: start it again from its form."
     return ScanAnswer(fine=True, sentence=told, kit_code=kit.code)
@@ -204,13 +244,13 @@ def _scan_without_kit(session: Session, read: Scanned) -> ScanAnswer:
 
 
 def _answer(
-    session: Session, kit: Kit, bench: Bench, read: Scanned, verdict: BenchVerdict, *, now: datetime, actor: str
+    session: Session, kit: Kit, bench: Bench, read: Scanned, verdict: BenchVerdict, *, now: datetime, at: "_Place"
 ) -> ScanAnswer:
     """Keeps what the scan proved, and says it."""
     shown = show_kit_code(kit.code)
     match verdict:
         case BenchVerdict.OK:
-            _record(session, kit, "pack.scanned", read, now=now, actor=actor)
+            _record(session, kit, "pack.scanned", read, now=now, at=at)
             scanned = replace(bench, scanned=bench.scanned | {read})
             told = f"{_named(read)} belongs to kit {shown}: {_still(scanned)}."
             return ScanAnswer(fine=True, sentence=told, kit_code=kit.code)
@@ -218,7 +258,7 @@ def _answer(
             told = f"{_named(read)} was scanned already: {_still(bench)}."
             return ScanAnswer(fine=True, sentence=told, kit_code=kit.code)
         case BenchVerdict.WRONG:
-            _record(session, kit, "pack.wrong", read, now=now, actor=actor)
+            _record(session, kit, "pack.wrong", read, now=now, at=at)
             told = f"{_named(read)} does NOT belong to kit {shown}: stop, take it out, scan the form of {shown} again."
             return ScanAnswer(fine=False, sentence=told, kit_code=kit.code)
         case BenchVerdict.BLOCKED:
@@ -232,12 +272,26 @@ def _answer(
             )
 
 
-def _open_kit(session: Session, actor: str) -> Kit | None:
-    """The printed kit that this actor opened last and has not dispatched, locked."""
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Who scans, and where: two people, or two benches, never mix their pieces."""
+
+    actor: str
+    bench: str
+
+    @property
+    def events(self) -> sa.ColumnElement[bool]:
+        """The events of this person here."""
+        where = sa.func.coalesce(col(KitEvent.detail)["bench"].as_string(), "")
+        return sa.and_(col(KitEvent.actor) == self.actor, where == self.bench)
+
+
+def _open_kit(session: Session, at: _Place) -> Kit | None:
+    """The printed kit that was opened last here and has not been dispatched, locked."""
     last = session.exec(
         select(KitEvent)
         # literal words, so that the planner sees the partial index
-        .where(KitEvent.actor == actor, sa.text("kind IN ('pack.opened', 'kit.dispatched')"))
+        .where(at.events, sa.text("kind IN ('pack.opened', 'kit.dispatched')"))
         .order_by(col(KitEvent.id).desc())
         .limit(1)
     ).one_or_none()
@@ -248,13 +302,13 @@ def _open_kit(session: Session, actor: str) -> Kit | None:
     ).one_or_none()
 
 
-def _bench(session: Session, kit: Kit, actor: str) -> Bench:
-    """What this actor scanned of a kit since opening it last."""
+def _bench(session: Session, kit: Kit, at: _Place) -> Bench:
+    """What was scanned here of a kit since it was opened last."""
     scanned: set[Scanned] = set()
     blocked = False
     for each in session.exec(
         select(KitEvent)
-        .where(KitEvent.kit_id == kit.id, KitEvent.actor == actor, col(KitEvent.kind).startswith("pack."))
+        .where(KitEvent.kit_id == kit.id, at.events, col(KitEvent.kind).startswith("pack."))
         .order_by(col(KitEvent.id))
     ):
         match each.kind:
@@ -276,22 +330,25 @@ def _bench(session: Session, kit: Kit, actor: str) -> Bench:
 
 
 def _is_taken(session: Session, number: str, kit: Kit) -> bool:
-    """Whether a return label is on another kit's parcel."""
+    """Whether a return label is on another kit's parcel, or was on paper that is void."""
+    if is_void(session, number):
+        return True
     other = select(Parcel.id).where(Parcel.tracking_number == number, Parcel.kit_id != kit.id)
     return session.exec(other).first() is not None
 
 
-def _record(session: Session, kit: Kit, kind: str, read: Scanned, *, now: datetime, actor: str) -> None:
+def _record(session: Session, kit: Kit, kind: str, read: Scanned, *, now: datetime, at: _Place) -> None:
     assert kit.id is not None  # a stored row
     event.record(
         session,
         kit_id=kit.id,
         service_id=kit.service_id,
         kind=kind,
-        actor=actor,
+        actor=at.actor,
         at=now,
         label=read.label.value,
         code=read.code,
+        bench=at.bench,
     )
 
 

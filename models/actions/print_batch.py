@@ -7,7 +7,7 @@ Its kits leave `to_pack` only with the release, so nothing is printed twice that
 
 import secrets
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final
@@ -17,12 +17,13 @@ import sqlalchemy.orm
 from sqlmodel import Session, col, select
 
 from models.actions import audit, event, owed
-from models.actions.kit import move_kit
+from models.actions.kit import move_kit, renew_codes
+from models.actions.stock import equip_kits, hand_back_parts
 from models.rules.clinic import CaseKind
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import KitState, show_kit_code
 from models.rules.order import Address, read_address
-from models.rules.secrets import ADDRESS, Cipher
+from models.rules.secrets import ADDRESS, BlindIndex, Cipher
 from models.rules.service import Service
 from models.rules.vocabulary import Language, Specimen, Test
 from models.rules.working_days import london_day
@@ -35,6 +36,9 @@ LEASE: Final = timedelta(minutes=2)
 
 SAME_ADDRESS_WITHIN: Final = timedelta(days=7)
 """Two kits to one address within a week are flagged for the packer: they can be swapped at home (FEATURES 22)."""
+
+LOOKED_AT: Final = 10
+"""Waiting kits looked at for each that is wanted, so that one component that is short doesn't keep all others."""
 
 _TESTS: Final = list(Test)
 
@@ -83,15 +87,22 @@ def claim_batch(session: Session, *, service: Service, size: int, now: datetime)
         select(Kit)
         .where(Kit.service_id == service.id, Kit.state == KitState.TO_PACK, col(Kit.batch_id).is_(None))
         .order_by(col(Kit.id))
-        .limit(size)
+        .limit(size * (LOOKED_AT if service.stock.controlled else 1))
         .with_for_update(skip_locked=True)
     ).all()
+    for kit in waiting:
+        kit.expires_on = london_day(now) + timedelta(days=service.packing.kit_valid_days)
+    if service.stock.controlled:
+        whole = equip_kits(session, waiting, service=service, now=now, size=size)
+        for kit in waiting:
+            if kit not in whole:
+                kit.expires_on = None
+        waiting = whole
     if not waiting:
         return None
     batch = _insert_batch(session, service, kits=len(waiting), state=BatchState.DRAWING, now=now)
     for kit in waiting:
         kit.batch_id = batch.id
-        kit.expires_on = london_day(now) + timedelta(days=service.packing.kit_valid_days)
     session.flush()
     return batch
 
@@ -210,8 +221,12 @@ def set_aside(
     return True
 
 
-def void_batch(session: Session, ref: str, *, because: str, now: datetime, actor: str) -> int:
-    """A person destroyed a batch's paper: those of its kits not dispatched are packed again. Says how many.
+def void_batch(
+    session: Session, ref: str, *, because: str, now: datetime, actor: str, cipher: Cipher, indexes: BlindIndex
+) -> int:
+    """A person destroyed a batch's paper: those of its kits not dispatched are packed again, under new codes.
+
+    Says how many. The codes on the old paper are void for ever, in case some of it was not destroyed.
 
     Raises ServiceError(NOT_FOUND) for an unknown batch, ServiceError(CONFLICT) for one still being drawn.
     """
@@ -222,18 +237,32 @@ def void_batch(session: Session, ref: str, *, because: str, now: datetime, actor
     if batch.state is BatchState.DRAWING:
         raise ServiceError(Code.CONFLICT, f"Print batch {ref} is still being drawn: wait for it.", ref=ref)
     back = [kit for kit in kits if _send_back(session, kit, batch, now=now, actor=actor)]
+    for kit in back:
+        renew_codes(session, kit, because=because, now=now, actor=actor, cipher=cipher, indexes=indexes)
     batch.state = BatchState.VOIDED
     _audit(session, batch, "batch.voided", now=now, actor=actor, because=because)
     return len(back)
 
 
-def reprint_kit(session: Session, code: str, *, because: str, now: datetime, actor: str) -> None:
-    """A person destroyed one kit's paper: it is packed again in the next batch.
+def reprint_kit(
+    session: Session,
+    code: str,
+    *,
+    because: str,
+    now: datetime,
+    actor: str,
+    cipher: Cipher,
+    indexes: BlindIndex,
+    within: Collection[str] | None = None,
+) -> str:
+    """A person destroyed one kit's paper: it is packed again in the next batch, under a new code, which is returned.
+
+    `within` names the services whose kits this person may touch; None: any.
 
     Raises ServiceError(NOT_FOUND), or ServiceError(CONFLICT) when the kit does not wait with printed or held paper.
     """
     kit = session.exec(select(Kit).where(Kit.code == code).with_for_update()).one_or_none()
-    if kit is None or kit.id is None:
+    if kit is None or kit.id is None or (within is not None and kit.service_id not in within):
         raise ServiceError(Code.NOT_FOUND, f"There is no kit {show_kit_code(code)}.", ref=code)
     batch = session.get(PrintBatch, kit.batch_id) if kit.batch_id else None
     drawing = batch is None or batch.state is BatchState.DRAWING
@@ -241,6 +270,7 @@ def reprint_kit(session: Session, code: str, *, because: str, now: datetime, act
         raise ServiceError(
             Code.CONFLICT, f"Kit {show_kit_code(code)} has no paper that could be printed again.", ref=code
         )
+    renew_codes(session, kit, because=because, now=now, actor=actor, cipher=cipher, indexes=indexes)
     audit.record(
         session,
         action="kit.reprint",
@@ -251,13 +281,15 @@ def reprint_kit(session: Session, code: str, *, because: str, now: datetime, act
         service_id=kit.service_id,
         because=because,
         batch=batch.ref,
+        void=show_kit_code(code),
     )
+    return kit.code
 
 
 def _send_back(session: Session, kit: Kit, batch: PrintBatch, *, now: datetime, actor: str) -> bool:
     """Back to the kits that wait for a batch. False for a kit that has left or ended."""
     assert kit.id is not None  # a stored row
-    if kit.state is KitState.PRINTED:
+    if kit.state in {KitState.PRINTED, KitState.QUARANTINED}:
         move_kit(session, kit, KitState.TO_PACK, at=now, actor=actor, reason="reprint", batch=batch.ref)
     elif kit.state is KitState.TO_PACK:
         event.record(
@@ -271,6 +303,7 @@ def _send_back(session: Session, kit: Kit, batch: PrintBatch, *, now: datetime, 
         )
     else:
         return False
+    hand_back_parts(session, kit.id, now=now, actor=actor)
     kit.batch_id = kit.expires_on = None
     session.add(kit)
     return True

@@ -82,6 +82,7 @@ class KitState(StrEnum):
 
     TO_PACK = "to_pack"
     PRINTED = "printed"
+    QUARANTINED = "quarantined"
     DISPATCHED = "dispatched"
     COMING_BACK = "coming_back"
     AT_LAB = "at_lab"
@@ -95,7 +96,8 @@ class KitState(StrEnum):
 
 KIT_MOVES: Final[Mapping[KitState, frozenset[KitState]]] = {
     KitState.TO_PACK: frozenset({KitState.PRINTED, KitState.CANCELLED}),
-    KitState.PRINTED: frozenset({KitState.DISPATCHED, KitState.CANCELLED, KitState.TO_PACK}),
+    KitState.PRINTED: frozenset({KitState.DISPATCHED, KitState.CANCELLED, KitState.TO_PACK, KitState.QUARANTINED}),
+    KitState.QUARANTINED: frozenset({KitState.PRINTED, KitState.TO_PACK, KitState.CANCELLED}),
     KitState.DISPATCHED: frozenset(
         {
             KitState.COMING_BACK,

@@ -128,6 +128,19 @@ def judge_scan(bench: Bench, scan: Scanned) -> BenchVerdict:
     return BenchVerdict.WRONG
 
 
+class WhySetAside(StrEnum):
+    """Why a packer takes a kit off the bench."""
+
+    DAMAGED = "damaged"
+    """A piece is broken, or its label smudged."""
+    PIECE_MISSING = "piece_missing"
+    MIXED_UP = "mixed_up"
+    """Pieces of another kit lie with it."""
+    OPENED = "opened"
+    """Its packs were opened before."""
+    OTHER = "other"
+
+
 # ── On the way ───────────────────────────────────────────────────────────────────────────────
 
 SCAN_RANK: Final[Mapping[ScanKind, int]] = {

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import time
 
 from models.rules.lab_request import RequestForm, RequestWay
+from models.rules.stock import Recipe, StockPolicy
 from models.rules.vocabulary import Test
 
 
@@ -181,6 +182,9 @@ class Service:
     clinic: ClinicPolicy
     labs: tuple[LabContract, ...]
     """The first lab takes new kits."""
+    recipes: tuple[Recipe, ...] = ()
+    """What kits are made of, by laboratory and sample."""
+    stock: StockPolicy = StockPolicy()
     channels: tuple[str, ...] = ("web",)
     """Ordering channels that hold an API key for this service."""
 

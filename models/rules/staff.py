@@ -65,6 +65,12 @@ class Action(StrEnum):
     """Stop a class of the service's texts and start it again, and let a held burst go (H11)."""
     SEE_AUDIT = "see_audit"
     """Who looked at a kit and its cases, and what they did."""
+    PACK_KITS = "pack_kits"
+    """Scan at a bench, set a kit aside, have its paper printed anew, book stock in and out."""
+    SEE_LOGISTICS = "see_logistics"
+    """How many kits stand where and for how long, and what stock there is. Counts, and codes of kits."""
+    RECALL_STOCK = "recall_stock"
+    """Say that a lot must not be used: opens a case for every kit that holds it."""
 
 
 _ADVISER: Final = frozenset(
@@ -92,6 +98,8 @@ _SENIOR: Final = _ADVISER | {
     Action.SEE_AUDIT,
 }
 
+    Action.SEE_LOGISTICS,
+    Action.RECALL_STOCK,
 GRANTS: Final[Mapping[Role, frozenset[Action]]] = {
     Role.HEALTH_ADVISER: _ADVISER,
     Role.SENIOR_HEALTH_ADVISER: _SENIOR,
@@ -105,8 +113,18 @@ GRANTS: Final[Mapping[Role, frozenset[Action]]] = {
             Action.SEE_TIMELINE,
         }
     ),
-    Role.PACKER: frozenset({Action.PARCEL_CASES, Action.WORK_CASES}),
-    Role.SERVICE_MANAGER: frozenset({Action.OVERSEE_CASES, Action.STOP_TEXTS, Action.SEE_TIMELINE}),
+    Role.PACKER: frozenset(
+        {Action.PARCEL_CASES, Action.WORK_CASES, Action.PACK_KITS, Action.SEE_LOGISTICS, Action.RECALL_STOCK}
+    ),
+    Role.SERVICE_MANAGER: frozenset(
+        {
+            Action.OVERSEE_CASES,
+            Action.STOP_TEXTS,
+            Action.SEE_TIMELINE,
+            Action.SEE_LOGISTICS,
+            Action.RECALL_STOCK,
+        }
+    ),
     Role.SAFEGUARDING_LEAD: frozenset(
         {
             Action.SAFEGUARDING_CASES,

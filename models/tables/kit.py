@@ -51,7 +51,8 @@ class Kit(SQLModel, table=True):
         sa.ForeignKeyConstraint(["order_id", "service_id"], ["kit_order.id", "kit_order.service_id"]),
         sa.ForeignKeyConstraint(["person_id", "service_id"], ["person.id", "person.service_id"]),
         sa.CheckConstraint(
-            "state IN ('to_pack', 'printed', 'cancelled') OR dispatched_at IS NOT NULL", name="dispatched_before_return"
+            "state IN ('to_pack', 'printed', 'quarantined', 'cancelled') OR dispatched_at IS NOT NULL",
+            name="dispatched_before_return",
         ),
         sa.CheckConstraint("state <> 'printed' OR batch_id IS NOT NULL", name="printed_in_a_batch"),
         sa.CheckConstraint("(closed_reason = '') = (closed_at IS NULL)", name="closed_with_a_reason"),
@@ -62,13 +63,17 @@ class Kit(SQLModel, table=True):
         ),
         sa.Index("ix_kit_state", "service_id", "state"),
         sa.Index("ix_kit_to_pack", "id", postgresql_where=sa.text("state = 'to_pack'")),
+        sa.Index("ix_kit_of_order", "order_id", unique=True, postgresql_where=sa.text("state <> 'replaced'")),
         sa.Index("ix_kit_unreturned", "due_back_on", postgresql_where=sa.text("state = 'dispatched'")),
     )
 
     id: int | None = identity()
     service_id: str = Field(max_length=40)
     code: str = Field(max_length=10, min_length=10, unique=True)
-    order_id: int = Field(sa_type=sa.BigInteger, unique=True)
+    order_id: int = Field(sa_type=sa.BigInteger)
+    """An order has one kit that counts, and may have had others that it replaced."""
+    replaces_kit_id: int | None = link("kit.id", nullable=True, index=False)
+    """The kit in whose stead this one was sent."""
     person_id: int = Field(sa_type=sa.BigInteger, index=True)
     contact_id: int = link("contact.id", index=False)
     lab: str = Field(max_length=40)
@@ -79,6 +84,8 @@ class Kit(SQLModel, table=True):
     due_back_on: date | None = None
     """Last London date by which to post it back, as the person was told; after it the kit lapses."""
     dispatched_at: datetime | None = None
+    reminder_arm: str = Field(default="", max_length=20, sa_column_kwargs={"server_default": ""})
+    """Which wording or timing of reminders it got, where the council compares two; '' where it does not."""
     posted_back_at: datetime | None = None
     received_at: datetime | None = None
     reported_at: datetime | None = None

@@ -28,6 +28,7 @@ from tests.support import build
 from tests.support.memory_store import MemoryStore
 
 BECAUSE = "the printer ate it"
+KEYS = {"cipher": build.cipher(), "indexes": build.indexes()}
 
 
 class Killed(BaseException):
@@ -169,7 +170,7 @@ def test_a_held_batch_that_a_person_voids_is_printed_anew(begin: Begin) -> None:
     [held] = _batches(begin)
 
     with begin() as session:
-        sent_back = void_batch(session, held.ref, because=BECAUSE, now=build.NOW, actor=build.ACTOR)
+        sent_back = void_batch(session, held.ref, because=BECAUSE, now=build.NOW, actor=build.ACTOR, **KEYS)
     tally = _pack(begin, MemoryStore())
 
     assert (sent_back, tally) == (2, Tally(batches=1, kits=2, held=0))
@@ -278,7 +279,7 @@ def test_a_kit_whose_paper_was_destroyed_is_printed_in_the_next_batch(begin: Beg
     _pack(begin, MemoryStore())
 
     with begin() as session:
-        reprint_kit(session, kit.code, because=BECAUSE, now=build.NOW, actor=build.ACTOR)
+        reprint_kit(session, kit.code, because=BECAUSE, now=build.NOW, actor=build.ACTOR, **KEYS)
     tally = _pack(begin, MemoryStore())
 
     assert tally == Tally(batches=1, kits=1, held=0)
@@ -290,7 +291,7 @@ def test_a_dispatched_kit_is_not_printed_again(begin: Begin) -> None:
         kit = build.dispatched_kit(session)
 
     with begin() as session, pytest.raises(ServiceError) as refused:
-        reprint_kit(session, kit.code, because=BECAUSE, now=build.NOW, actor=build.ACTOR)
+        reprint_kit(session, kit.code, because=BECAUSE, now=build.NOW, actor=build.ACTOR, **KEYS)
 
     assert refused.value.code is Code.CONFLICT
 

@@ -38,6 +38,7 @@ CARING = {"adviser", "adviser-2", "senior", "clinician"}
 SENIOR = {"senior", "clinician"}
 STOPPING = {"manager", *SENIOR}
 LIAISING = {"lab", *SENIOR}
+PACKING = {"packer"}
 
 ALLOWED = {
     ("GET", "/worklist"): EVERYONE - {"auditor"},
@@ -54,6 +55,14 @@ ALLOWED = {
     ("POST", "/cases/{ref}/close"): CARING,
     ("POST", "/cases/{ref}/release"): SENIOR,
     ("POST", "/cases/{ref}/order"): SENIOR,
+    ("GET", "/packing"): PACKING,
+    ("GET", "/packing/waiting"): PACKING,
+    ("POST", "/packing/bench"): PACKING,
+    ("POST", "/packing/scan"): PACKING,
+    ("POST", "/packing/scans"): PACKING,
+    ("POST", "/packing/aside"): PACKING,
+    ("POST", "/packing/aside/{code}/on"): PACKING,
+    ("POST", "/packing/aside/{code}/anew"): PACKING,
     ("GET", "/labs"): LIAISING,
     ("GET", "/labs/lists/{lab}"): LIAISING,
     ("POST", "/labs/replay"): LIAISING,
@@ -81,6 +90,9 @@ FORMS = {
     "/sending/{service_id}/{text_class}/stop": {"because": "wrong wording"},
     "/sending/{service_id}/{text_class}/start": {"because": "put right"},
     "/kits/find": {"code": "7K3-F9X-N2PP"},
+    "/packing/scan": {"ref": "0" * 32, "code": "7K3-F9X-N2PP"},
+    "/packing/scans": {"bench": "1", "scans": "[]"},
+    "/packing/aside": {"code": "7K3-F9X-N2PP", "why": "damaged"},
     "/labs/replay": {"lab": "NORTHLAB", "reason": "unknown_token"},
     "/labs/rows/{ref}/attach": {"code": "7K3-F9X-N2PP"},
     "/labs/rows/{ref}/settle": {"approve": "false"},
