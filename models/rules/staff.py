@@ -63,14 +63,14 @@ class Action(StrEnum):
     """What happened to a kit, without findings."""
     STOP_TEXTS = "stop_texts"
     """Stop a class of the service's texts and start it again, and let a held burst go (H11)."""
-    SEE_AUDIT = "see_audit"
-    """Who looked at a kit and its cases, and what they did."""
     PACK_KITS = "pack_kits"
     """Scan at a bench, set a kit aside, have its paper printed anew, book stock in and out."""
     SEE_LOGISTICS = "see_logistics"
     """How many kits stand where and for how long, and what stock there is. Counts, and codes of kits."""
     RECALL_STOCK = "recall_stock"
     """Say that a lot must not be used: opens a case for every kit that holds it."""
+    SEE_AUDIT = "see_audit"
+    """Who looked at a kit and its cases, and what they did."""
 
 
 _ADVISER: Final = frozenset(
@@ -95,11 +95,11 @@ _SENIOR: Final = _ADVISER | {
     Action.SETTLE_ORDERS,
     Action.READ_SAFEGUARDING_NOTES,
     Action.STOP_TEXTS,
+    Action.SEE_LOGISTICS,
+    Action.RECALL_STOCK,
     Action.SEE_AUDIT,
 }
 
-    Action.SEE_LOGISTICS,
-    Action.RECALL_STOCK,
 GRANTS: Final[Mapping[Role, frozenset[Action]]] = {
     Role.HEALTH_ADVISER: _ADVISER,
     Role.SENIOR_HEALTH_ADVISER: _SENIOR,
