@@ -68,13 +68,13 @@ def create_app(home: Wiring) -> FastAPI:
     app.include_router(clinic_router(Clinic(home.begin, home.clock, home.cipher, home.services, home.intake, pages)))
     app.include_router(labs_router(Labs(lambda: ingest_of(home), pages)))
     app.include_router(sending_router(SendingDesk(home.begin, home.clock, home.services, home.text_provider, pages)))
-    app.mount("/static", StaticFiles(directory=STATIC))
-    _add_health(app, home)
     app.include_router(
         packing_router(
             PackingRoom(home.begin, home.clock, home.services, home.cipher, home.index, pages, issuer.origin)
         )
     )
+    app.mount("/static", StaticFiles(directory=STATIC))
+    _add_health(app, home)
     return app
 
 

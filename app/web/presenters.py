@@ -103,9 +103,6 @@ _CONFIRMATIONS: Final[Mapping[Confirmation, str]] = {
     Confirmation.DECLINED: "Declined the test",
 }
 
-_STEPS: Final[Mapping[Step, tuple[str, str]]] = {
-    Step.RING: ("Ring, at a time that is safe for them.", "clinical.md 3.5"),
-    Step.TEXT: ("Send the text that asks them to expect our call: three are the floor.", "clinical.md 3.5, R20"),
 _SET_ASIDE: Final[Mapping[WhySetAside, str]] = {
     WhySetAside.DAMAGED: "Damaged, or a label smudged",
     WhySetAside.PIECE_MISSING: "A piece is missing",
@@ -122,6 +119,9 @@ _SPECIMENS: Final[Mapping[Specimen, str]] = {
     Specimen.CAPILLARY_BLOOD: "blood",
 }
 
+_STEPS: Final[Mapping[Step, tuple[str, str]]] = {
+    Step.RING: ("Ring, at a time that is safe for them.", "clinical.md 3.5"),
+    Step.TEXT: ("Send the text that asks them to expect our call: three are the floor.", "clinical.md 3.5, R20"),
     Step.VOICEMAIL: ("Ring, and leave the voicemail that says nothing: two are the floor.", "clinical.md 3.5, R20"),
     Step.LETTER: ("Send the letter that says nothing: one is the floor.", "clinical.md 3.5, R20"),
     Step.CONFIRM: (
@@ -208,11 +208,11 @@ _TESTS: Final[Mapping[Test, str]] = {
 
 # By type first: members of different enums are equal where their words are.
 _SAID: Final[Mapping[type, Mapping[Any, str]]] = {
+    WhySetAside: _SET_ASIDE,
+    Specimen: _SPECIMENS,
     CaseKind: _KINDS,
     CaseOutcome: _OUTCOMES,
     AttemptResult: _ATTEMPTS,
-    WhySetAside: _SET_ASIDE,
-    Specimen: _SPECIMENS,
     Confirmation: _CONFIRMATIONS,
     Say: _SAYS,
     IdentityCheck: _IDENTITY,
@@ -368,9 +368,6 @@ def may_stop_texts(actor: Actor) -> bool:
     return bool(services_where(actor, Action.STOP_TEXTS))
 
 
-def text_class(each: TextClass) -> str:
-    """A class of texts in plain words."""
-    return _CLASSES[each]
 def may_pack(actor: Actor) -> bool:
     """Whether the packing bench is this person's."""
     return bool(services_where(actor, Action.PACK_KITS))
@@ -381,6 +378,9 @@ def sees_logistics(actor: Actor) -> bool:
     return bool(services_where(actor, Action.SEE_LOGISTICS))
 
 
+def text_class(each: TextClass) -> str:
+    """A class of texts in plain words."""
+    return _CLASSES[each]
 
 
 WORDS: Final[Mapping[str, Callable[..., object]]] = {
@@ -401,8 +401,8 @@ WORDS: Final[Mapping[str, Callable[..., object]]] = {
     "hours": hours,
     "looks_after_labs": looks_after_labs,
     "may_stop_texts": may_stop_texts,
+    "may_pack": may_pack,
+    "sees_logistics": sees_logistics,
     "text_class": text_class,
 }
 """What templates may call."""
-    "may_pack": may_pack,
-    "sees_logistics": sees_logistics,
