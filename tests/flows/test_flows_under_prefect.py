@@ -16,6 +16,7 @@ from flows.ingest_results import ingest_results
 from flows.notify_residents import notify_residents
 from flows.pack_kits import pack_kits
 from flows.reconcile import reconcile
+from flows.request_tests import request_tests
 from flows.take_orders import take_orders
 from flows.track_returns import track_returns
 from models.rules.errors import Code
@@ -31,6 +32,7 @@ pytestmark = [
 NEEDS = {
     take_orders: "inbox",
     pack_kits: "print_batch",
+    request_tests: "lab_request",
     track_returns: "parcel",
     ingest_results: "lab_file",
     notify_residents: "text",
