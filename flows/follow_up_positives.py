@@ -9,7 +9,7 @@ from prefect import flow
 from app.database import Begin
 from app.wiring import Clock, connect
 from flows.guard import guarded, log
-from models.actions.clinic import escalate_due, open_and_overdue, open_missing_cases
+from models.actions.clinic import escalate_due, open_and_overdue, open_missing_cases, return_stale_claims
 from models.actions.release import close_finished_kits
 from models.rules.service import ServiceInForce, Services
 
@@ -26,18 +26,26 @@ class Tally:
     looked_at: int = 0
     steps_told: int = 0
     cases_opened: int = 0
+    claims_ended: int = 0
     kits_closed: int = 0
     open: int = 0
     overdue: int = 0
 
 
 def follow_up(begin: Begin, services: Services, *, clock: Clock, limit: int) -> Tally:
-    """Tells up to about `limit` steps of each service's ladder, oldest due first. Safe to repeat and to run late."""
+    """Tells up to about `limit` steps of each service's ladder, oldest due first. Safe to repeat and to run late.
+
+    Cases whose holder has done nothing for too long go back to their queue, for anyone to see and take.
+    """
     now = clock()
     tally = Tally()
     for in_force in services.values():
         with begin() as session:
             tally.cases_opened += open_missing_cases(
+                session, service=in_force.service, now=now, limit=limit, actor=ACTOR
+            )
+        with begin() as session:
+            tally.claims_ended += return_stale_claims(
                 session, service=in_force.service, now=now, limit=limit, actor=ACTOR
             )
         _escalate(begin, in_force, tally, now=now, limit=limit)
@@ -80,10 +88,12 @@ def follow_up_positives(limit: int = 500) -> None:
     product = connect()
     tally = follow_up(product.begin, product.services, clock=product.clock, limit=limit)
     log.info(
-        "follow-up-positives: %d looked at, %d steps told, %d cases opened, %d kits closed; %d open, %d overdue",
+        "follow-up-positives: %d looked at, %d steps told, %d cases opened, %d claims ended, %d kits closed; "
+        "%d open, %d overdue",
         tally.looked_at,
         tally.steps_told,
         tally.cases_opened,
+        tally.claims_ended,
         tally.kits_closed,
         tally.open,
         tally.overdue,

@@ -5,7 +5,7 @@ what the rules refuse comes back on the same page as one sentence, and nothing h
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, time
 from typing import Annotated, Final, Literal
 
@@ -22,8 +22,8 @@ from app.web.pages import Pages
 from app.web.presenters import say
 from app.web.signin import SignedIn, Staff, check_form
 from app.wiring import Clock
-from models.actions import casebook, clinic, treatment
-from models.actions.case import find_case
+from models.actions import casebook, clinic, partners, seal, treatment
+from models.actions.case import find_case, order_of
 from models.actions.casebook import CaseView
 from models.actions.clinic import Ending
 from models.actions.order import Intake
@@ -39,12 +39,13 @@ from models.rules.clinic import (
 )
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import normalise_kit_code
+from models.rules.partners import PartnerCounts, PartnerType
 from models.rules.secrets import Cipher
 from models.rules.service import ServiceInForce, Services
-from models.rules.staff import Action, Role, may, who_may_work
+from models.rules.staff import Action, Role, check_may, may, who_may_work
 from models.rules.treatment import REMOTE, Treatment, TreatmentQuestion
 from models.rules.vocabulary import SAMPLE_FAILURES, Language, Outcome, Test
-from models.rules.working_days import LONDON
+from models.rules.working_days import LONDON, london_day
 
 _SAID: Final = "said"
 """Key of the session for one sentence about what was just done, shown on the next page."""
@@ -67,6 +68,8 @@ class Clinic:
     services: Services
     intake: Intake
     pages: Pages
+    letters: Callable[..., bytes]
+    """Draws a letter (integrations/letters), from what it says by name."""
     calls: Calls = field(default_factory=load_calls)
 
     def service_of(self, session: Session, ref: str, who: SignedIn) -> ServiceInForce:
@@ -104,6 +107,18 @@ class RestForm(_CaseForm):
     at: time
 
 
+class PartnersForm(_CaseForm):
+    """How far the partners of one type came."""
+
+    partner: PartnerType
+    elicited: int
+    contactable: int
+    notified: int
+    tested: int
+    verified: int
+    treated: int
+
+
 class EndForm(_CaseForm):
     """How a case ends, and the where and when that belongs to some ways."""
 
@@ -122,6 +137,8 @@ def clinic_router(desk: Clinic) -> APIRouter:
     _add_rests(router, desk)
     _add_endings(router, desk)
     _add_treatment(router, desk)
+    _add_partners(router, desk)
+    _add_seals(router, desk)
     _add_kits(router, desk)
     return router
 
@@ -164,6 +181,42 @@ def _draw(  # noqa: PLR0913 - one page, by name
 ) -> Response:
     """The case page. What it shows and that it was shown is one transaction."""
     now = desk.clock()
+    try:
+        return _draw_open(
+            desk,
+            request,
+            who,
+            ref,
+            now,
+            status=status,
+            problem=problem,
+            typed=typed,
+            with_contact=with_contact,
+            with_notes=with_notes,
+            with_row=with_row,
+        )
+    except ServiceError as error:
+        if error.code is not Code.SEALED:
+            raise
+        return desk.pages.show(
+            "sealed.html", request, title="Case", status=STATUS[error.code], who=who, ref=ref, problem=problem
+        )
+
+
+def _draw_open(  # noqa: PLR0913 - one page, by name
+    desk: Clinic,
+    request: Request,
+    who: SignedIn,
+    ref: str,
+    now: datetime,
+    *,
+    status: int,
+    problem: str,
+    typed: Mapping[str, str] | None,
+    with_contact: bool,
+    with_notes: bool,
+    with_row: str,
+) -> Response:
     with desk.begin() as session:
         case = casebook.case_view(session, ref, by=who.actor, now=now, cipher=desk.cipher)
         contact = casebook.reveal(session, ref, by=who.actor, now=now, cipher=desk.cipher) if with_contact else None
@@ -204,6 +257,8 @@ def _draw(  # noqa: PLR0913 - one page, by name
         remote_ways=sorted(REMOTE),
         questions=list(TreatmentQuestion),
         script=_script(desk, case),
+        partner_types=list(PartnerType),
+        stages=[each.name for each in fields(PartnerCounts)],
     )
 
 
@@ -479,6 +534,81 @@ def _add_treatment(router: APIRouter, desk: Clinic) -> None:
         def work(session: Session) -> str:
             treatment.sign(session, ref, by=who.actor, version=version, now=desk.clock(), cipher=desk.cipher)
             return "Signed. The treatment may go now: end the case when it has."
+
+        return _act(desk, request, who, ref, work)
+
+
+def _add_partners(router: APIRouter, desk: Clinic) -> None:
+    @router.post("/cases/{ref}/partners")
+    def partners_counted(request: Request, who: Staff, ref: str, form: Annotated[PartnersForm, Form()]) -> Response:
+        def work(session: Session) -> str:
+            partners.record_partners(
+                session,
+                ref,
+                by=who.actor,
+                version=form.version,
+                partner=form.partner,
+                counts=PartnerCounts(
+                    form.elicited, form.contactable, form.notified, form.tested, form.verified, form.treated
+                ),
+                service=desk.service_of(session, ref, who).service,
+                now=desk.clock(),
+            )
+            return f"Recorded: {say(form.partner)}. The partners are counted again four weeks after the first talk."
+
+        return _act(desk, request, who, ref, work)
+
+    @router.post("/cases/{ref}/letter")
+    def letter(who: Staff, ref: str) -> Response:
+        now = desk.clock()
+        with desk.begin() as session:
+            service = desk.service_of(session, ref, who).service
+            details = casebook.letter_to(session, ref, by=who.actor, now=now, cipher=desk.cipher)
+        pdf = desk.letters(
+            given_name=details.given_name,
+            family_name=details.family_name,
+            address_lines=details.address_lines,
+            postcode=details.postcode,
+            sender=service.text_name,
+            return_address=service.packing.return_address,
+            phone=service.phone,
+            phone_hours=service.phone_hours,
+            ref=ref[:6].upper(),
+            on=london_day(now),
+            language=Language(details.language),
+        )
+        # Nothing of it is in the file's name.
+        return Response(pdf, 200, {"Content-Disposition": 'attachment; filename="letter.pdf"'}, "application/pdf")
+
+
+def _add_seals(router: APIRouter, desk: Clinic) -> None:
+    def person_of(session: Session, ref: str, who: SignedIn) -> tuple[int, str]:
+        case = find_case(session, ref, who.actor)
+        order = order_of(session, case)
+        if order is None:
+            raise ServiceError(Code.NOT_FOUND, "This case is about no person: there is nothing to seal.")
+        return order.person_id, case.service_id
+
+    @router.post("/cases/{ref}/seal")
+    def put(request: Request, who: Staff, ref: str, sealed: Annotated[bool, Form()]) -> Response:
+        def work(session: Session) -> str:
+            person_id, service_id = person_of(session, ref, who)
+            check_may(who.actor, Action.SEAL_RECORDS, service_id)
+            seal.set_seal(
+                session, person_id=person_id, service_id=service_id, sealed=sealed, by=who.actor, now=desk.clock()
+            )
+            return "The record is sealed." if sealed else "The seal is taken away."
+
+        return _act(desk, request, who, ref, work, then="/worklist")
+
+    @router.post("/cases/{ref}/break-seal")
+    def break_open(request: Request, who: Staff, ref: str, because: Annotated[str, Form()] = "") -> Response:
+        def work(session: Session) -> str:
+            person_id, service_id = person_of(session, ref, who)
+            seal.break_seal(
+                session, person_id=person_id, service_id=service_id, because=because, by=who.actor, now=desk.clock()
+            )
+            return "You broke the seal. It is open to you for eight hours, and your reason is recorded."
 
         return _act(desk, request, who, ref, work)
 

@@ -24,6 +24,7 @@ STATUS: Final[Mapping[Code, int]] = {
     Code.BAD_INPUT: 422,
     Code.BAD_SIGNATURE: 403,
     Code.NOT_ALLOWED: 403,
+    Code.SEALED: 403,
     Code.NOT_FOUND: 404,
     Code.CONFLICT: 409,
     Code.NOT_NOW: 409,

@@ -65,7 +65,9 @@ def create_app(home: Wiring) -> FastAPI:
         )
     )
     app.include_router(sign_in_router(pages, issuer, choices.public_base_url))
-    app.include_router(clinic_router(Clinic(home.begin, home.clock, home.cipher, home.services, home.intake, pages)))
+    app.include_router(
+        clinic_router(Clinic(home.begin, home.clock, home.cipher, home.services, home.intake, pages, home.letters))
+    )
     app.include_router(labs_router(Labs(lambda: ingest_of(home), pages)))
     app.include_router(sending_router(SendingDesk(home.begin, home.clock, home.services, home.text_provider, pages)))
     app.include_router(

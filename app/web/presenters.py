@@ -38,6 +38,7 @@ _KINDS: Final[Mapping[CaseKind, str]] = {
     CaseKind.FAILED_SAMPLE: "Failed sample",
     CaseKind.RESULTS_OVERDUE: "Results overdue",
     CaseKind.PARCEL: "Parcel",
+    CaseKind.PARTNER_FOLLOW_UP: "Partners, four weeks on",
 }
 
 _NEXT: Final[Mapping[CaseKind, str]] = {
@@ -58,6 +59,7 @@ _NEXT: Final[Mapping[CaseKind, str]] = {
     CaseKind.FAILED_SAMPLE: "Offer a new kit or a clinic. After repeated failures offer the clinic first.",
     CaseKind.RESULTS_OVERDUE: "Ask the lab where the missing results are.",
     CaseKind.PARCEL: "Find out where the parcel is, and ask for a better address.",
+    CaseKind.PARTNER_FOLLOW_UP: "Ask how the partners stand now, count them again, and end this case.",
 }
 """Sources: clinical.md 3.5 (who must be rung, the words for a reactive), R20, R24b, R55."""
 
@@ -83,6 +85,7 @@ _OUTCOMES: Final[Mapping[CaseOutcome, str]] = {
     CaseOutcome.ORDER_REFUSED: "Order refused",
     CaseOutcome.RESOLVED_WITH_LAB: "Resolved with the lab",
     CaseOutcome.REACHED_ANOTHER_WAY: "Reached in another way",
+    CaseOutcome.PARTNERS_FOLLOWED_UP: "Partners counted again after four weeks",
     CaseOutcome.NO_FURTHER_ACTION: "No further action (needs a second, senior person)",
 }
 

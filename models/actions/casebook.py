@@ -17,6 +17,8 @@ from sqlmodel import Session, col, select
 from models.actions import audit
 from models.actions.case import contact_of, find_case, order_of, order_outcome
 from models.actions.clinic import case_facts, confirmations, rows_of, standing_proposal
+from models.actions.partners import PartnerLine, partners_of
+from models.actions.seal import check_unsealed, is_sealed
 from models.actions.treatment import StandingRequest, bars, standing_request
 from models.rules.clinic import (
     OUTCOMES_FOR,
@@ -44,7 +46,7 @@ from models.tables.audit import Audit
 from models.tables.clinic import CaseAttempt, CaseEnding, ClinicCase, Escalation
 from models.tables.kit import Kit, KitEvent, KitTest
 from models.tables.order import Order, OrderDecision
-from models.tables.person import Person, SafeguardingNote
+from models.tables.person import Person, PersonSeal, SafeguardingNote
 from models.tables.release import ReleaseDecision
 from models.tables.result import CommentReview, Effect, LabFile, QuarantinedRow, ResultSeries, ResultVersion
 from models.tables.text import Text, TextState
@@ -73,6 +75,8 @@ class WorklistRow:
     opened_at: datetime
     escalated_to: str
     may_open: bool
+    sealed: bool
+    """Whose it is must not be known in passing: the kit's code is left out (H26)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +163,15 @@ def _rows(session: Session, wanted: sa.ColumnElement[bool], by: Actor, *, offset
         .limit(1)
         .scalar_subquery()
     )
+    sealed = (
+        select(PersonSeal.sealed)
+        .where(col(PersonSeal.person_id) == col(Kit.person_id))
+        .order_by(col(PersonSeal.id).desc())
+        .limit(1)
+        .scalar_subquery()
+    )
     found = session.exec(
-        select(ClinicCase, Kit.code, told)
+        select(ClinicCase, Kit.code, told, sealed)
         .join(Kit, col(Kit.id) == col(ClinicCase.kit_id), isouter=True)
         .where(col(ClinicCase.closed_at).is_(None), wanted)
         .order_by(col(ClinicCase.due_at), _URGENCY_RANK, col(ClinicCase.id))
@@ -173,7 +184,7 @@ def _rows(session: Session, wanted: sa.ColumnElement[bool], by: Actor, *, offset
             service_id=case.service_id,
             kind=case.kind,
             urgency=case.urgency,
-            kit_code=code or "",
+            kit_code="" if is_sealed else code or "",
             lab=case.lab,
             owner_role=case.owner_role,
             assignee=case.assignee,
@@ -181,8 +192,9 @@ def _rows(session: Session, wanted: sa.ColumnElement[bool], by: Actor, *, offset
             opened_at=case.opened_at,
             escalated_to=role or "",
             may_open=may(by, OPENS[case.kind], case.service_id),
+            sealed=bool(is_sealed),
         )
-        for case, code, role in found
+        for case, code, role, is_sealed in found
     ]
 
 
@@ -211,6 +223,11 @@ class ResultLine:
     site: Site
     requested: bool
     versions: Sequence[VersionLine]
+
+    @property
+    def changed(self) -> bool:
+        """Whether the newest version says something else than the one before it."""
+        return len(self.versions) > 1 and self.versions[0].outcome is not self.versions[1].outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +329,7 @@ class CaseView:
     wording: str
     has_contact: bool
     has_safeguarding_note: bool
+    sealed: bool
     answers: Mapping[str, object]
     order_reasons: Sequence[str]
     order_is_held: bool
@@ -326,6 +344,8 @@ class CaseView:
     step: Step
     """What policy recommends now."""
     endings: Sequence[EndingLine]
+    partners: Sequence[PartnerLine] | None
+    """How far the partners of each type came; None where there is nothing to tell partners."""
     treatment: StandingRequest | None
     """The wish to treat without a visit that rests on these very results."""
     treatment_bars: Sequence[TreatmentBar] | None
@@ -349,6 +369,7 @@ def case_view(session: Session, ref: str, *, by: Actor, now: datetime, cipher: C
     reads_results = Action.READ_RESULTS in allowed
     kit = session.get(Kit, case.kit_id) if case.kit_id is not None else None
     order, contact = order_of(session, case), contact_of(session, case)
+    check_unsealed(session, order.person_id if order else None, by, now)
     person = session.get(Person, order.person_id) if order else None
     facts, proposal = case_facts(session, case, now=now), standing_proposal(session, case)
     has_chlamydia = reads_results and (Test.CHLAMYDIA, Outcome.POSITIVE) in facts.items
@@ -390,6 +411,7 @@ def case_view(session: Session, ref: str, *, by: Actor, now: datetime, cipher: C
         wording=contact.wording if contact else "",
         has_contact=contact is not None,
         has_safeguarding_note=person is not None and _has_note(session, person),
+        sealed=person is not None and person.id is not None and is_sealed(session, person.id),
         answers=_answers(case, order) if reads_results else {},
         order_reasons=_order_reasons(session, order) if reads_results else (),
         order_is_held=order is not None and order_outcome(session, order) is OrderOutcome.HELD,
@@ -402,6 +424,7 @@ def case_view(session: Session, ref: str, *, by: Actor, now: datetime, cipher: C
         facts=facts,
         step=next_step(facts),
         endings=_endings(session, case, cipher),
+        partners=partners_of(session, case) if reads_results and _has_partners(case, facts) else None,
         treatment=standing_request(session, case) if has_chlamydia else None,
         treatment_bars=bars(session, case, ALL_NO, now=now, cipher=cipher) if has_chlamydia else None,
         reacting=sorted(reacting(facts.items)) if reads_results else (),
@@ -539,6 +562,15 @@ def _attempts(session: Session, case: ClinicCase, cipher: Cipher) -> list[Attemp
     ]
 
 
+def _has_partners(case: ClinicCase, facts: CaseFacts) -> bool:
+    """Whether somebody else may need a test because of this case."""
+    return case.kit_id is not None and (
+        case.kind is CaseKind.PARTNER_FOLLOW_UP
+        or Confirmation.POSITIVE in facts.confirmed.values()
+        or any(outcome is Outcome.POSITIVE for _, outcome in facts.items)
+    )
+
+
 def _endings(session: Session, case: ClinicCase, cipher: Cipher) -> list[EndingLine]:
     found = session.exec(select(CaseEnding).where(col(CaseEnding.case_id) == case.id).order_by(col(CaseEnding.id)))
     return [
@@ -595,6 +627,7 @@ def reveal(session: Session, ref: str, *, by: Actor, now: datetime, cipher: Ciph
     case = find_case(session, ref, by)
     check_may(by, Action.REVEAL_CONTACT, case.service_id)
     contact = contact_of(session, case)
+    check_unsealed(session, contact.person_id if contact else None, by, now)
     person = session.get(Person, contact.person_id) if contact else None
     if contact is None or person is None:
         raise ServiceError(Code.NOT_FOUND, "This case is about no person: there are no contact details.")
@@ -622,6 +655,36 @@ def reveal(session: Session, ref: str, *, by: Actor, now: datetime, cipher: Ciph
     )
 
 
+@dataclass(frozen=True, slots=True)
+class LetterTo:
+    """To whom a letter goes, and in which language."""
+
+    given_name: str
+    family_name: str
+    address_lines: Sequence[str]
+    postcode: str
+    language: str
+
+    def __repr__(self) -> str:
+        return "LetterTo()"
+
+
+def letter_to(session: Session, ref: str, *, by: Actor, now: datetime, cipher: Cipher) -> LetterTo:
+    """To whom the letter of a case goes, once one was recorded. Audited as a reveal.
+
+    Raises ServiceError(NOT_NOW) before a letter was recorded, and where letters were refused.
+    """
+    case = find_case(session, ref, by)
+    contact = contact_of(session, case)
+    recorded = select(CaseAttempt.id).where(
+        col(CaseAttempt.case_id) == case.id, col(CaseAttempt.result) == AttemptResult.LETTER
+    )
+    if contact is None or not contact.letter_consent or session.exec(recorded.limit(1)).first() is None:
+        raise ServiceError(Code.NOT_NOW, "Record the letter first: it is printed only for who agreed to letters.")
+    details = reveal(session, ref, by=by, now=now, cipher=cipher)
+    return LetterTo(details.given_name, details.family_name, details.address_lines, details.postcode, contact.language)
+
+
 def safeguarding_notes(
     session: Session, ref: str, *, by: Actor, now: datetime, cipher: Cipher
 ) -> list[tuple[datetime, str]]:
@@ -629,6 +692,7 @@ def safeguarding_notes(
     case = find_case(session, ref, by)
     check_may(by, Action.READ_SAFEGUARDING_NOTES, case.service_id)
     order = order_of(session, case)
+    check_unsealed(session, order.person_id if order else None, by, now)
     assert case.id is not None  # a stored row
     audit.record(
         session,
@@ -717,6 +781,7 @@ def kit_timeline(session: Session, code: str, *, by: Actor, now: datetime) -> Ti
     if kit is None or kit.service_id not in by.service_ids:
         raise ServiceError(Code.NOT_FOUND, "There is no such kit: check each of its ten characters.")
     check_may(by, Action.SEE_TIMELINE, kit.service_id)
+    check_unsealed(session, kit.person_id, by, now)
     reads_results = may(by, Action.READ_RESULTS, kit.service_id)
     assert kit.id is not None  # a stored row
     looks = _looks(session, kit) if may(by, Action.SEE_AUDIT, kit.service_id) else ()

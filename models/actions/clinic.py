@@ -20,6 +20,7 @@ from sqlmodel import Session, col, select
 from models.actions import audit, event, owed, release
 from models.actions.case import changed, contact_of, id_of, leave_audit, locked, order_of, order_outcome
 from models.actions.order import Intake, Taken, settle_order
+from models.actions.partners import counted_since
 from models.actions.text_moves import undelivered_case_key
 from models.actions.treatment import signed_way
 from models.rules.clinic import (
@@ -241,6 +242,8 @@ def close_case(
     check_may_close(case_facts(session, case, now=now), outcome, seconded=True)
     check_ending(outcome, details, today=london_day(now), remote_signed=signed_way(session, case))
     _check_order(session, case, outcome)
+    if outcome is CaseOutcome.PARTNERS_FOLLOWED_UP and not counted_since(session, case):
+        raise ServiceError(Code.NOT_NOW, "Ask how the partners stand now, and record the numbers first.")
     if no_further_action and not _seconded(session, case, by):
         case.version += 1
         session.add(CaseProposal(case_id=id_of(case), case_version=case.version, actor=by.audit_name, occurred_at=now))

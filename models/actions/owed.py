@@ -155,6 +155,8 @@ class OwedCase:
     """Empty: the kind's own queue."""
     urgent: bool = False
     """Cannot wait as long as its kind usually may: due with the most urgent kind."""
+    due_at: datetime | None = None
+    """When it is due; None: as its kind says."""
     reopen: bool = True
     """Whether news about a closed case opens it again."""
 
@@ -226,7 +228,7 @@ def _open(owed: OwedCase, *, service: Service, now: datetime) -> ClinicCase:
         decision_id=owed.decision_id,
         detail=dict(owed.detail),
         owner_role=owed.owner_role or OWNER[owed.kind],
-        due_at=due_at(CaseKind.SAFEGUARDING if owed.urgent else owed.kind, now, service.clinic),
+        due_at=owed.due_at or due_at(CaseKind.SAFEGUARDING if owed.urgent else owed.kind, now, service.clinic),
         opened_at=now,
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, assert_never
 
 from models.rules.errors import Code, ServiceError
 from models.rules.release import Reason, ReleaseDecision
@@ -33,6 +33,7 @@ class CaseKind(StrEnum):
     FAILED_SAMPLE = "failed_sample"
     RESULTS_OVERDUE = "results_overdue"
     PARCEL = "parcel"
+    PARTNER_FOLLOW_UP = "partner_follow_up"
 
 
 class Urgency(StrEnum):
@@ -95,6 +96,7 @@ class CaseOutcome(StrEnum):
     RESOLVED_WITH_LAB = "resolved_with_lab"
     REACHED_ANOTHER_WAY = "reached_another_way"
     NO_FURTHER_ACTION = "no_further_action"
+    PARTNERS_FOLLOWED_UP = "partners_followed_up"
 
 
 class Confirmation(StrEnum):
@@ -133,6 +135,7 @@ URGENCY: Final[Mapping[CaseKind, Urgency]] = {
     CaseKind.FAILED_SAMPLE: Urgency.ROUTINE,
     CaseKind.RESULTS_OVERDUE: Urgency.ROUTINE,
     CaseKind.PARCEL: Urgency.ROUTINE,
+    CaseKind.PARTNER_FOLLOW_UP: Urgency.ROUTINE,
 }
 
 OWNER: Final[Mapping[CaseKind, str]] = {
@@ -148,6 +151,7 @@ OWNER: Final[Mapping[CaseKind, str]] = {
     CaseKind.FAILED_SAMPLE: "health_adviser",
     CaseKind.RESULTS_OVERDUE: "lab_liaison",
     CaseKind.PARCEL: "packer",
+    CaseKind.PARTNER_FOLLOW_UP: "health_adviser",
 }
 """The role whose queue a new case stands in: no case is ever without an owner (law 4)."""
 
@@ -202,6 +206,8 @@ def next_due_at(result: AttemptResult, now: datetime, due: datetime, policy: Cli
             hours = policy.after_spoke_working_hours
         case AttemptResult.WRONG_PERSON | AttemptResult.NUMBER_DEAD | AttemptResult.NOTE:
             return due
+        case _:
+            assert_never(result)
     return max(due, add_working_hours(now, hours, policy.opens, policy.closes))
 
 
@@ -274,7 +280,7 @@ A reactive takes as many calls beside its texts: clinical.md 3.5 has a clinician
 """
 
 FLOOR_REACTIVE_DAYS: Final = 28
-"""Days for which somebody with a reactive screen is looked for at least. Ours [D]: nothing is published; to be signed."""
+"""Days for which somebody with a reactive screen is looked for at least. Ours [D]: none is published; to be signed."""
 
 CALLS: Final = frozenset(
     {AttemptResult.NO_ANSWER, AttemptResult.VOICEMAIL, AttemptResult.WRONG_PERSON, AttemptResult.NUMBER_DEAD}
@@ -292,7 +298,12 @@ OUTCOMES_FOR: Final[Mapping[CaseKind, frozenset[CaseOutcome]]] = {
         {CaseOutcome.SAFEGUARDING_REFERRED, CaseOutcome.TOLD_NO_ACTION, CaseOutcome.REFERRED}
     ),
     CaseKind.CORRECTION: frozenset(CaseOutcome)
-    - {CaseOutcome.RELEASED_AFTER_REVIEW, CaseOutcome.ORDER_ACCEPTED, CaseOutcome.ORDER_REFUSED},
+    - {
+        CaseOutcome.RELEASED_AFTER_REVIEW,
+        CaseOutcome.ORDER_ACCEPTED,
+        CaseOutcome.ORDER_REFUSED,
+        CaseOutcome.PARTNERS_FOLLOWED_UP,
+    },
     CaseKind.IDENTITY: frozenset({CaseOutcome.RESOLVED_WITH_LAB, CaseOutcome.NEW_KIT_SENT, CaseOutcome.REFERRED}),
     CaseKind.REACTIVE: _CONFIRMING | _TREATING | {CaseOutcome.NO_FURTHER_ACTION},
     CaseKind.POSITIVE: _TREATING | {CaseOutcome.NEW_KIT_SENT, CaseOutcome.NO_FURTHER_ACTION},
@@ -314,6 +325,7 @@ OUTCOMES_FOR: Final[Mapping[CaseKind, frozenset[CaseOutcome]]] = {
     ),
     CaseKind.RESULTS_OVERDUE: frozenset({CaseOutcome.RESOLVED_WITH_LAB, CaseOutcome.NEW_KIT_SENT}),
     CaseKind.PARCEL: frozenset({CaseOutcome.NEW_KIT_SENT, CaseOutcome.TOLD_NO_ACTION, CaseOutcome.REACHED_ANOTHER_WAY}),
+    CaseKind.PARTNER_FOLLOW_UP: frozenset({CaseOutcome.PARTNERS_FOLLOWED_UP}),
 }
 
 

@@ -18,6 +18,7 @@ class Code(StrEnum):
     STORE_DOWN = "store_down"
     NOT_FOUND = "not_found"
     NOT_ALLOWED = "not_allowed"
+    SEALED = "sealed"
     CONFLICT = "conflict"
     BAD_INPUT = "bad_input"
     BAD_SIGNATURE = "bad_signature"
@@ -37,6 +38,7 @@ EXIT_CODE: Final[dict[Code, int]] = {
     Code.STORE_DOWN: 69,
     Code.NOT_FOUND: 66,
     Code.NOT_ALLOWED: 77,
+    Code.SEALED: 77,
     Code.CONFLICT: 65,
     Code.BAD_INPUT: 65,
 }

@@ -58,6 +58,8 @@ class Action(StrEnum):
     """Read a lab's comment and say that it is harmless (ruling 8)."""
     SETTLE_ORDERS = "settle_orders"
     """Accept or refuse an order that was held for a person."""
+    SEAL_RECORDS = "seal_records"
+    """Seal a person's record, so that nobody opens it without a reason, and take the seal away (H26)."""
     READ_SAFEGUARDING_NOTES = "read_safeguarding_notes"
     SEE_TIMELINE = "see_timeline"
     """What happened to a kit, without findings."""
@@ -93,6 +95,7 @@ _SENIOR: Final = _ADVISER | {
     Action.SECOND_NO_FURTHER_ACTION,
     Action.RELEASE_AFTER_REVIEW,
     Action.SETTLE_ORDERS,
+    Action.SEAL_RECORDS,
     Action.READ_SAFEGUARDING_NOTES,
     Action.STOP_TEXTS,
     Action.SEE_LOGISTICS,
@@ -153,8 +156,14 @@ OPENS: Final[Mapping[CaseKind, Action]] = {
     CaseKind.FAILED_SAMPLE: Action.CLINICAL_CASES,
     CaseKind.RESULTS_OVERDUE: Action.LAB_CASES,
     CaseKind.PARCEL: Action.PARCEL_CASES,
+    CaseKind.PARTNER_FOLLOW_UP: Action.CLINICAL_CASES,
 }
 """What opening a case of a kind takes."""
+
+
+def who_may_work(kind: CaseKind) -> tuple[Role, ...]:
+    """The roles that may open and work a case of a kind, and so take it over."""
+    return tuple(role for role in Role if {OPENS[kind], Action.WORK_CASES} <= GRANTS[role])
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +183,6 @@ class Actor:
 def may(actor: Actor, action: Action, service_id: str) -> bool:
     """Whether this person may do this in this service. Everything not granted is refused."""
     return service_id in actor.service_ids and any(action in GRANTS[role] for role in actor.roles)
-
-def who_may_work(kind: CaseKind) -> tuple[Role, ...]:
-    """The roles that may open and work a case of a kind, and so take it over."""
-    return tuple(role for role in Role if {OPENS[kind], Action.WORK_CASES} <= GRANTS[role])
-
 
 
 def services_where(actor: Actor, action: Action) -> frozenset[str]:

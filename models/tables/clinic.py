@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
 from models.rules.clinic import AttemptResult, CaseKind, CaseOutcome, Confirmation, SnoozeReason, Urgency
+from models.rules.partners import PartnerType
 from models.rules.treatment import Treatment
 from models.rules.vocabulary import Outcome, Site, Test
 from models.tables.columns import document, identity, link, recorded, reference, words
@@ -178,6 +179,32 @@ class TreatmentSignature(SQLModel, table=True):
 
     id: int | None = identity()
     request_id: int = link("treatment_request.id", index=False)
+    actor: str = Field(max_length=80)
+    occurred_at: datetime
+    recorded_at: datetime = recorded()
+
+
+class PartnerCount(SQLModel, table=True):
+    """How far one kit's person's partners of one type came, as of one moment. Insert only; no partner is named."""
+
+    __tablename__ = "partner_count"
+    __table_args__ = (
+        sa.CheckConstraint(
+            "elicited >= contactable AND contactable >= notified AND notified >= tested "
+            "AND notified >= treated AND tested >= verified AND verified >= 0 AND treated >= 0",
+            name="no_more_than_before",
+        ),
+    )
+
+    id: int | None = identity()
+    kit_id: int = link("kit.id")
+    partner: PartnerType = words(PartnerType, "partner")
+    elicited: int
+    contactable: int
+    notified: int
+    tested: int
+    verified: int
+    treated: int
     actor: str = Field(max_length=80)
     occurred_at: datetime
     recorded_at: datetime = recorded()

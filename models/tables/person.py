@@ -128,6 +128,31 @@ class MobileVerification(SQLModel, table=True):
     recorded_at: datetime = recorded()
 
 
+class PersonSeal(SQLModel, table=True):
+    """A seal put on a person's record or taken away. Insert only; the newest counts (H26)."""
+
+    __tablename__ = "person_seal"
+
+    id: int | None = identity()
+    person_id: int = link("person.id")
+    sealed: bool
+    actor: str = Field(max_length=80)
+    occurred_at: datetime
+    recorded_at: datetime = recorded()
+
+
+class SealBreak(SQLModel, table=True):
+    """One member of staff who opened a sealed record, for a shift. Why is in the audit. Insert only."""
+
+    __tablename__ = "seal_break"
+
+    id: int | None = identity()
+    person_id: int = link("person.id")
+    actor: str = Field(max_length=80)
+    occurred_at: datetime
+    recorded_at: datetime = recorded()
+
+
 class SafeguardingNote(SQLModel, table=True):
     """Answers and notes that only safeguarding roles may read; the rest of a case shows that one exists."""
 

@@ -141,3 +141,16 @@ def test_a_kit_with_an_open_case_stays_open(begin):
     reported(begin, REACTIVE)
 
     assert run(begin).kits_closed == 0
+
+
+def test_a_case_that_its_holder_left_lying_goes_back_to_the_queue_and_is_counted(begin):
+    reported(begin, REACTIVE)
+    with begin() as session:
+        case = session.exec(select(ClinicCase)).one()
+        case.assignee, case.touched_at = "staff:anna", NOW
+
+    first, again = run(begin), run(begin)
+
+    assert (first.claims_ended, again.claims_ended) == (1, 0)
+    with begin() as session:
+        assert session.exec(select(ClinicCase.assignee)).one() == ""
