@@ -62,6 +62,7 @@ class Kit(SQLModel, table=True):
             name="never_ends_silently",
         ),
         sa.Index("ix_kit_state", "service_id", "state"),
+        sa.Index("ix_kit_hold_until", "hold_until", postgresql_where=sa.text("hold_until IS NOT NULL")),
         sa.Index("ix_kit_to_pack", "id", postgresql_where=sa.text("state = 'to_pack'")),
         sa.Index("ix_kit_of_order", "order_id", unique=True, postgresql_where=sa.text("state <> 'replaced'")),
         sa.Index("ix_kit_unreturned", "due_back_on", postgresql_where=sa.text("state = 'dispatched'")),
@@ -89,7 +90,7 @@ class Kit(SQLModel, table=True):
     posted_back_at: datetime | None = None
     received_at: datetime | None = None
     reported_at: datetime | None = None
-    hold_until: datetime | None = Field(default=None, index=True)
+    hold_until: datetime | None = None
     """Service time at which a partial result's wait ends and a person is told."""
     frozen_at: datetime | None = None
     """Set when only a person may decide about this kit: a late correction, a wrong patient (rulings 1, 6)."""

@@ -20,7 +20,7 @@ class ReleaseDecision(SQLModel, table=True):
     )
 
     id: int | None = identity()
-    kit_id: int = Field(sa_type=sa.BigInteger, index=True)
+    kit_id: int = Field(sa_type=sa.BigInteger)
     service_id: str = Field(max_length=40)
     kind: ReleaseKind = words(ReleaseKind, "kind")
     reasons: list[str] = Field(sa_type=ARRAY(sa.String(60)))
