@@ -16,7 +16,6 @@ def collect(
     """
     import asyncio
     import contextlib
-    import logging
     import time
 
     from app.lab_reading import ingest_of
@@ -24,7 +23,6 @@ def collect(
     from app.wiring import connect
     from models.rules.errors import Code, ServiceError
 
-    log = logging.getLogger("kitpost")
     product = connect()
     ingest, labs = ingest_of(product), product.sftp_labs
     if not labs:
@@ -44,7 +42,7 @@ def collect(
                         typer.echo(f"{lab}: {done.files} files fetched, {done.receipts} receipts left.")
                 except ServiceError as error:
                     failed = error
-                    log.error("collect: %s: %s", lab, error.message)  # noqa: TRY400 - the sentence says it all
+                    typer.echo(f"{lab}: {error.message}", err=True)
             if once:
                 if failed is not None:
                     raise failed
