@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from app.demo.borough import Resident
-from app.demo.laboratory import Findings
+from app.demo.laboratory import Findings, Form
 
 ALL_CLEAR: Final = re.compile(
     r"All clear|There is nothing you need to do now|Popeth yn glir|Nid oes angen i chi wneud dim"
@@ -88,6 +88,17 @@ def judge(
         "rows", written == read, f"the laboratory wrote {written} rows in whole files, the product read {read}"
     )
     return verdict
+
+
+def judge_requests(forms: Iterable[Form], asked: Sequence[tuple[str, frozenset[str]]], verdict: Verdict) -> None:
+    """Every kit that was posted was asked of the laboratory, once, with the tubes that are in its box."""
+    times = Counter(asked)
+    for form in forms:
+        code = form.kit.replace("-", "")
+        tubes = frozenset(tube.number.replace("-", "") for tube in form.tubes)
+        count = times.pop((code, tubes), 0)
+        verdict.expect("laboratory asked once", count == 1, f"{code}: the laboratory was asked {count} times")
+    verdict.expect("laboratory asked of nothing else", not times, f"the laboratory was asked of {len(times)} others")
 
 
 def _orders(residents: Iterable[Resident], verdict: Verdict) -> None:

@@ -161,6 +161,16 @@ def examine(form: Form, story: str) -> Findings:
 # ── How it is said ───────────────────────────────────────────────────────────────────────────
 
 
+def read_requests(body: bytes) -> list[tuple[str, frozenset[str]]]:
+    """What a file of orders asks for: the kit of each message, and its tubes."""
+    found = []
+    for message in body.decode("ascii").split("MSH|")[1:]:
+        segments = [line.split("|") for line in message.split("\r")]
+        kit = next(fields[3].partition("^")[0] for fields in segments if fields[0] == "PID")
+        found.append((kit, frozenset(fields[2].partition("&")[0] for fields in segments if fields[0] == "SPM")))
+    return found
+
+
 def as_hl7(
     batch: Sequence[Findings], *, control: str, now: datetime, collected: date, accession: Mapping[str, str]
 ) -> bytes:

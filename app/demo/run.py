@@ -11,6 +11,7 @@ import hashlib
 import json
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -106,6 +107,7 @@ def main() -> None:
         arguments.error(
             f"--orders must be from {FEWEST_ORDERS} (one of each story) to {MOST_ORDERS} (invented numbers)"
         )
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(1))  # so that the services end with us
     began = time.monotonic()
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
@@ -147,8 +149,8 @@ def run(world: World, *, count: int, seed: int, began: float) -> bool:
         sent = beside.submit(world.run, "notify-residents")
         _scan(demo)
         sent.result()
-    with demo.stage("dispatch texts"):
-        world.run("notify-residents")
+    with demo.stage("dispatch texts, and requests to the laboratory"):
+        world.run("notify-residents", "request-tests")
     returned = [form for form in demo.forms if _resident_of(demo, form).returns]
     late = [form for form in returned if _resident_of(demo, form).story == "late_return"]
     # What needs a second report comes in the first wave.
@@ -395,6 +397,8 @@ def _finish(demo: Demo, *, began: float) -> bool:
     lines = {line["code"]: line for line in map(json.loads, kits.read_text(encoding="utf-8").splitlines())}
     counted = {"written": demo.rows_written, "read": balance["figures"]["lab rows read"]}
     verdict = judge.judge(demo.residents, demo.truths, lines, messages, counted)
+    asked = [each for key in world.files("NORTHLAB/outgoing/") for each in laboratory.read_requests(world.read(key))]
+    judge.judge_requests(demo.forms, asked, verdict)
     _show_timelines(demo, lines)
     print("Reconciliation (the product alone)")
     for name, figure in balance["figures"].items():
