@@ -5,6 +5,7 @@ import sys
 import typer
 
 from app.cli import (
+    audit,
     clock,
     collect,
     deploy,
@@ -40,6 +41,7 @@ cli.command()(reconcile.reconcile)
 cli.command()(report.report)
 cli.command()(scan.scan)
 cli.command()(states.states)
+cli.add_typer(audit.app, name="audit")
 cli.add_typer(clock.app, name="clock")
 cli.add_typer(kit.app, name="kit")
 cli.add_typer(lab.app, name="lab")
