@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from models.rules.order import Address
     from models.rules.staff import Actor
 
 app = typer.Typer(help="Kits: one kit's timeline, lists of kits, paper to print again.", no_args_is_help=True)
@@ -95,6 +96,80 @@ def reprint(
                 session, batch, because=because, now=home.clock(), actor=_who(), cipher=home.cipher, indexes=home.index
             )
             typer.echo(f"The batch is void; {again} kits wait to be packed again.")
+
+
+@app.command()
+def problem(
+    code: Annotated[str, typer.Argument(help="The kit that left.")],
+    what: Annotated[str, typer.Option(help="lost, not_received, arrived_opened or incomplete.")],
+) -> None:
+    """Take down what became of a kit that left: a case with a due time; its reminders stop."""
+    from app.wiring import connect
+    from models.actions.replacement import report_problem
+    from models.rules.errors import Code, ServiceError
+    from models.rules.parcel import KitProblem
+
+    if what not in set(KitProblem):
+        raise ServiceError(Code.BAD_INPUT, f"There is no problem {what}: {', '.join(KitProblem)}.")
+    home = connect()
+    with home.begin() as session:
+        report_problem(session, _code(code), KitProblem(what), services=home.services, now=home.clock(), actor=_who())
+    typer.echo("It is a case now, and this kit's reminders stop.")
+
+
+@app.command()
+def replace(
+    code: Annotated[str, typer.Argument(help="The kit that left and is void from now on.")],
+    because: Annotated[str, typer.Option(help="A short code: lost, not_received, asked_for. Kept in the audit.")],
+    elsewhere: Annotated[
+        bool, typer.Option("--elsewhere", help="Ask for another address, line by line, the postcode last.")
+    ] = False,
+) -> None:
+    """Send another kit in the stead of one that left. The first is void; should its sample come, a person decides."""
+    from app.wiring import connect
+    from models.actions.replacement import replace_kit
+    from models.rules.kit import show_kit_code
+
+    address = _asked_address() if elsewhere else None
+    home = connect()
+    with home.begin() as session:
+        made = replace_kit(
+            session,
+            _code(code),
+            because=because,
+            services=home.services,
+            now=home.clock(),
+            actor=_who(),
+            cipher=home.cipher,
+            indexes=home.index,
+            address=address,
+        )
+        typer.echo(f"Kit {show_kit_code(made.code)} waits to be packed in its stead.")
+
+
+def _asked_address() -> "Address":
+    """Typed, not an option: what stands on a command line is kept by shells and seen by others."""
+    from models.rules.errors import Code, ServiceError
+    from models.rules.order import Address
+    from models.rules.person import read_postcode
+
+    lines = []
+    while line := typer.prompt("Line, or nothing to end", default="", show_default=False).strip():
+        lines.append(line)
+    postcode = read_postcode(typer.prompt("Postcode"))
+    if not lines or postcode is None:
+        raise ServiceError(Code.BAD_INPUT, "An address needs a line and a whole UK postcode.")
+    return Address(tuple(lines), postcode)
+
+
+def _code(code: str) -> str:
+    from models.rules.errors import Code, ServiceError
+    from models.rules.kit import normalise_kit_code
+
+    kit = normalise_kit_code(code)
+    if kit is None:
+        raise ServiceError(Code.BAD_INPUT, "This is no kit code: check each of its ten characters.")
+    return kit
 
 
 def _who() -> str:

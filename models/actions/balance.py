@@ -57,7 +57,7 @@ _CHECKS: Final[tuple[tuple[str, str, str], ...]] = (
         "an accepted order has exactly one kit, any other order has none unless it was accepted before",
         """
         SELECT o.ref FROM kit_order o JOIN order_decision d ON d.id = o.current_decision_id
-        LEFT JOIN kit k ON k.order_id = o.id
+        LEFT JOIN kit k ON k.order_id = o.id AND k.state <> 'replaced'
         WHERE (d.outcome = 'accepted') <> (k.id IS NOT NULL) AND o.cancelled_at IS NULL
         """,
     ),
@@ -67,7 +67,7 @@ _CHECKS: Final[tuple[tuple[str, str, str], ...]] = (
         """
         SELECT code FROM kit
         WHERE (state = 'to_pack' AND dispatched_at IS NOT NULL)
-           OR (state = 'printed' AND dispatched_at IS NOT NULL)
+           OR (state IN ('printed', 'quarantined') AND dispatched_at IS NOT NULL)
            OR (state = 'dispatched' AND (posted_back_at IS NOT NULL OR received_at IS NOT NULL))
            OR (state = 'coming_back' AND (posted_back_at IS NULL OR received_at IS NOT NULL))
            OR (state = 'at_lab' AND received_at IS NULL)
@@ -274,6 +274,25 @@ _CHECKS: Final[tuple[tuple[str, str, str], ...]] = (
           AND NOT EXISTS (SELECT FROM clinic_case c WHERE c.kit_id = k.id)
           AND NOT EXISTS (SELECT FROM text t WHERE t.kit_id = k.id AND t.state <> 'cancelled'
                           AND t.purpose IN ('all_clear', 'failed_sample', 'swab_positive'))
+        """,
+    ),
+    (
+        "replaced_kit_has_a_successor",
+        "a replaced kit has exactly one kit in its stead, of the same order and person, and the other way round",
+        """
+        SELECT k.code FROM kit k LEFT JOIN kit n ON n.replaces_kit_id = k.id
+        GROUP BY k.id HAVING (k.state = 'replaced') <> (count(n.id) = 1)
+          OR bool_or(n.order_id <> k.order_id OR n.person_id <> k.person_id)
+        """,
+    ),
+    (
+        "stock_adds_up",
+        "every lot holds what its moves add up to, and what it gave to kits is in them",
+        """
+        SELECT l.ref FROM stock_lot l
+        WHERE l.on_hand <> (SELECT coalesce(sum(pieces), 0) FROM stock_move m WHERE m.lot_id = l.id)
+           OR (SELECT coalesce(sum(-pieces), 0) FROM stock_move m WHERE m.lot_id = l.id AND m.kit_id IS NOT NULL)
+              <> (SELECT coalesce(sum(pieces), 0) FROM kit_part p WHERE p.lot_id = l.id)
         """,
     ),
     (

@@ -68,6 +68,7 @@ def create_kit(  # noqa: PLR0913 - everything that is printed or matched, once, 
     now: datetime,
     actor: str,
     indexes: BlindIndex,
+    replaces_kit_id: int | None = None,
 ) -> Kit:
     """One kit for an accepted order, ready to pack: its codes, tubes, requested tests, identity and two parcels.
 
@@ -76,7 +77,14 @@ def create_kit(  # noqa: PLR0913 - everything that is printed or matched, once, 
     if not panel.samples:
         raise ServiceError(Code.BAD_INPUT, "A kit needs at least one sample: this panel has none.")
     kit = _insert_kit(
-        session, order_id=order_id, service_id=service_id, person_id=person_id, contact_id=contact_id, lab=lab, now=now
+        session,
+        order_id=order_id,
+        service_id=service_id,
+        person_id=person_id,
+        contact_id=contact_id,
+        lab=lab,
+        now=now,
+        replaces_kit_id=replaces_kit_id,
     )
     kit_id = kit.id
     assert kit_id is not None  # RETURNING gave it
@@ -280,7 +288,15 @@ def cases_about(session: Session, kit_code: str) -> list[CaseLine]:
 
 
 def _insert_kit(
-    session: Session, *, order_id: int, service_id: str, person_id: int, contact_id: int, lab: str, now: datetime
+    session: Session,
+    *,
+    order_id: int,
+    service_id: str,
+    person_id: int,
+    contact_id: int,
+    lab: str,
+    now: datetime,
+    replaces_kit_id: int | None,
 ) -> Kit:
     """A kit row under a code that no other kit has. A taken code is passed over, not an error."""
     for _ in range(_ATTEMPTS):
@@ -298,6 +314,7 @@ def _insert_kit(
                 lab=lab,
                 state=KitState.TO_PACK,
                 closed_reason="",
+                replaces_kit_id=replaces_kit_id,
                 created_at=now,
             )
             .on_conflict_do_nothing(index_elements=["code"])

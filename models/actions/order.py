@@ -394,6 +394,7 @@ class _Taking:
             .join(Kit, col(Kit.order_id) == col(OrderRow.id))
             .where(
                 col(Kit.person_id).in_(people),
+                col(Kit.state) != KitState.REPLACED,
                 sa.or_(col(Kit.state) != KitState.CANCELLED, col(Kit.dispatched_at).is_not(None)),
             )
         )
@@ -659,7 +660,9 @@ def cancel_order(session: Session, order_ref: str, *, now: datetime, actor: str)
     """
     row = _locked(session, order_ref)
     if row.cancelled_at is None:
-        kit = session.exec(select(Kit).where(Kit.order_id == row.id).with_for_update()).one_or_none()
+        kit = session.exec(
+            select(Kit).where(Kit.order_id == row.id, Kit.state != KitState.REPLACED).with_for_update()
+        ).one_or_none()
         if kit is not None:
             if not may_move(kit.state, KitState.CANCELLED):
                 raise ServiceError(

@@ -164,12 +164,12 @@ def pair_and_dispatch(
         bench=bench,
     )
     owed.owe_lab_request(session, kit_id=kit.id, service=service, lab=kit.lab, now=now)
-    texts = [owed.OwedText(kit.order_id, kit.id, kit.contact_id, KitPosted(due_back), FIRST)]
+    texts = [owed.OwedText(kit.order_id, kit.id, kit.contact_id, KitPosted(due_back), _tells(kit, FIRST))]
     for each in reminders(
         now, lapses_at=lapse_of(due_back), policy=service.returns, window=service.texts.reminder_window
     ):
         says = ReturnReminder(due_back, last=each.last)
-        tells = str(each.occurrence)
+        tells = _tells(kit, str(each.occurrence))
         texts.append(owed.OwedText(kit.order_id, kit.id, kit.contact_id, says, tells, not_before=each.due_at))
     _owe(session, texts, service=service, now=now, cipher=cipher)
 
@@ -480,7 +480,7 @@ def lapse_unreturned(
         owed.cancel_texts(session, [kit.id], because="kit_lapsed", now=now, purposes=[TextPurpose.RETURN_REMINDER])
         _owe(
             session,
-            [owed.OwedText(kit.order_id, kit.id, kit.contact_id, KitLapsed(), FIRST)],
+            [owed.OwedText(kit.order_id, kit.id, kit.contact_id, KitLapsed(), _tells(kit, FIRST))],
             service=service,
             now=now,
             cipher=cipher,
@@ -599,6 +599,11 @@ def _open_case(session: Session, kit: Kit, why: str, *, service: Service, now: d
         reopen=False,
     )
     owed.owe_cases(session, [case], service=service, now=now, actor=actor)
+
+
+def _tells(kit: Kit, occurrence: str) -> str:
+    """What makes a journey text unique within its order: a kit in another's stead is told of anew (ruling 3)."""
+    return f"kit:{kit.id}:{occurrence}" if kit.replaces_kit_id else occurrence
 
 
 def _owe(session: Session, texts: Sequence[owed.OwedText], *, service: Service, now: datetime, cipher: Cipher) -> None:

@@ -141,6 +141,19 @@ class WhySetAside(StrEnum):
     OTHER = "other"
 
 
+class KitProblem(StrEnum):
+    """What somebody says became of a kit that left. None of them ends it: a person does, by sending another."""
+
+    LOST = "lost"
+    """The courier gave it up, on the way out or back."""
+    NOT_RECEIVED = "not_received"
+    """Delivered, or long since due, and the person does not have it."""
+    ARRIVED_OPENED = "arrived_opened"
+    """Somebody was at the box before the person: it must not be used, and somebody may know (H13)."""
+    INCOMPLETE = "incomplete"
+    """A piece is missing or broken."""
+
+
 # ── On the way ───────────────────────────────────────────────────────────────────────────────
 
 SCAN_RANK: Final[Mapping[ScanKind, int]] = {

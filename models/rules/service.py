@@ -6,7 +6,7 @@ that uses them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import time
 
 from models.rules.lab_request import RequestForm, RequestWay
@@ -184,7 +184,7 @@ class Service:
     """The first lab takes new kits."""
     recipes: tuple[Recipe, ...] = ()
     """What kits are made of, by laboratory and sample."""
-    stock: StockPolicy = StockPolicy()
+    stock: StockPolicy = field(default_factory=StockPolicy)
     channels: tuple[str, ...] = ("web",)
     """Ordering channels that hold an API key for this service."""
 

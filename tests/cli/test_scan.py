@@ -171,3 +171,16 @@ def test_a_kit_whose_paper_was_destroyed_waits_to_be_packed_again(begin, kit, ki
     kitpost("kit", "reprint", kit.code, "--because", "smudged")
 
     assert _state(begin, kit) is KitState.TO_PACK
+
+
+def test_a_lost_kit_becomes_a_case_and_is_replaced_by_command(begin, kit, kitpost):
+    kitpost("scan", "--packer", "p1", typed="\n".join(_codes(begin, kit)))
+
+    told = kitpost("kit", "problem", kit.code, "--what", "lost")
+    answer = kitpost(
+        "kit", "replace", kit.code, "--because", "lost", "--elsewhere", typed="2 Other Row\nLarkfield\n\nls14ap\n"
+    )
+
+    assert "It is a case now" in told.output
+    assert "waits to be packed in its stead" in answer.output
+    assert _state(begin, kit) is KitState.REPLACED
