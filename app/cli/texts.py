@@ -54,8 +54,8 @@ def use(
     typer.echo(f"New texts go through {chosen or home.text_provider}.")
 
 
-@app.command("caught-up")
-def caught_up(because: Because) -> None:
+@app.command()
+def resume(because: Because) -> None:
     """Say that a database restored from a backup knows again all that left meanwhile, and end its caution."""
     from app.wiring import connect
     from models.actions import text_switch

@@ -141,9 +141,9 @@ def test_a_provider_without_credentials_can_not_be_chosen(kitpost, begin):
 
 
 def test_only_a_restored_database_can_catch_up(kitpost, begin):
-    assert "not known as a restored one" in kitpost("caught-up", "--because", "test")
+    assert "not known as a restored one" in kitpost("resume", "--because", "test")
     with begin() as session:
         count_run(session, outside=7, actor=ACTOR, now=NOW)
-    assert "as usual" in kitpost("caught-up", "--because", "the lab files of the lost day were read again")
+    assert "as usual" in kitpost("resume", "--because", "the lab files of the lost day were read again")
     with begin() as session:
         assert restored_from(session) is None
