@@ -42,7 +42,8 @@ def mllp() -> None:
                 await asyncio.sleep(GATHER_SECONDS)
                 arrived.clear()
                 try:
-                    await asyncio.to_thread(file_messages, ingest)
+                    while await asyncio.to_thread(file_messages, ingest):
+                        await asyncio.sleep(GATHER_SECONDS)
                 except Exception as error:  # noqa: BLE001 - stored is stored: ingest's own sweep does it instead
                     logging.getLogger("kitpost").error("mllp: filing failed: %s", type(error).__name__)  # noqa: TRY400
 
