@@ -42,8 +42,8 @@ def mllp() -> None:
                 await asyncio.sleep(GATHER_SECONDS)
                 arrived.clear()
                 try:
-                    while await asyncio.to_thread(file_messages, ingest):
-                        await asyncio.sleep(GATHER_SECONDS)
+                    if await asyncio.to_thread(file_messages, ingest):
+                        arrived.set()  # more may wait than one round takes
                 except Exception as error:  # noqa: BLE001 - stored is stored: ingest's own sweep does it instead
                     logging.getLogger("kitpost").error("mllp: filing failed: %s", type(error).__name__)  # noqa: TRY400
 
