@@ -34,6 +34,8 @@ from models.actions.text_switch import restored_from
 from models.rules.errors import Code, ServiceError
 from models.rules.text_delivery import (
     ASK_AGAIN,
+    BLANK_AGAIN,
+    BLANK_FOR,
     FINAL,
     LEASE,
     NOT_FOUND_TWICE,
@@ -199,8 +201,13 @@ def _chore(run: Run, attempt: TextAttempt, text: Text) -> Chore:
     if attempt.state is AttemptState.UNSURE:
         to_e164, body = _words_again(run, text)
         return Chore(attempt.id, attempt.ref, ChoreKind.FIND, attempt.provider, age, "", to_e164, body)
-    kind = ChoreKind.BLANK if attempt.status in FINAL or text.state in _SETTLED else ChoreKind.STATUS
+    kind = ChoreKind.BLANK if _is_over(attempt, text) else ChoreKind.STATUS
     return Chore(attempt.id, attempt.ref, kind, attempt.provider, age, attempt.provider_id)
+
+
+def _is_over(attempt: TextAttempt, text: Text) -> bool:
+    """Nothing more is awaited of an attempt that was taken: all that is left is to blank its words."""
+    return attempt.state is AttemptState.ACCEPTED and (attempt.status in FINAL or text.state in _SETTLED)
 
 
 def _words_again(run: Run, text: Text) -> tuple[str, str]:
@@ -288,6 +295,11 @@ def _record_found(run: Run, held: Held, answer: Found) -> None:
 
 def _record_no_answer(run: Run, held: Held) -> None:
     attempt, text = held.attempt, held.text
+    if _is_over(attempt, text):
+        over = run.machine - (attempt.finished_at or attempt.started_at) > BLANK_FOR
+        attempt.ask_at = None if over else run.machine + BLANK_AGAIN
+        run.counts["alarm"] += over
+        return
     attempt.ask_at = run.machine + ASK_AGAIN
     patience = timedelta(hours=run.service_of(text).texts.unsure_person_after_hours)
     if attempt.state is AttemptState.UNSURE and run.machine - attempt.started_at > patience:

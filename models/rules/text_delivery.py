@@ -325,6 +325,10 @@ NOT_FOUND_TWICE: Final = 2
 
 ASK_AGAIN: Final = timedelta(minutes=5)
 """After a provider that could not be asked."""
+BLANK_AGAIN: Final = timedelta(hours=1)
+"""After a provider that did not blank a text's words: it may not do so before it is done with the text."""
+BLANK_FOR: Final = timedelta(days=7)
+"""How long it is asked to: then somebody who runs the service must look."""
 
 _SILENCES: Final = (timedelta(minutes=30), timedelta(hours=6), timedelta(hours=24))
 

@@ -729,7 +729,7 @@ def test_the_words_are_blanked_at_the_provider_once_the_text_is_settled(begin, a
     (chore,) = chores()
     assert (chore.kind, chore.provider_id) == (ChoreKind.BLANK, SID)
     report(chore, NoAnswer())
-    pass_machine_time(begin, minutes=6)
+    pass_machine_time(begin, minutes=61)
     from models.rules.text_delivery import Blanked
 
     report(chores()[0], Blanked())
@@ -748,6 +748,24 @@ def test_the_timeline_tells_what_became_of_a_text_and_never_what_it_said(begin, 
         ).all()
     assert [event.kind for event in events] == ["text.sent", "text.delivered"]
     assert "+44" not in str([event.detail for event in events])
+
+
+def test_a_provider_that_does_not_blank_is_asked_every_hour_and_for_a_week_only(begin, accepted, merge, chores, report):
+    said(begin, accepted, DeliveryStatus.DELIVERED)
+    merge()
+    (chore,) = chores()
+    report(chore, NoAnswer())
+    pass_machine_time(begin, minutes=59)
+    assert chores() == []
+    pass_machine_time(begin, days=8)
+    (chore,) = chores()
+
+    counts = report(chore, NoAnswer())
+
+    assert (chore.kind, counts["alarm"]) == (ChoreKind.BLANK, 1)
+    pass_machine_time(begin, days=8)
+    assert chores() == []
+    assert fresh(begin, accepted).state is TextState.DELIVERED
 
 
 # ── Two at once (ruling 2) ───────────────────────────────────────────────────────────────────
