@@ -197,6 +197,12 @@ class Settings(BaseSettings):
     )
     courier_client_id: str = Field(min_length=1, description="client id for the courier's tracking API")
     courier_client_secret: SecretStr = Field(min_length=1, description="client secret for the courier's tracking API")
+    courier_webhook_secret: SecretStr | None = Field(
+        default=None, min_length=16, description="signs what a courier tells us unasked; without it nothing is taken"
+    )
+    courier_webhook_secret_secondary: SecretStr | None = Field(
+        default=None, min_length=16, description="the one before or after it, while the secret is changed"
+    )
 
     oidc_issuer: WebAddress = Field(description="OpenID Connect issuer that staff sign in with")
     oidc_client_id: str = Field(min_length=1, description="our client id at that issuer")

@@ -26,7 +26,17 @@ from integrations.lab import reader as lab_files
 from integrations.lab import requests as lab_requests
 from integrations.lab.draft import draft_map
 from integrations.orders import order_reader
-from integrations.ports import ArrivalQueue, FileStore, LabDrop, LabelPrinter, LabLine, Pace, ParcelTracker, TextSender
+from integrations.ports import (
+    ArrivalQueue,
+    FileStore,
+    LabDrop,
+    LabelPrinter,
+    LabLine,
+    Pace,
+    ParcelNews,
+    ParcelTracker,
+    TextSender,
+)
 from integrations.texts.catalogue import Catalogue
 from models.actions.order import Intake
 from models.actions.service import keep_service_version
@@ -173,6 +183,15 @@ class Wiring:
             self.settings.courier_client_id,
             self.settings.courier_client_secret.get_secret_value(),
         )
+
+    @cached_property
+    def courier_news(self) -> ParcelNews | None:
+        """What reads a courier's own events; None where no secret was agreed."""
+        from integrations.courier.webhook import CourierWebhook
+
+        chosen = (self.settings.courier_webhook_secret, self.settings.courier_webhook_secret_secondary)
+        secrets = [secret for secret in map(_revealed, chosen) if secret]
+        return CourierWebhook(secrets) if secrets else None
 
     @cached_property
     def lab_maps(self) -> Mapping[str, LabMap]:

@@ -10,7 +10,8 @@ from prefect import flow
 from app.database import Begin
 from app.wiring import Clock, connect
 from flows.guard import guarded
-from integrations.ports import NotSent, ParcelTracker
+from integrations.ports import NotSent, ParcelNews, ParcelTracker
+from models.actions.courier_news import ToldScan, next_news, settle_news
 from models.actions.parcel import CourierScan, lapse_unreturned, parcels_to_ask, report_stuck, take_scans
 from models.rules.errors import Code, ServiceError
 from models.rules.secrets import Cipher
@@ -76,11 +77,42 @@ def follow_parcels(
     return tally
 
 
+def read_news(begin: Begin, news: ParcelNews, services: Services, *, clock: Clock, cipher: Cipher, limit: int) -> int:
+    """Takes in up to `limit` events that couriers sent us, one a transaction, and says how much was new."""
+    taken = 0
+    for _ in range(limit):
+        with begin() as session:
+            waiting = next_news(session, cipher=cipher)
+            if waiting is None:
+                break
+            inbox_id, body = waiting
+            try:
+                scans = [
+                    ToldScan(each.tracking_number, each.kind, each.raw_code, each.occurred_at)
+                    for each in news.scans(body)
+                ]
+            except ServiceError as error:
+                scans = None
+                log.warning("courier event %d is kept aside: %s", inbox_id, error.code.value)
+            taken += settle_news(session, inbox_id, scans, services=services, now=clock(), actor=ACTOR)
+    return taken
+
+
 @flow(name="track-returns", retries=0)
 @guarded("track-returns")
 def track_returns(limit: int = 500) -> None:
     """Follows parcels; fails, by code, when the courier could not be asked."""
     product = connect()
+    if product.courier_news:
+        told = read_news(
+            product.begin,
+            product.courier_news,
+            product.services,
+            clock=product.clock,
+            cipher=product.cipher,
+            limit=limit,
+        )
+        log.info("track-returns: %d events were told to us", told)
     tally = follow_parcels(
         product.begin, product.courier, product.services, clock=product.clock, cipher=product.cipher, limit=limit
     )

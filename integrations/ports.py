@@ -25,6 +25,7 @@ __all__ = [
     "NotSent",
     "OutgoingText",
     "Pace",
+    "ParcelNews",
     "ParcelTracker",
     "RefusalKind",
     "Refused",
@@ -197,6 +198,22 @@ class ParcelTracker(Protocol):
 
     def scans(self, tracking_numbers: Sequence[str]) -> Sequence[Scan]:
         """All events known for up to 30 numbers. Raises NotSent when the courier can't be asked now."""
+        ...
+
+
+class ParcelNews(Protocol):
+    """Events that a courier sends us unasked."""
+
+    def check(self, signature: str, body: bytes) -> None:
+        """Raises ServiceError(BAD_SIGNATURE) unless the raw body was signed with a secret of ours."""
+        ...
+
+    def event_id(self, body: bytes) -> str:
+        """The courier's own id of an event. Raises ServiceError(BAD_INPUT)."""
+        ...
+
+    def scans(self, body: bytes) -> Sequence[Scan]:
+        """What an event says of its parcel. Raises ServiceError(BAD_INPUT) for an unreadable one."""
         ...
 
 

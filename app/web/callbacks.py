@@ -1,4 +1,4 @@
-"""Where the providers of texts tell us how far a text got. Checked, kept, answered; read later by a flow.
+"""Where providers of texts, and couriers, tell us how far a text or parcel got. Checked, kept, answered; read later.
 
 Twilio's signature covers the public address with its raw query and every field, so the address is built
 from the configured one and never from what a proxy or the caller says of itself (sms-and-post.md A1).
@@ -15,7 +15,8 @@ from starlette.responses import Response
 
 from app.database import Begin
 from app.wiring import Clock
-from integrations.ports import StatusEvent, TextSender
+from integrations.ports import ParcelNews, StatusEvent, TextSender
+from models.actions.courier_news import keep_news
 from models.actions.inbox import keep_text_status
 from models.rules.errors import Code, ServiceError
 from models.rules.secrets import BlindIndex, Cipher
@@ -32,6 +33,7 @@ class Callbacks:
     cipher: Cipher
     indexes: BlindIndex
     public_base_url: str
+    courier: ParcelNews | None = None
 
 
 def callbacks_router(desk: Callbacks) -> APIRouter:
@@ -58,6 +60,21 @@ def callbacks_router(desk: Callbacks) -> APIRouter:
             event = notify.parse_status(_public_url(request, desk.public_base_url), bearer, form)
             await run_in_threadpool(keep, event, form)
             return Response(status_code=204)
+
+    if courier := desk.courier:
+
+        @router.post("/courier", status_code=204)
+        async def courier_event(request: Request) -> Response:
+            body = await request.body()
+            courier.check(request.headers.get("x-hmac-signature", ""), body)
+            await run_in_threadpool(keep_courier, courier.event_id(body), body)
+            return Response(status_code=204)
+
+    def keep_courier(event_id: str, body: bytes) -> None:
+        with desk.begin() as session:
+            keep_news(
+                session, event_id=event_id, body=body, now=desk.clock(), cipher=desk.cipher, indexes=desk.indexes
+            )
 
     def keep(event: StatusEvent, form: dict[str, str]) -> None:
         with desk.begin() as session:

@@ -61,7 +61,15 @@ def create_app(home: Wiring) -> FastAPI:
     )
     app.include_router(
         callbacks_router(
-            Callbacks(home.begin, home.clock, home.senders, home.cipher, home.index, choices.public_base_url)
+            Callbacks(
+                home.begin,
+                home.clock,
+                home.senders,
+                home.cipher,
+                home.index,
+                choices.public_base_url,
+                home.courier_news,
+            )
         )
     )
     app.include_router(sign_in_router(pages, issuer, choices.public_base_url))

@@ -27,6 +27,7 @@ CLIENT_SECRET = "a-secret-of-the-tests"
 TWILIO_TOKEN = "0123456789abcdef0123456789abcdef"
 NOTIFY_TOKEN = "the-bearer-of-notifys-receipts-in-tests"
 NOTIFY_SERVICE = "00000000-0000-4000-8000-000000000001"
+COURIER_SECRET = "the-couriers-secret-of-the-tests"
 CHANNEL_KEY = "a-key-of-the-tests-that-is-long-enough"
 
 
@@ -112,6 +113,7 @@ def home_on(db: Database, *, public_base_url: str, issuer: str, **changes: Any) 
                 "notify_callback_token": NOTIFY_TOKEN,
                 "courier_client_id": "none",
                 "courier_client_secret": "none",
+                "courier_webhook_secret": COURIER_SECRET,
                 "oidc_issuer": issuer,
                 "oidc_client_id": CLIENT_ID,
                 "oidc_client_secret": CLIENT_SECRET,

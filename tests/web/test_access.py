@@ -30,6 +30,7 @@ OPEN = {
     "/api/verifications/{verification_ref}/confirm",
     "/callbacks/twilio/status",
     "/callbacks/notify/status",
+    "/callbacks/courier",
 }
 """Without a staff session: they say nothing of anyone, or ask for a key or a signature of their own."""
 
