@@ -327,7 +327,7 @@ def test_a_declined_wish_changes_nothing_and_another_may_be_made(begin, misspelt
     [("other", Code.NOT_NOW), ("7K3-F9X-N2PP", Code.NOT_FOUND), ("nonsense", Code.BAD_INPUT), ("kit", Code.NOT_NOW)],
 )
 def test_a_kit_that_is_not_certainly_the_rows_is_refused_at_once(begin, misspelt, store, typed, code):
-    """Another person's kit, nobody's kit, no kit id at all, and this kit without the tube that the contract asks for."""
+    """Another person's kit, nobody's, no kit id at all, and this kit without the tube that the contract asks for."""
     with begin() as session:
         (other,) = send_kits(session, 1, seed=5)
     named = {"other": other.code + "1", "kit": misspelt.code}.get(typed, typed)
