@@ -1,17 +1,25 @@
 """Clinic cases past their due time go up the ladder; what nobody took up gets a case; what is done is closed."""
 
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 from prefect import flow
 
 from app.database import Begin
-from app.wiring import Clock, connect
+from app.text_call import call
+from app.wiring import TEMPLATES, Clock, connect
 from flows.guard import guarded, log
+from integrations.ports import OutgoingText, TextSender
 from models.actions.clinic import escalate_due, open_and_overdue, open_missing_cases, return_stale_claims
+from models.actions.duty import claim_notices, record_notice
 from models.actions.release import close_finished_kits
+from models.actions.text_switch import chosen_provider
 from models.rules.service import ServiceInForce, Services
+from models.tables.clinic import NoticeState
 
 ACTOR: Final = "flow:follow_up_positives"
 
@@ -27,15 +35,35 @@ class Tally:
     steps_told: int = 0
     cases_opened: int = 0
     claims_ended: int = 0
+    duty_texts: int = 0
     kits_closed: int = 0
     open: int = 0
     overdue: int = 0
 
 
-def follow_up(begin: Begin, services: Services, *, clock: Clock, limit: int) -> Tally:
+@dataclass(frozen=True, slots=True)
+class DutyTexts:
+    """How duty phones are texted."""
+
+    senders: Mapping[str, TextSender]
+    provider: str
+    """Where nobody chose another."""
+    body: str
+
+
+def load_duty_body(file: Path = TEMPLATES / "texts" / "duty.toml") -> str:
+    """The words of the text to a duty phone."""
+    body: str = tomllib.loads(file.read_text(encoding="utf-8"))["body"]
+    return body
+
+
+def follow_up(
+    begin: Begin, services: Services, *, clock: Clock, limit: int, duty_texts: DutyTexts | None = None
+) -> Tally:
     """Tells up to about `limit` steps of each service's ladder, oldest due first. Safe to repeat and to run late.
 
-    Cases whose holder has done nothing for too long go back to their queue, for anyone to see and take.
+    Cases whose holder has done nothing for too long go back to their queue, for anyone to see and take. The
+    duty phones are texted where `duty_texts` says how.
     """
     now = clock()
     tally = Tally()
@@ -49,6 +77,8 @@ def follow_up(begin: Begin, services: Services, *, clock: Clock, limit: int) -> 
                 session, service=in_force.service, now=now, limit=limit, actor=ACTOR
             )
         _escalate(begin, in_force, tally, now=now, limit=limit)
+        if duty_texts is not None:
+            _text_duty(begin, in_force, duty_texts, tally, now=now)
     while tally.kits_closed < limit:
         with begin() as session:
             closed = close_finished_kits(session, limit=min(AT_ONCE, limit - tally.kits_closed), now=now, actor=ACTOR)
@@ -58,6 +88,20 @@ def follow_up(begin: Begin, services: Services, *, clock: Clock, limit: int) -> 
     with begin() as session:
         tally.open, tally.overdue = open_and_overdue(session, now=now)
     return tally
+
+
+def _text_duty(begin: Begin, in_force: ServiceInForce, duty_texts: DutyTexts, tally: Tally, *, now: datetime) -> None:
+    """One text an hour to each duty phone: claimed and committed, called with no session open, written down."""
+    service = in_force.service
+    with begin() as session:
+        claimed = claim_notices(session, service=service, now=now, limit=AT_ONCE)
+        provider = chosen_provider(session) or duty_texts.provider
+    for notice in claimed:
+        cases = f"{notice.cases} case{'' if notice.cases == 1 else 's'}"
+        body = duty_texts.body.format(sender=service.text_name, cases=cases, role=notice.role.replace("_", " "))
+        answer = call(duty_texts.senders[provider], OutgoingText(notice.ref, notice.to_e164, body))
+        with begin() as session:
+            tally.duty_texts += record_notice(session, notice.id, answer, now=now) is NoticeState.SENT
 
 
 def _escalate(begin: Begin, in_force: ServiceInForce, tally: Tally, *, now: datetime, limit: int) -> None:
@@ -86,14 +130,17 @@ def _escalate(begin: Begin, in_force: ServiceInForce, tally: Tally, *, now: date
 def follow_up_positives(limit: int = 500) -> None:
     """Follows clinic cases up."""
     product = connect()
-    tally = follow_up(product.begin, product.services, clock=product.clock, limit=limit)
+    duty_texts = DutyTexts(product.senders, product.text_provider, load_duty_body())
+    tally = follow_up(product.begin, product.services, clock=product.clock, limit=limit, duty_texts=duty_texts)
     log.info(
-        "follow-up-positives: %d looked at, %d steps told, %d cases opened, %d claims ended, %d kits closed; "
+        "follow-up-positives: %d looked at, %d steps told, %d cases opened, %d claims ended, %d duty texts, "
+        "%d kits closed; "
         "%d open, %d overdue",
         tally.looked_at,
         tally.steps_told,
         tally.cases_opened,
         tally.claims_ended,
+        tally.duty_texts,
         tally.kits_closed,
         tally.open,
         tally.overdue,

@@ -6,6 +6,7 @@ audit entry. A case that its reader may not know of is answered as one that does
 """
 
 import secrets
+from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import Session, col, select
 
-from models.actions import audit, event, owed, release
+from models.actions import audit, duty, event, owed, release
 from models.actions.case import changed, contact_of, id_of, leave_audit, locked, order_of, order_outcome
 from models.actions.order import Intake, Taken, settle_order
 from models.actions.partners import counted_since
@@ -390,6 +391,8 @@ def escalate_due(
 ) -> Escalated:
     """Tells the next person of the ladder about every overdue case, each step once per due time (FEATURES 62).
 
+    On the worklist and the case's page, and by a text owed to the role's duty phone.
+
     Looks at up to `limit` cases, oldest due first, from `after` on. Cases that somebody works on at
     this very moment are passed over: the next run finds them.
     """
@@ -410,13 +413,15 @@ def escalate_due(
     if after is not None:
         overdue = overdue.where(place > sa.tuple_(*after))
     cases = session.exec(overdue).all()
-    steps = sum(_escalate(session, case, now, policy, actor) for case in cases)
+    told = Counter(role for case in cases for role in _escalate(session, case, now, policy, actor))
+    duty.owe_notices(session, told, service_id=service_id, policy=policy, now=now)
     last = cases[-1] if cases else None
-    return Escalated(len(cases), steps, (last.due_at, id_of(last)) if last else None)
+    return Escalated(len(cases), told.total(), (last.due_at, id_of(last)) if last else None)
 
 
-def _escalate(session: Session, case: ClinicCase, now: datetime, policy: ClinicPolicy, actor: str) -> int:
-    told = 0
+def _escalate(session: Session, case: ClinicCase, now: datetime, policy: ClinicPolicy, actor: str) -> list[str]:
+    """Takes every step whose time has come, and says which roles were told."""
+    told = []
     for number, step in enumerate(policy.escalation[case.escalation :], start=case.escalation):
         if add_working_hours(case.due_at, step.after_working_hours, policy.opens, policy.closes) > now:
             break
@@ -437,7 +442,7 @@ def _escalate(session: Session, case: ClinicCase, now: datetime, policy: ClinicP
             role=step.role,
         )
         case.escalation = number + 1
-        told += 1
+        told.append(step.role)
     return told
 
 

@@ -50,6 +50,7 @@ from models.rules.text_delivery import (
     ask_after,
 )
 from models.rules.vocabulary import DeliveryStatus
+from models.tables.clinic import DutyNotice
 from models.tables.inbox import Inbox, InboxKind, InboxState
 from models.tables.person import Contact, MobileVerification
 from models.tables.text import AttemptState, Text, TextAttempt, TextState
@@ -94,11 +95,15 @@ def merge_statuses(session: Session, *, limit: int, now: datetime, tools: Toolbo
     refs = {reported[0] for _, reported in read if reported is not None}
     ids = session.exec(select(TextAttempt.id).where(col(TextAttempt.ref).in_(refs))).all()
     held = {each.attempt.ref: each for each in lock_attempts(session, [one for one in ids if one is not None])}
-    codes = set(session.exec(select(MobileVerification.ref).where(col(MobileVerification.ref).in_(refs - held.keys()))))
+    strange = refs - held.keys()
+    ours = set(session.exec(select(MobileVerification.ref).where(col(MobileVerification.ref).in_(strange))))
+    ours |= set(session.exec(select(DutyNotice.ref).where(col(DutyNotice.ref).in_(strange))))
     for letter, reported in read:
         reason = "unreadable"
-        if reported is not None and reported[0] in codes:
-            reason = ""  # about a code: whoever waited for it in vain has asked for another
+        if reported is not None and reported[0] in ours:
+            # About a code, which is asked for again by whoever waited in vain, or about a duty text, which is said
+            # anew every hour.
+            reason = ""
         elif reported is not None:
             attempt_ref, sighting = reported
             reason = _merge(run, held.get(attempt_ref), sighting)

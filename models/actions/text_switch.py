@@ -185,6 +185,7 @@ def unaccounted(session: Session, taken: Mapping[str, str]) -> frozenset[str]:
         SELECT taken.id FROM unnest(%s::text[]) AS taken (id)
         WHERE NOT EXISTS (SELECT FROM text_attempt a WHERE a.provider_id = taken.id)
           AND NOT EXISTS (SELECT FROM mobile_verification v WHERE v.provider_id = taken.id)
+          AND NOT EXISTS (SELECT FROM duty_notice d WHERE d.provider_id = taken.id)
         """,
         (list(taken),),
     )

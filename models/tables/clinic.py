@@ -239,6 +239,7 @@ class DutyNotice(SQLModel, table=True):
     state: NoticeState = words(NoticeState, "state", default=NoticeState.OWED)
     claimed_until: datetime | None = None
     """Machine time: a call not answered for by then is unsure."""
+    provider_id: str = Field(default="", max_length=60, index=True)
     error_code: str = Field(default="", max_length=20)
     owed_at: datetime
     settled_at: datetime | None = None

@@ -1,5 +1,7 @@
 """Following up: nobody's case is forgotten, however late, often or interrupted the flow runs."""
 
+from collections import deque
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -8,18 +10,22 @@ from sqlmodel import col, select
 from app.database import Begin
 from flows import follow_up_positives as flow
 from flows.follow_up_positives import Tally, follow_up
+from integrations.ports import NotSent
 from models.rules.clinic import CaseKind, CaseOutcome
 from models.rules.kit import KitState
 from models.rules.text import TextPurpose
 from models.rules.vocabulary import Outcome, Site, Test
 from models.tables.audit import Audit
-from models.tables.clinic import ClinicCase, Escalation
+from models.tables.clinic import ClinicCase, DutyNotice, Escalation, NoticeState
 from models.tables.kit import Kit
 from models.tables.text import Text, TextState
 from tests.support import build
+from tests.support.fake_sender import TAKEN_UNSURE, FakeSender, WatchedBegin
 
 NOW = build.NOW
 LATE = NOW + timedelta(days=30)
+WEEKDAY = NOW + timedelta(days=28)
+"""A Tuesday noon, long after anything was due."""
 TARGETS = [
     (Test.HIV, Site.BLOOD),
     (Test.SYPHILIS, Site.BLOOD),
@@ -154,3 +160,59 @@ def test_a_case_that_its_holder_left_lying_goes_back_to_the_queue_and_is_counted
     assert (first.claims_ended, again.claims_ended) == (1, 0)
     with begin() as session:
         assert session.exec(select(ClinicCase.assignee)).one() == ""
+
+
+# ── Duty phones ──────────────────────────────────────────────────────────────────────────────
+
+PHONES = {"senior_health_adviser": "+447700900111"}
+
+
+def run_with_duty_phone(begin: Begin, sender: FakeSender, *, now) -> Tally:
+    clinic = replace(build.service().clinic, duty_phones=PHONES)
+    with begin() as session:
+        services = {"larkfield": build.in_force(session, build.service(clinic=clinic))}
+    sender.watched = WatchedBegin(begin)
+    texts = flow.DutyTexts({"fake": sender}, "fake", flow.load_duty_body())
+    return follow_up(sender.watched, services, clock=lambda: now, limit=500, duty_texts=texts)
+
+
+def test_a_duty_phone_is_texted_how_many_cases_wait_and_nothing_about_them(begin):
+    reported(begin, REACTIVE, count=2)
+    sender = FakeSender()
+
+    tallies = [run_with_duty_phone(begin, sender, now=WEEKDAY) for _ in range(2)]
+
+    assert [tally.duty_texts for tally in tallies] == [1, 0]
+    [text] = sender.ledger
+    assert text.to_e164 == "+447700900111"
+    assert text.body == (
+        "Larkfield: 2 cases on the worklist past their due time, told to: senior health adviser. "
+        "Please look at the worklist now."
+    )
+
+
+def test_a_duty_text_waits_for_working_hours_and_for_a_stop_to_end(begin):
+    reported(begin, REACTIVE)
+    sender = FakeSender()
+
+    assert run_with_duty_phone(begin, sender, now=WEEKDAY.replace(hour=22)).duty_texts == 0
+    assert run_with_duty_phone(begin, sender, now=WEEKDAY + timedelta(days=1)).duty_texts == 1
+
+
+def test_a_duty_text_that_may_have_gone_is_never_sent_again(begin):
+    reported(begin, REACTIVE)
+    sender = FakeSender(troubles=deque([TAKEN_UNSURE]))
+
+    for _ in range(3):
+        run_with_duty_phone(begin, sender, now=WEEKDAY)
+
+    assert len(sender.ledger) == 1
+    with begin() as session:
+        assert session.exec(select(DutyNotice.state)).one() is NoticeState.UNSURE
+
+
+def test_a_duty_text_that_certainly_did_not_go_is_tried_again(begin):
+    reported(begin, REACTIVE)
+    sender = FakeSender(troubles=deque([NotSent("busy")]))
+
+    assert [run_with_duty_phone(begin, sender, now=WEEKDAY).duty_texts for _ in range(2)] == [0, 1]
