@@ -206,3 +206,22 @@ def test_a_safeguarding_case_of_a_sealed_record_is_opened_with_a_reason_and_refe
     end(lead, "Safeguarding referral made", place="Children's services", on="2026-11-24")
 
     expect(lead.get_by_role("status")).to_contain_text("The case is closed: Safeguarding referral made.")
+
+
+def test_two_people_can_not_work_one_case_unknowingly(visit, site):
+    path = reported(site, ALL_NEGATIVE | {HIV: Outcome.REACTIVE})
+    one, other = visit(), visit()
+    sign_in(one)
+    sign_in(other, "Bela Adviser")
+    one.goto(path)
+    other.goto(path)
+    one.get_by_role("button", name="Take this case").click()
+
+    other.get_by_label("Rang, no answer").check()
+    other.get_by_role("textbox", name="Note").fill("Must not be lost")
+    other.get_by_role("button", name="Record", exact=True).click()
+
+    expect(other.get_by_role("alert")).to_contain_text("Somebody else changed this case meanwhile")
+    other.goto(path)
+    expect(other.get_by_text("Colleague demo-adviser")).to_be_visible()
+    expect(other.get_by_role("button", name="Record", exact=True)).to_have_count(0)
