@@ -97,6 +97,9 @@ def _check_whole(service: Service, path: Path) -> None:
             where = f"labs.{contract.lab}.tubeless_signed_by"
             raise _wrong(path, where, "is missing: going without tube ids is signed for")
     _check_recipes(service, path)
+    split = service.returns.split
+    if split and (not re.fullmatch("[a-z0-9_]{1,18}", split.name) or not 1 <= split.percent_b <= 99):  # noqa: PLR2004
+        raise _wrong(path, "returns.split", "needs a name of at most 18 small letters, and 1 to 99 per cent for arm b")
     if not service.orders.local_authorities:
         raise _wrong(path, "orders.local_authorities", "is empty: nobody could order")
 

@@ -19,6 +19,7 @@ from app.web.clinic import Clinic, clinic_router
 from app.web.faults import add_faults
 from app.web.fhir import LabResultsApi, lab_results_router
 from app.web.labs import Labs, labs_router
+from app.web.logistics import LogisticsDesk, logistics_router
 from app.web.packing import PackingRoom, packing_router
 from app.web.pages import STATIC, Pages
 from app.web.sending import SendingDesk, sending_router
@@ -78,6 +79,7 @@ def create_app(home: Wiring) -> FastAPI:
     )
     app.include_router(labs_router(Labs(lambda: ingest_of(home), pages)))
     app.include_router(sending_router(SendingDesk(home.begin, home.clock, home.services, home.text_provider, pages)))
+    app.include_router(logistics_router(LogisticsDesk(home.begin, home.clock, home.services, pages)))
     app.include_router(
         packing_router(
             PackingRoom(home.begin, home.clock, home.services, home.cipher, home.index, pages, issuer.origin)

@@ -36,6 +36,8 @@ from models.rules.parcel import (
     lapse_of,
     merge,
     read_label,
+    reminder_arm,
+    reminder_policy,
     reminders,
 )
 from models.rules.secrets import Cipher
@@ -153,6 +155,7 @@ def pair_and_dispatch(
         ) from None
     due_back = due_back_on(now, kit.expires_on, service.packing)
     kit.due_back_on = due_back
+    kit.reminder_arm = reminder_arm(kit.code, service.returns.split)
     move_kit(
         session,
         kit,
@@ -166,7 +169,10 @@ def pair_and_dispatch(
     owed.owe_lab_request(session, kit_id=kit.id, service=service, lab=kit.lab, now=now)
     texts = [owed.OwedText(kit.order_id, kit.id, kit.contact_id, KitPosted(due_back), _tells(kit, FIRST))]
     for each in reminders(
-        now, lapses_at=lapse_of(due_back), policy=service.returns, window=service.texts.reminder_window
+        now,
+        lapses_at=lapse_of(due_back),
+        policy=reminder_policy(kit.reminder_arm, service.returns),
+        window=service.texts.reminder_window,
     ):
         says = ReturnReminder(due_back, last=each.last)
         tells = _tells(kit, str(each.occurrence))

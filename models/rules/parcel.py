@@ -5,15 +5,16 @@ late, doubled and out of order. A parcel's status moves forward by rank only, so
 order end in the same status (FEATURES 81).
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Final
 
 from models.rules.kit import ALPHABET, normalise_kit_code, normalise_tube_code
-from models.rules.service import PackPolicy, ReturnPolicy, TextWindow
+from models.rules.service import PackPolicy, ReminderSplit, ReturnPolicy, TextWindow
 from models.rules.vocabulary import ScanKind
 from models.rules.working_days import LONDON, add_working_days, london_day, next_opening
 
@@ -213,6 +214,25 @@ def reminders(
     due = [next_opening(start + timedelta(days=days), window) for days in policy.reminder_days]
     kept = [at for at in due if at < lapses_at]
     return [Reminder(number, at, last=number == len(kept)) for number, at in enumerate(kept, start=1)]
+
+
+def reminder_arm(kit_code: str, split: ReminderSplit | None) -> str:
+    """Which arm of a comparison a kit is in: `name:a` or `name:b`; '' where nothing is compared.
+
+    A hash of the comparison's name and the kit's code, so that it is the same whenever it is asked and neither
+    staff, nor anything that is known of the person, has a say in it.
+    """
+    if split is None:
+        return ""
+    drawn = int.from_bytes(hashlib.sha256(f"{split.name}|{kit_code}".encode()).digest()[:8], "big") % 100
+    return f"{split.name}:{'b' if drawn < split.percent_b else 'a'}"
+
+
+def reminder_policy(arm: str, policy: ReturnPolicy) -> ReturnPolicy:
+    """The policy as it is for an arm."""
+    if policy.split is None or not arm.endswith(":b"):
+        return policy
+    return replace(policy, reminder_days=policy.split.days_b)
 
 
 class ReturnVerdict(StrEnum):

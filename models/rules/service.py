@@ -54,12 +54,25 @@ class PackPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class ReminderSplit:
+    """Two timings of reminders compared on real kits: who gets which is a hash of the kit, and nobody's choice."""
+
+    name: str
+    """Changing it draws anew, for kits dispatched from then on."""
+    days_b: tuple[int, ...]
+    """Of arm b, instead of `reminder_days`."""
+    percent_b: int = 50
+
+
+@dataclass(frozen=True, slots=True)
 class ReturnPolicy:
     """Reminders and lapses. Days count from probable delivery unless said otherwise."""
 
     probable_delivery_working_days: int = 2
     reminder_days: tuple[int, ...] = (7, 15, 30)
     """HomeTest's 7, 15, 30 (clinical.md 6), counted here from probable delivery (FEATURES 28)."""
+    split: ReminderSplit | None = None
+    """None: everyone gets `reminder_days`."""
     no_movement_days: int = 30
     """Return parcel scanned once and then silent for this long: a person looks."""
 

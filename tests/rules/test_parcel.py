@@ -1,7 +1,9 @@
 """The packing bench, courier events, reminders and lapses (FEATURES 16, 25-30, 81; sms-and-post.md B1)."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import permutations
+from random import Random
 
 import pytest
 from hypothesis import assume, given
@@ -24,9 +26,11 @@ from models.rules.parcel import (
     merge,
     probably_delivered_at,
     read_label,
+    reminder_arm,
+    reminder_policy,
     reminders,
 )
-from models.rules.service import PackPolicy, ReturnPolicy, TextWindow
+from models.rules.service import PackPolicy, ReminderSplit, ReturnPolicy, TextWindow
 from models.rules.vocabulary import ScanKind
 from models.rules.working_days import LONDON, is_open, london_day
 
@@ -270,3 +274,37 @@ def test_a_parcel_that_fell_silent_goes_to_a_person_after_thirty_days():
 
     assert _judge(seen + timedelta(days=30), posted=posted, scanned=seen) is ReturnVerdict.WAIT
     assert _judge(seen + timedelta(days=30, seconds=1), posted=posted, scanned=seen) is ReturnVerdict.STUCK
+
+
+# ── Two timings of reminders compared ────────────────────────────────────────────────────────
+
+SPLIT = ReminderSplit("early", (3, 7, 14), percent_b=30)
+
+
+def test_without_a_comparison_nobody_is_in_an_arm():
+    assert reminder_arm("7K3F9XN2PP", None) == ""
+    assert reminder_policy("", POLICY) == POLICY
+
+
+@given(st.integers())
+def test_a_kit_stays_in_the_arm_it_was_drawn_into(seed):
+    code = new_kit_code(Random(seed).choice)
+
+    assert reminder_arm(code, SPLIT) == reminder_arm(code, SPLIT) in {"early:a", "early:b"}
+
+
+def test_arms_are_drawn_in_the_proportion_that_the_council_chose_and_anew_for_a_new_comparison():
+    chance = Random(1)
+    codes = [new_kit_code(chance.choice) for _ in range(4000)]
+    drawn = [reminder_arm(code, SPLIT) == "early:b" for code in codes]
+    other = [reminder_arm(code, replace(SPLIT, name="late")) == "late:b" for code in codes]
+
+    assert 0.27 < sum(drawn) / len(codes) < 0.33
+    assert 0.05 < sum(map(bool.__and__, drawn, other)) / len(codes) < 0.13  # independent: 9 %
+
+
+def test_only_arm_b_gets_the_other_days():
+    policy = ReturnPolicy(split=SPLIT)
+
+    assert reminder_policy("early:b", policy).reminder_days == (3, 7, 14)
+    assert reminder_policy("early:a", policy).reminder_days == policy.reminder_days

@@ -11,6 +11,8 @@ from sqlmodel import select
 from models.actions.kit import cancel_kit
 from models.rules.kit import ALPHABET, KitState, new_kit_code, new_parcel_code
 from models.rules.parcel import Bench, judge_scan, read_label
+from models.rules.service import ServiceInForce
+from models.rules.stock import Recipe, StockPolicy
 from models.tables.bench import BenchScan
 from models.tables.kit import Kit, KitSample
 from models.tables.parcel import Direction, Parcel
@@ -184,6 +186,20 @@ def test_the_bench_fits_its_window_and_breaks_no_rule_of_axe(site, visit, kits, 
     wedge(page, kits[0][0], kits[0][1])
     verdict(page, "fine")
     keep(page, f"packing-{name}")
+
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), page.evaluate(CLIPPED)
+    found = Axe().run(page).response["violations"]
+    assert [(each["id"], [node["html"][:120] for node in each["nodes"]]) for each in found] == []
+
+
+@pytest.mark.parametrize(("viewport", "name"), [(PHONE, "phone"), (DESK, "desk")])
+def test_the_page_of_kits_and_stock_fits_its_window_and_breaks_no_rule_of_axe(site, visit, kits, viewport, name):
+    parts = build.service(recipes=(Recipe("northlab", {"lancet": 3}),), stock=StockPolicy(low_below={"lancet": 9}))
+    site.home.services["larkfield"] = ServiceInForce(parts, site.home.services["larkfield"].version_id)
+    page = visit(viewport=viewport, java_script=True)
+    sign_in(page, "Paul Packer")
+    page.goto("/logistics")
+    keep(page, f"logistics-{name}")
 
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), page.evaluate(CLIPPED)
     found = Axe().run(page).response["violations"]

@@ -1,0 +1,115 @@
+"""The page of kits, stock and post, and the comparison of reminders behind it. Invented kits only."""
+
+import re
+from collections import Counter
+from datetime import timedelta
+from html import unescape
+
+import pytest
+from sqlmodel import select
+
+from models.actions.kit import move_kit
+from models.actions.logistics import logistics
+from models.actions.parcel import pair_and_dispatch
+from models.actions.replacement import report_problem
+from models.rules.kit import KitState
+from models.rules.parcel import KitProblem
+from models.rules.service import ReminderSplit, ReturnPolicy, ServiceInForce
+from models.rules.stock import Recipe, StockPolicy
+from models.tables.kit import Kit
+from tests.support import build, s10
+
+SPLIT = ReminderSplit("early", (3, 7, 14))
+numbers = s10.numbers("LG")
+DAY = timedelta(days=1)
+
+
+def words(page):
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", page.text)))
+
+
+@pytest.fixture
+def stocked(site):
+    """A site whose council keeps stock."""
+    kept = build.service(
+        recipes=(Recipe("northlab", {"lancet": 3}),), stock=StockPolicy(controlled=True, low_below={"lancet": 10})
+    )
+    site.home.services["larkfield"] = ServiceInForce(kept, site.home.services["larkfield"].version_id)
+    return site
+
+
+def test_a_delivery_is_booked_in_and_a_recall_names_how_many_kits_hold_it(stocked):
+    packer = stocked.signed_in("demo-packer")
+    assert "0 of Lancet may be packed, fewer than 10" in words(packer.get("/logistics"))
+
+    there = packer.send(
+        "/logistics",
+        "/logistics/larkfield/receive",
+        component="lancet",
+        lot="L1",
+        pieces="50",
+        expires_on="2027-09-01",
+    )
+    assert "Lot L1 of lancet holds 50." in words(there)
+    assert "fewer than 10" not in words(there)
+    gone = packer.send(
+        "/logistics", "/logistics/larkfield/recall", component="lancet", lot="L1", because="the maker says so"
+    )
+
+    assert "0 kits here, 0 outside" in words(gone)
+    assert "Recalled" in words(gone)
+
+
+def test_a_parcel_that_went_wrong_stands_on_the_page_with_whose_it_is_and_when_it_is_due(site):
+    with site.home.begin() as session:
+        kit = build.dispatched_kit(session)
+        report_problem(
+            session, kit.code, KitProblem.NOT_RECEIVED, services=site.home.services, now=build.NOW, actor="test:p"
+        )
+
+    assert "Not received Packer Due" in words(site.signed_in("demo-manager").get("/logistics"))
+
+
+def test_the_page_counts_steps_with_their_median_days_and_withholds_small_districts(begin):
+    with begin() as session:
+        for days in (2, 4, 6):
+            kit = build.dispatched_kit(session, at=build.NOW)
+            move_kit(session, kit, KitState.COMING_BACK, at=build.NOW + days * DAY, actor="test:c")
+        build.kit(session)
+        shown = logistics(session, service_ids=["larkfield"], now=build.NOW + 10 * DAY)
+        elsewhere = logistics(session, service_ids=["moorside"], now=build.NOW)
+
+    assert [(step.name, step.kits) for step in shown.funnel][:4] == [
+        ("Accepted", 4), ("Printed", 3), ("Dispatched", 3), ("Posted back", 3),
+    ]  # fmt: skip
+    assert shown.funnel[3].median_days == 4.0
+    assert [(each.sent, each.returned) for each in shown.districts] == [(None, None)]
+    assert (elsewhere.districts, elsewhere.states, elsewhere.funnel[0].kits) == ((), (), 0)
+
+
+def test_a_cohorts_return_rate_is_read_when_it_is_old_enough_and_by_arm(begin):
+    service = build.service(returns=ReturnPolicy(split=SPLIT))
+    with begin() as session:
+        arms = Counter()
+        for number in range(40):
+            kit = build.printed_kit(session)
+            pair_and_dispatch(
+                session,
+                kit,
+                return_number=next(numbers),
+                service=service,
+                now=build.NOW,
+                actor="test:p",
+                cipher=build.cipher(),
+            )
+            arms[kit.reminder_arm] += 1
+            if kit.reminder_arm == "early:b" and number % 2:
+                move_kit(session, kit, KitState.COMING_BACK, at=build.NOW + 20 * DAY, actor="test:c")
+        back = len(session.exec(select(Kit.id).where(Kit.state == KitState.COMING_BACK)).all())
+        young = logistics(session, service_ids=["larkfield"], now=build.NOW + 29 * DAY).cohorts
+        old = logistics(session, service_ids=["larkfield"], now=build.NOW + 70 * DAY).cohorts
+
+    assert {cohort.returned for cohort in young} == {(None, None, None)}
+    rates = {cohort.arm: cohort.returned for cohort in old}
+    assert rates["early:a"] == (0.0, 0.0, None)
+    assert rates["early:b"] == (back / arms["early:b"], back / arms["early:b"], None)
