@@ -156,7 +156,7 @@ def test_a_reactive_goes_from_the_worklist_to_its_confirmed_end(visit, shift):
     page.get_by_role("button", name="Record", exact=True).click()
     page.get_by_label("Confirmed negative", exact=True).check()
     page.get_by_role("button", name="Record for HIV").click()
-    page.get_by_label("Treated", exact=True).check()
+    page.get_by_role("radio", name="Treated", exact=True).check()
     page.get_by_label("On which day").fill("2026-11-24")
     page.get_by_label("How treated").select_option("In a clinic")
     page.get_by_role("button", name="End the case").click()
