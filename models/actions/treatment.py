@@ -141,8 +141,8 @@ def _check_open_to_remote(
 ) -> str:
     """The digest of the results that allow it. Raises ServiceError(NOT_NOW)."""
     if found := bars(session, case, answers, now=now, cipher=cipher):
-        said = ", ".join(bar.value.replace("_", " ") for bar in found)
-        raise ServiceError(Code.NOT_NOW, f"This takes a visit: {said}.")
+        against = ", ".join(bar.value.replace("_", " ") for bar in found)
+        raise ServiceError(Code.NOT_NOW, f"This takes a visit: {against}.")
     return digest(_current(session, case))
 
 

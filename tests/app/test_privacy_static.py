@@ -143,6 +143,8 @@ IN_ERRORS_ALLOWED: Final = {
     Slip("app/service/labs.py", "name"): "a lab map's file",
     Slip("app/service/labs.py", "error"): "what is wrong with a lab map",
     Slip("app/web/api.py", "name"): "an ordering channel's",
+    Slip("app/web/calls.py", "name"): "a file of passages",
+    Slip("app/web/calls.py", "error"): "what is wrong with a file of passages",
     Slip("app/web/fhir.py", "name"): "a laboratory's contract",
     Slip("app/web/told.py", "name"): "a file of sentences",
     Slip("app/web/told.py", "error"): "what is wrong with a file of sentences",
