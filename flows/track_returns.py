@@ -91,9 +91,9 @@ def read_news(begin: Begin, news: ParcelNews, services: Services, *, clock: Cloc
                     ToldScan(each.tracking_number, each.kind, each.raw_code, each.occurred_at)
                     for each in news.scans(body)
                 ]
-            except ServiceError as error:
+            except ServiceError:
                 scans = None
-                log.warning("courier event %d is kept aside: %s", inbox_id, error.code.value)
+                log.warning("courier event %d can't be read: it is kept for a person", inbox_id)
             taken += settle_news(session, inbox_id, scans, services=services, now=clock(), actor=ACTOR)
     return taken
 

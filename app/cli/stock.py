@@ -126,11 +126,11 @@ def recall(
 def _service(home: "Wiring", name: str) -> "Service":
     from models.rules.errors import Code, ServiceError
 
-    names = sorted(home.services)
-    if not name and len(names) == 1:
-        name = names[0]
+    known = sorted(home.services)
+    if not name and len(known) == 1:
+        name = known[0]
     if name not in home.services:
-        raise ServiceError(Code.BAD_INPUT, f"Name one of these services with --service: {', '.join(names)}.")
+        raise ServiceError(Code.BAD_INPUT, f"Name one of these services with --service: {', '.join(known)}.")
     return home.services[name].service
 
 

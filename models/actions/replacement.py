@@ -43,7 +43,7 @@ def report_problem(
     kit = _locked(session, code, services)
     if kit.dispatched_at is None or kit.received_at is not None:
         raise ServiceError(
-            Code.CONFLICT, f"Kit {show_kit_code(code)} is {kit.state.value}: this can't have become of it.", ref=code
+            Code.CONFLICT, f"Kit {show_kit_code(code)} has not left, or its sample came: this can't be.", ref=code
         )
     assert kit.id is not None  # a stored row
     case = owed.OwedCase(
@@ -84,7 +84,7 @@ def replace_kit(  # noqa: PLR0913 - who, why and the keys, by name
     kit = _locked(session, code, services)
     if kit.dispatched_at is None or not may_move(kit.state, KitState.REPLACED):
         raise ServiceError(
-            Code.CONFLICT, f"Kit {show_kit_code(code)} is {kit.state.value}: none can replace it.", ref=code
+            Code.CONFLICT, f"Kit {show_kit_code(code)} has not left, or has ended: none can replace it.", ref=code
         )
     if kit.state is KitState.RETURNED_TO_SENDER and address is None:
         raise ServiceError(
