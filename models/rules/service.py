@@ -167,13 +167,13 @@ class LabContract:
     """From receipt to the last final result; after it the kit stands on the lab desk's list (FEATURES 34)."""
     booked_in_within_days: int = 5
     """From posting back to the laboratory's first word of it."""
+    acknowledged_within_days: int = 1
+    """From a request to the laboratory's acknowledgement of it, where the contract has one."""
     requests: RequestForm = RequestForm.NONE
     """How the lab is told of dispatched kits; `none`: it keys them from the form in the box."""
     requests_by: RequestWay = RequestWay.STORE
     answers_requests: bool = False
     """Whether the lab acknowledges each request; if not, its first result is the only word of it."""
-    acknowledged_within_days: int = 1
-    """From a request to the laboratory's acknowledgement of it, where the contract has one."""
 
 
 @dataclass(frozen=True, slots=True)
