@@ -72,9 +72,7 @@ def callbacks_router(desk: Callbacks) -> APIRouter:
 
     def keep_courier(event_id: str, body: bytes) -> None:
         with desk.begin() as session:
-            keep_news(
-                session, event_id=event_id, body=body, now=desk.clock(), cipher=desk.cipher, indexes=desk.indexes
-            )
+            keep_news(session, event_id=event_id, body=body, now=desk.clock(), cipher=desk.cipher, indexes=desk.indexes)
 
     def keep(event: StatusEvent, form: dict[str, str]) -> None:
         with desk.begin() as session:

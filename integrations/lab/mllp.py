@@ -167,12 +167,12 @@ def _server_tls(choices: ListenerChoices) -> ssl.SSLContext | None:
 
 
 @contextmanager
-def _clear_certificate_errors(names: str) -> Iterator[None]:
+def _clear_certificate_errors(settings: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ssl.SSLError) as error:
         raise ServiceError(
-            Code.SETTINGS, f"A certificate or key can't be read ({type(error).__name__}): look at {names}."
+            Code.SETTINGS, f"A certificate or key can't be read ({type(error).__name__}): look at {settings}."
         ) from error
 
 

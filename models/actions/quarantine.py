@@ -403,8 +403,8 @@ def _attach(
     _resolve(session, [row], desk, ATTACHED)
     stored = store_readings(session, [ReadMessage(message._replace(rows=rows), wanted)], desk)
     if stored.kept:
-        said = SENTENCES[next(iter(stored.kept.values()))].clinician
-        raise ServiceError(Code.NOT_NOW, f"This row can't be taken as this kit's. {said}")
+        why = SENTENCES[next(iter(stored.kept.values()))].clinician
+        raise ServiceError(Code.NOT_NOW, f"This row can't be taken as this kit's. {why}")
     return stored
 
 

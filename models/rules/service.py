@@ -148,7 +148,7 @@ class ClinicPolicy:
     snoozes: int = 3
     """So often may a case rest since its newest result."""
     duty_phones: Mapping[str, str] | None = None
-    """By role: the number, as +44..., that is texted when a step of the ladder is told to that role. It names nobody."""
+    """By role: the number, as +44..., texted when a step of the ladder is told to that role. It names nobody."""
 
 
 @dataclass(frozen=True, slots=True)

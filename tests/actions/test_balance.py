@@ -100,6 +100,13 @@ ONE_ROW = {
     "nothing_waits_unread": "UPDATE lab_file SET state = 'reading', arrived_at = '2026-11-01T12:00Z' WHERE id = 1",
     "reported_kit_is_told_or_owned": f"""
         UPDATE text SET state = 'cancelled', cancelled_because = 'lost' WHERE kit_id = {CLEAR}""",
+    "lab_request_was_sent": f"""
+        INSERT INTO lab_request (ref, service_id, kit_id, lab, state, wants_answer, batch, error_code, owed_at)
+        SELECT 'request', service_id, id, lab, 'refused', true, '', 'AR', created_at FROM kit WHERE id = {SILENT}""",
+    "lab_request_was_acknowledged": f"""
+        INSERT INTO lab_request (ref, service_id, kit_id, lab, state, wants_answer, batch, error_code, owed_at, sent_at)
+        SELECT 'request', service_id, id, lab, 'sent', true, '', '', created_at, created_at FROM kit
+        WHERE id = {SILENT}""",
     "replaced_kit_has_a_successor": f"UPDATE kit SET replaces_kit_id = {CLEAR} WHERE id = {SILENT}",
     "stock_adds_up": """INSERT INTO stock_lot (ref, service_id, component, lot, expires_on, on_hand, created_at)
                         VALUES ('lot', 'larkfield', 'lancet', 'L1', '2027-09-01', 5, '2026-11-24T12:00Z')""",

@@ -11,7 +11,7 @@ from flows.ingest_results import ACTOR, ingest_waiting_files
 from flows.reconcile import strike
 from models.actions.release import close_finished_kits, decide_kits, expire_holds, review
 from models.rules.errors import Code, ServiceError
-from models.rules.kit import CLOSED_TO_TEXTS
+from models.rules.kit import CLOSED_TO_TEXTS, KitState
 from tests.support import build
 from tests.support.ingesting import READ_AT, ask, case_of, drop_bytes, effects_of, ingest, services, take, texts_of
 from tests.support.lab_files import hl7
@@ -230,7 +230,7 @@ def test_somebody_under_age_on_the_day_of_the_result_is_a_safeguarding_case(begi
 # ── Kits that are not open ───────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("state", sorted(CLOSED_TO_TEXTS))
+@pytest.mark.parametrize("state", sorted(CLOSED_TO_TEXTS - {KitState.REPLACED}))  # that one: test_replacement.py
 @pytest.mark.parametrize("value", ["", "DETECTED"])
 def test_a_kit_that_is_no_longer_open_has_its_result_taken_and_a_person_told(begin, kit, db, state, value):
     as_owner(

@@ -100,9 +100,7 @@ def decide(session: Session, kit: Kit, kind: ReleaseKind, *, on: str = "one") ->
     return made
 
 
-def _decision(
-    kit_id: int, service_id: str, kind: ReleaseKind, session: Session, *, on: str = "one"
-) -> ReleaseDecision:
+def _decision(kit_id: int, service_id: str, kind: ReleaseKind, session: Session, *, on: str = "one") -> ReleaseDecision:
     return ReleaseDecision(
         kit_id=kit_id,
         service_id=service_id,
