@@ -285,7 +285,8 @@ def _tell_of_receipt(
     for kit in arrivals:
         decision = decided.get(kit.kit_id)
         if decision is not None and decision.kind is ReleaseKind.WAIT:
-            texts[kit.service_id].append(OwedText(kit.order_id, kit.kit_id, kit.contact_id, ReceivedAtLab(), "1"))
+            once = f"kit:{kit.kit_id}:1"  # an order may have had another kit before (ruling 3)
+            texts[kit.service_id].append(OwedText(kit.order_id, kit.kit_id, kit.contact_id, ReceivedAtLab(), once))
     for service_id, owed in texts.items():
         owe_texts(session, owed, service=desk.services[service_id].service, now=desk.now, cipher=desk.cipher)
 
