@@ -34,7 +34,7 @@ test: setup  ## the quick tests
 	@PYTHONHASHSEED=0 $(BIN)/pytest -q -n auto --dist loadfile  # a seed: xdist's workers must agree on the order of sets
 
 proof: setup  ## the slow and thorough tests: kills, servers, the whole journey
-	@PYTHONHASHSEED=0 $(BIN)/pytest -q -m proof -n auto --dist loadfile
+	@PYTHONHASHSEED=0 $(BIN)/pytest -q -m proof -n auto --dist loadfile --no-loadscope-reorder
 
 # All checks run, whatever the earlier ones say; it fails if any did.
 check: setup  ## lint, format, types, import contracts and the lock; changes nothing
