@@ -87,6 +87,10 @@ class Shift(RuleBasedStateMachine):
     @rule(hours=st.sampled_from([1, 24, 24 * 10, 24 * 30]))
     def time_passes(self, hours: int) -> None:
         self.now += timedelta(hours=hours)
+        self._follow_up()
+
+    def _follow_up(self) -> None:
+        """What the flow does every five minutes."""
         with self.begin() as session:
             clinic.return_stale_claims(
                 session, now=self.now, service=build.service(), limit=10, actor="flow:follow_up_positives"
@@ -273,6 +277,7 @@ class Shift(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """At the end the product's own balance finds nothing missing, doubled or ownerless about cases."""
+        self._follow_up()
         with self.begin() as session:
             found = strike_balance(session, now=self.now)
         wrong = [each for each in found.differences if "item" in each.check or "case" in each.check]
