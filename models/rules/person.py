@@ -91,7 +91,8 @@ _STREET_WORDS: Final = {
 
 def _plain(text: str) -> str:
     """Lower case, without accents: what is left of a spelling when typing habits are taken away."""
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    # Twice, as Unicode says (chapter 3.13, D146): a sign taken apart may come to capitals.
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text.casefold()).casefold())
     return "".join(c for c in decomposed if not unicodedata.combining(c)).translate(_NOT_DECOMPOSED)
 
 

@@ -200,6 +200,7 @@ def test_every_case_has_some_way_to_end_once_everything_was_done(facts):
         CaseKind.PARCEL,
         CaseKind.RESULTS_OVERDUE,
         CaseKind.ORDER_REVIEW,
+        CaseKind.PARTNER_FOLLOW_UP,
     )
     assert ends or (has_positive and not holds_results)
 

@@ -4,7 +4,7 @@ import string
 from datetime import date, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from models.rules.person import (
@@ -95,6 +95,7 @@ def test_two_families_do_not_fold_to_one() -> None:
 
 
 @given(st.text(max_size=30))
+@example("\N{SQUARE PH}")
 def test_folding_a_name_twice_changes_nothing(name: str) -> None:
     assert fold_name(fold_name(name)) == fold_name(name)
 

@@ -54,8 +54,9 @@ CLIPPED = """() => [...document.querySelectorAll('main *')]
     .map(e => e.outerHTML.slice(0, 80))"""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """A browser for one file: while it is open, nothing else in this process may run an event loop."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
         yield browser
