@@ -26,6 +26,8 @@ SHIPPED: Final = Path(__file__).parent
 
 _ADAPTER: Final = TypeAdapter(Service)
 
+_WHOLE_PERCENT: Final = 100
+
 
 def load_services(folder: Path = SHIPPED) -> dict[str, Service]:
     """Every service of a folder, by id. Raises ServiceError(SETTINGS) naming file and key."""
@@ -98,7 +100,7 @@ def _check_whole(service: Service, path: Path) -> None:
             raise _wrong(path, where, "is missing: going without tube ids is signed for")
     _check_recipes(service, path)
     split = service.returns.split
-    if split and (not re.fullmatch("[a-z0-9_]{1,18}", split.name) or not 1 <= split.percent_b <= 99):  # noqa: PLR2004
+    if split and (not re.fullmatch("[a-z0-9_]{1,18}", split.name) or not 0 < split.percent_b < _WHOLE_PERCENT):
         raise _wrong(path, "returns.split", "needs a name of at most 18 small letters, and 1 to 99 per cent for arm b")
     if not service.orders.local_authorities:
         raise _wrong(path, "orders.local_authorities", "is empty: nobody could order")

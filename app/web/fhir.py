@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from fastapi import APIRouter, BackgroundTasks, Depends, Header, Path, Request
@@ -247,7 +248,7 @@ _STATUS: Final[Mapping[Code, tuple[int, str]]] = {
 
 
 def _refused(refused: Refusal) -> Response:
-    headers = {"WWW-Authenticate": "Bearer"} if refused.status == 401 else None  # noqa: PLR2004
+    headers = {"WWW-Authenticate": "Bearer"} if refused.status == HTTPStatus.UNAUTHORIZED else None
     outcome = OperationOutcome(issue=[refused.issue])
     return _FhirResponse(outcome.model_dump(exclude_none=True), refused.status, headers)
 

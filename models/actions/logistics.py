@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlmodel import Session
 
-from models.rules.disclosure import suppress
+from models.rules.disclosure import SMALLEST_SHOWN, suppress
 from models.tables.bulk import cursor
 
 
@@ -172,7 +172,7 @@ def _cohorts(session: Session, binds: Mapping[str, object]) -> tuple[Cohort, ...
     for month, arm, sent, *counts in _rows(session, _COHORTS, binds):
         pairs = zip(counts[::2], counts[1::2], strict=True)
         # A rate of a handful says nothing, and could say something of somebody.
-        rates = tuple(back / old if old >= 5 and old == sent else None for old, back in pairs)  # noqa: PLR2004
+        rates = tuple(back / old if old >= SMALLEST_SHOWN and old == sent else None for old, back in pairs)
         found.append(Cohort(month, arm, sent, rates))
     return tuple(found)
 
