@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
@@ -18,7 +18,8 @@ import httpx
 
 LOOK_EVERY_SECONDS: Final = 0.1
 WITHIN_SECONDS: Final = 3.0
-"""A run of the small demo works about as long; one that has ended by then is spared, and the next is taken."""
+"""A run of the small demo works about as long on a slow machine. One that has ended by then is spared, and the next is
+taken within half the time: on any machine each flow is caught at work."""
 
 
 class Reaper:
@@ -31,6 +32,7 @@ class Reaper:
         self._chance = chance
         self._over = Event()
         self._thread = Thread(target=self._watch, daemon=True)
+        self._within: defaultdict[str, float] = defaultdict(lambda: WITHIN_SECONDS)
         self.killed = Counter[str]()
 
     def __enter__(self) -> Self:
@@ -51,12 +53,16 @@ class Reaper:
                 flow = None if pid in seen else self._flow_at_work(run)
                 if flow is not None:
                     seen.add(pid)
-                    doomed.append((time.monotonic() + self._chance.uniform(0, WITHIN_SECONDS), pid, flow))
+                    doomed.append((time.monotonic() + self._chance.uniform(0, self._within[flow]), pid, flow))
             due = [each for each in doomed if each[0] <= time.monotonic()]
             doomed = [each for each in doomed if each not in due]
             for _, pid, flow in due:
-                if self.killed[flow] < self._each and _kill(pid):
+                if self.killed[flow] >= self._each:
+                    continue
+                if _kill(pid):
                     self.killed[flow] += 1
+                else:
+                    self._within[flow] /= 2
 
     def _runs(self) -> Iterator[tuple[int, str]]:
         """Processes of this installation that carry out a flow run, with the run's id."""

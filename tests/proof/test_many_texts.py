@@ -30,9 +30,11 @@ KILLS = 50
 def test_many_texts_and_fifty_kills_double_none_and_lose_none(world, capsys):  # noqa: F811
     """Every kind of fault in one call of five, SIGKILL at fifty random commits and calls."""
     dice, killed, each = Random(20), 0, MANY // KILLS
-    for turn in range(KILLS):
+    turns = 0
+    while killed < KILLS:
+        turns += 1
         with world.begin() as session:
-            owe_many(session, each, seed=turn)
+            owe_many(session, each, seed=turns)
         # About six boundaries a text: some die at the first commit, some with most of their texts sent.
         code, _ = world.run(die_at=dice.randrange(1, 5 * each))
         killed += code == KILLED
@@ -45,8 +47,7 @@ def test_many_texts_and_fifty_kills_double_none_and_lose_none(world, capsys):  #
     with capsys.disabled():
         print(f"\n{owed} texts, {killed} kills, {accepted} accepted: {len(doubled)} doubled, {len(lost)} lost")
     assert (doubled, lost) == ([], [])
-    assert owed == each * KILLS
-    assert killed >= KILLS * 0.9
+    assert owed == each * turns
 
 
 def test_the_naive_way_beside_it_doubles_many(tmp_path, capsys):
