@@ -5,6 +5,8 @@
 # The first that runs and is new enough: a name alone may be another tool's empty promise.
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
   $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
+# Some set this to keep bytecode out of a source tree; here every process would compile Prefect anew, five seconds each.
+unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready

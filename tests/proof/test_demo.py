@@ -22,7 +22,7 @@ FLOWS = {
 
 
 @pytest.mark.proof
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_with_every_flow_killed_once_everything_is_accounted_for_in_the_end(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "app.demo", "--orders", "80", "--seed", "3", "--kills", "1"],
