@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -130,9 +131,26 @@ class World(AbstractContextManager["World"]):
         return {name: self._wait(name, run) for name, run in started.items()}
 
     def _start(self, name: str) -> str:
+        """A run that will take all that waits now: one that an event or the schedule asked for, or else ours."""
+        for run in self._open_runs(name):
+            if run["state_type"] != "RUNNING":
+                return str(run["id"])
         found = self._prefect.get(f"deployments/name/{name}/{name}").raise_for_status().json()
         created = self._prefect.post(f"deployments/{found['id']}/create_flow_run", json={}).raise_for_status().json()
         return str(created["id"])
+
+    def _open_runs(self, name: str) -> list[dict[str, Any]]:
+        """Runs of a deployment that are at work or should be by now."""
+        now = datetime.now(UTC).isoformat()  # noqa: TID251 - Prefect's clock, not the service's
+        wanted = {
+            "deployments": {"name": {"any_": [name]}},
+            "flow_runs": {
+                "state": {"type": {"any_": ["SCHEDULED", "PENDING", "RUNNING"]}},
+                "expected_start_time": {"before_": now},
+            },
+        }
+        runs: list[dict[str, Any]] = self._prefect.post("flow_runs/filter", json=wanted).raise_for_status().json()
+        return runs
 
     def _wait(self, name: str, run: str) -> str:
         give_up = time.monotonic() + FLOW_WITHIN_SECONDS
@@ -142,8 +160,9 @@ class World(AbstractContextManager["World"]):
             if kind == "COMPLETED" or (kind == "FAILED" and "parked" in words):
                 return "completed" if kind == "COMPLETED" else "parked for a person"
             if kind == "CANCELLED" or (kind == "CRASHED" and self.reaper is not None):
-                # The schedule's own run held the slot: ours would have found nothing left. Or it was killed.
-                run = self._start(name)
+                # Another run held the slot, and may have passed what was there when we asked. Or it was killed.
+                if kind == "CRASHED" or all(each["state_type"] != "RUNNING" for each in self._open_runs(name)):
+                    run = self._start(name)
             elif kind in ENDED:
                 raise RuntimeError(f"{name} ended {kind.lower()}: {words[:200]} (see {self.folder}/logs/worker.log)")
             time.sleep(LOOK_EVERY_SECONDS)
