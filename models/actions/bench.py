@@ -51,20 +51,19 @@ def take_scan(
         kept, code = before
         return ScanAnswer(kept.fine, kept.sentence, code or "", kept.dispatched)
     try:
-        with session.begin_nested():
-            answer = scan(session, read.code, services=services, now=read.at, actor=actor, cipher=cipher, bench=bench)
+        answer = scan(session, read.code, services=services, now=read.at, actor=actor, cipher=cipher, bench=bench)
     except ServiceError as error:
         if error.code is not Code.CONFLICT:
             raise
         answer = ScanAnswer(fine=False, sentence=error.message, kit_code=error.ref)
     ours = read_label(read.code)
-    session.add(
-        BenchScan(
+    session.execute(
+        sa.insert(BenchScan).values(
             ref=read.ref,
             actor=actor,
             bench=bench,
             code=ours.code if ours else "",
-            kit_id=session.exec(select(Kit.id).where(Kit.code == answer.kit_code)).first() if answer.kit_code else None,
+            kit_id=select(Kit.id).where(Kit.code == answer.kit_code).scalar_subquery(),
             fine=answer.fine,
             dispatched=answer.dispatched,
             sentence=answer.sentence,

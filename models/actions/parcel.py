@@ -14,6 +14,7 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from models.actions import event, owed
@@ -103,9 +104,10 @@ def scan(
         read, verdict = Scanned(Label.RETURN, number), BenchVerdict.WRONG
     if verdict is BenchVerdict.DISPATCH:
         service = services[kit.service_id].service
-        pair_and_dispatch(
-            session, kit, return_number=number, service=service, now=now, actor=actor, cipher=cipher, bench=bench
-        )
+        with session.begin_nested():  # whoever catches the conflict finds nothing half done
+            pair_and_dispatch(
+                session, kit, return_number=number, service=service, now=now, actor=actor, cipher=cipher, bench=bench
+            )
     return _answer(session, kit, table, read, verdict, now=now, at=at)
 
 
@@ -294,17 +296,16 @@ class _Place:
 
 def _open_kit(session: Session, at: _Place) -> Kit | None:
     """The printed kit that was opened last here and has not been dispatched, locked."""
-    last = session.exec(
-        select(KitEvent)
+    last = (
         # literal words, so that the planner sees the partial index
+        select(sa.case((col(KitEvent.kind) == "pack.opened", KitEvent.kit_id)))
         .where(at.events, sa.text("kind IN ('pack.opened', 'kit.dispatched')"))
         .order_by(col(KitEvent.id).desc())
         .limit(1)
-    ).one_or_none()
-    if last is None or last.kind != "pack.opened":
-        return None
+        .scalar_subquery()
+    )
     return session.exec(
-        select(Kit).where(Kit.id == last.kit_id, Kit.state == KitState.PRINTED).with_for_update()
+        select(Kit).where(Kit.id == last, Kit.state == KitState.PRINTED).with_for_update()
     ).one_or_none()
 
 
@@ -312,24 +313,33 @@ def _bench(session: Session, kit: Kit, at: _Place) -> Bench:
     """What was scanned here of a kit since it was opened last."""
     scanned: set[Scanned] = set()
     blocked = False
-    for each in session.exec(
-        select(KitEvent)
+    for kind, detail in session.exec(
+        select(KitEvent.kind, KitEvent.detail)
         .where(KitEvent.kit_id == kit.id, at.events, col(KitEvent.kind).startswith("pack."))
         .order_by(col(KitEvent.id))
     ):
-        match each.kind:
+        match kind:
             case "pack.opened":
                 scanned, blocked = set(), False
             case "pack.scanned":
-                scanned.add(Scanned(Label(str(each.detail["label"])), str(each.detail["code"])))
+                scanned.add(Scanned(Label(str(detail["label"])), str(detail["code"])))
             case _:
                 blocked = True
-    parcels = {each.direction: each for each in session.exec(select(Parcel).where(Parcel.kit_id == kit.id))}
+    out, back = aliased(Parcel), aliased(Parcel)
+    outer_code, return_number, tubes = session.exec(
+        select(
+            out.code,
+            back.tracking_number,
+            select(sa.func.array_agg(KitSample.tube_code)).where(KitSample.kit_id == kit.id).scalar_subquery(),
+        )
+        .join(back, col(back.kit_id) == col(out.kit_id))
+        .where(out.kit_id == kit.id, out.direction == Direction.OUT, back.direction == Direction.BACK)
+    ).one()
     return Bench(
         kit_code=kit.code,
-        tubes=frozenset(session.exec(select(KitSample.tube_code).where(KitSample.kit_id == kit.id))),
-        outer_code=parcels[Direction.OUT].code,
-        return_number=parcels[Direction.BACK].tracking_number,
+        tubes=frozenset(tubes or ()),
+        outer_code=outer_code,
+        return_number=return_number,
         scanned=frozenset(scanned),
         blocked=blocked,
     )
