@@ -36,6 +36,7 @@ from models.actions.text import (
     record_answers,
 )
 from models.actions.text_moves import Counts, Toolbox
+from models.actions.text_reply import take_replies
 from models.actions.text_status import Chore, due_chores, expire_leases, merge_statuses, record_chores
 from models.actions.text_switch import SenderRun, count_run, may_call, sending_stopped, unaccounted
 from models.rules.errors import Code, ServiceError
@@ -74,6 +75,7 @@ class Tally:
     """Counts of one run: all that Prefect is told."""
 
     callbacks: int = 0
+    replies: int = 0
     chores: int = 0
     held: int = 0
     """Texts of a burst that wait for a person: kitpost texts release."""
@@ -151,6 +153,7 @@ def send_due_texts(notify: Notify, *, limit: int) -> Tally:
     """Merges callbacks, settles what is unclear, and sends up to `limit` due texts over all services."""
     tally = Tally()
     merge_callbacks(notify, tally)
+    read_replies(notify, tally)
     run = _count_run(notify, tally)
     with _open_lanes(notify.senders) as lanes:
         settle(notify, lanes, tally)
@@ -208,6 +211,16 @@ def merge_callbacks(notify: Notify, tally: Tally) -> None:
         with notify.begin() as session:
             read, counts = merge_statuses(session, limit=BATCH, now=notify.clock(), tools=notify.tools, actor=ACTOR)
         tally.callbacks += read
+        tally.counts += counts
+
+
+def read_replies(notify: Notify, tally: Tally) -> None:
+    """Every waiting reply, in batches: before anything is sent, so that a STOP counts from now on."""
+    read = BATCH
+    while read == BATCH:
+        with notify.begin() as session:
+            read, counts = take_replies(session, limit=BATCH, now=notify.clock(), tools=notify.tools, actor=ACTOR)
+        tally.replies += read
         tally.counts += counts
 
 
@@ -296,7 +309,7 @@ class _Sending:
 
     def _may_call(self, text: ClaimedText) -> bool:
         with self.notify.begin() as session:
-            return may_call(session, service_id=text.service_id, text_class=text.text_class)
+            return may_call(session, service_id=text.service_id, text_class=text.text_class, person_id=text.person_id)
 
     def _record(self, claims: Claims, answers: Sequence[Answer]) -> None:
         if not claims.claimed:
@@ -383,9 +396,10 @@ def notify_residents(limit: int = 500) -> None:
     tools = Toolbox(home.services, home.cipher, home.index, home.catalogue.render, home.text_provider)
     tally = send_due_texts(Notify(home.begin, home.senders, tools, home.clock, home.store), limit=limit)
     log.info(
-        "texts: %s; callbacks %d, held %d%s%s",
+        "texts: %s; callbacks %d, replies %d, held %d%s%s",
         dict(tally.counts),
         tally.callbacks,
+        tally.replies,
         tally.held,
         ", sending is stopped" if tally.stopped else "",
         ", restored from a backup" if tally.restored else "",

@@ -6,7 +6,7 @@ asked for the call decides what happens next, by which of three errors came back
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import IO, Protocol
 
@@ -29,6 +29,7 @@ __all__ = [
     "ParcelTracker",
     "RefusalKind",
     "Refused",
+    "Reply",
     "Scan",
     "ScanKind",
     "Seen",
@@ -113,6 +114,17 @@ class StatusEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Reply:
+    """What somebody texted back, with its signature checked. Printing it shows neither number nor words."""
+
+    provider_id: str
+    from_e164: str = field(repr=False)
+    body: str = field(repr=False)
+    provider_word: str = ""
+    """STOP, START or HELP where the provider has acted on the reply itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pace:
     """How fast a provider may be called."""
 
@@ -155,6 +167,10 @@ class TextSender(Protocol):
 
         Raises ServiceError(BAD_SIGNATURE) for a forged one, ServiceError(BAD_INPUT) for an unreadable one.
         """
+        ...
+
+    def parse_reply(self, url: str, signature: str, form: Mapping[str, str]) -> Reply:
+        """Reads one text that came back. Raises as `parse_status` does."""
         ...
 
 

@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -58,6 +59,8 @@ class Demo:
     ledger: list[str] = field(default_factory=list)
     tracking: dict[str, str] = field(default_factory=dict)
     rows_written: int = 0
+    silenced: dict[str, int] = field(default_factory=dict)
+    """Who said STOP, with how many texts had been accepted for them by then."""
     timings: list[tuple[str, float]] = field(default_factory=list)
     most_memory_mb: float = 0.0
 
@@ -151,6 +154,8 @@ def run(world: World, *, count: int, seed: int, began: float) -> bool:
         sent.result()
     with demo.stage("dispatch texts, and requests to the laboratory"):
         world.run("notify-residents", "request-tests")
+    with demo.stage("two residents text back: STOP, and a question"):
+        _text_back(demo)
     returned = [form for form in demo.forms if _resident_of(demo, form).returns]
     late = [form for form in returned if _resident_of(demo, form).story == "late_return"]
     # What needs a second report comes in the first wave.
@@ -285,6 +290,21 @@ def _days(demo: Demo, *, waves: tuple[Sequence[Form], Sequence[Form], Sequence[F
         _settle(demo)
 
 
+def _text_back(demo: Demo) -> None:
+    """One says STOP, one asks something: both have a kit, and neither sends it back."""
+    texted = Counter(message["to"] for message in demo.world.provider_ledger())
+    numbers = [
+        f"+447700900{resident.number:03d}"
+        for resident in demo.residents
+        if resident.expected == "accepted" and resident.story == "negative" and not resident.returns
+    ]
+    silenced, asking = [number for number in numbers if texted[number]][:2]
+    demo.world.text_back(silenced, "STOP")
+    demo.world.text_back(asking, "Can somebody ring me about this please?")
+    demo.world.run("notify-residents")
+    demo.silenced[silenced] = Counter(message["to"] for message in demo.world.provider_ledger())[silenced]
+
+
 def _settle(demo: Demo) -> None:
     """Until no text hangs in the air: the provider is asked about each after the grace time, on machine time."""
     for _ in range(24):
@@ -399,6 +419,9 @@ def _finish(demo: Demo, *, began: float) -> bool:
     verdict = judge.judge(demo.residents, demo.truths, lines, messages, counted)
     asked = [each for key in world.files("NORTHLAB/outgoing/") for each in laboratory.read_requests(world.read(key))]
     judge.judge_requests(demo.forms, asked, verdict)
+    for number, times in demo.silenced.items():
+        after = sum(message["to"] == number for message in messages) - times
+        verdict.expect("a STOP is heard", after == 0, f"{after} texts to somebody after their STOP")
     _show_timelines(demo, lines)
     print("Reconciliation (the product alone)")
     for name, figure in balance["figures"].items():

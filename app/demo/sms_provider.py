@@ -56,6 +56,10 @@ NUMBER_FAULTS: Final = (21614, 21610, 30006, 30003, 30005)
 REFUSED_AS: Final[dict[int, int]] = {20003: 401, 20404: 404, 20429: 429}
 """HTTP status of a refused create, where it is not 400."""
 
+KEYWORDS: Final = {"STOP": "STOP", "UNSUBSCRIBE": "STOP", "START": "START", "UNSTOP": "START", "HELP": "HELP"}
+REPLY_PATH: Final = "/callbacks/twilio/message"
+OUR_NUMBER: Final = "+447700900990"
+
 FINAL: Final = frozenset({"delivered", "undelivered", "failed", "canceled"})
 E164: Final = re.compile(r"\+[1-9]\d{6,14}")
 MESSAGING_SERVICE: Final = re.compile(r"MG[0-9a-fA-F]{32}")
@@ -145,6 +149,7 @@ class SmsProvider:
                 Route(f"{account}/Messages/{{sid}}.json", self._update, methods=["POST"]),
                 Route(f"{account}/Messages/{{sid}}.json", self._delete, methods=["DELETE"]),
                 Route("/_ledger", self._show_ledger, methods=["GET"]),
+                Route("/_reply", self._text_back, methods=["POST"]),
             ],
         )
 
@@ -249,6 +254,30 @@ class SmsProvider:
                 "texts": [{"to": to, "body_sha256": body, "accepted": n} for (to, body), n in times.items()],
             }
         )
+
+    async def _text_back(self, request: Request) -> Response:
+        """Somebody who was texted texts back: {"number", "body"}.
+
+        A STOP is told, and not enforced as Twilio would: whether anything still comes is for the judge to see.
+        """
+        asked = await request.json()
+        last = [message for message in self.messages.values() if message.to == asked["number"]][-1]
+        keyword = KEYWORDS.get(asked["body"].strip().upper(), "")
+        fields = {
+            "AccountSid": last.account_sid,
+            "ApiVersion": "2010-04-01",
+            "Body": asked["body"],
+            "From": last.to,
+            "MessageSid": self._new_id(),
+            "MessagingServiceSid": last.messaging_service_sid,
+            "NumMedia": "0",
+            "NumSegments": "1",
+            "To": OUR_NUMBER,
+        } | ({"OptOutType": keyword} if keyword else {})
+        url = str(httpx.URL(last.callback).copy_with(path=REPLY_PATH, query=None))
+        headers = {"X-Twilio-Signature": signature(self.auth_token, url, fields)}
+        answer = await self._http.post(url, data=fields, headers=headers)
+        return JSONResponse({"answered": answer.status_code, "sid": fields["MessageSid"]})
 
     # ── What it keeps ────────────────────────────────────────────────────────────────────────
 

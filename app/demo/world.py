@@ -187,6 +187,13 @@ class World(AbstractContextManager["World"]):
         told = httpx.URL(self.settings["KITPOST_COURIER_BASE_URL"]).join("/_parcels")
         httpx.post(told, json=journeys, timeout=30).raise_for_status()
 
+    def text_back(self, number: str, body: str) -> None:
+        """Somebody answers their last text."""
+        reply = {"number": number, "body": body}
+        answer = httpx.post(self.settings["KITPOST_TWILIO_BASE_URL"] + "/_reply", json=reply, timeout=30)
+        if answer.raise_for_status().json()["answered"] != httpx.codes.OK:
+            raise RuntimeError("the reply was not taken")
+
     def provider_ledger(self) -> list[dict[str, Any]]:
         """Every text that the provider accepted, with number and body: the judge's evidence."""
         answer = httpx.get(self.settings["KITPOST_TWILIO_BASE_URL"] + "/_ledger", timeout=60).raise_for_status()

@@ -1,4 +1,6 @@
-"""Where providers of texts, and couriers, tell us how far a text or parcel got. Checked, kept, answered; read later.
+"""Where providers of texts, and couriers, tell us how far a text or parcel got, and what somebody texted back.
+
+Checked, kept, answered; read later.
 
 Twilio's signature covers the public address with its raw query and every field, so the address is built
 from the configured one and never from what a proxy or the caller says of itself (sms-and-post.md A1).
@@ -15,9 +17,9 @@ from starlette.responses import Response
 
 from app.database import Begin
 from app.wiring import Clock
-from integrations.ports import ParcelNews, StatusEvent, TextSender
+from integrations.ports import ParcelNews, Reply, StatusEvent, TextSender
 from models.actions.courier_news import keep_news
-from models.actions.inbox import keep_text_status
+from models.actions.inbox import keep_text_reply, keep_text_status
 from models.rules.errors import Code, ServiceError
 from models.rules.secrets import BlindIndex, Cipher
 
@@ -44,12 +46,19 @@ def callbacks_router(desk: Callbacks) -> APIRouter:
 
         @router.post("/twilio/status", status_code=204)
         async def twilio_status(request: Request) -> Response:
-            async with request.form(max_files=0) as fields:
-                form = {name: value for name, value in fields.items() if isinstance(value, str)}
+            form = await _fields(request)
             signature = request.headers.get("x-twilio-signature", "")
             event = twilio.parse_status(_public_url(request, desk.public_base_url), signature, form)
             await run_in_threadpool(keep, event, form)
             return Response(status_code=204)
+
+        @router.post("/twilio/message")
+        async def twilio_message(request: Request) -> Response:
+            form = await _fields(request)
+            signature = request.headers.get("x-twilio-signature", "")
+            reply = twilio.parse_reply(_public_url(request, desk.public_base_url), signature, form)
+            await run_in_threadpool(keep_reply, reply, form)
+            return Response("<Response/>", media_type="text/xml")  # answers the person with nothing
 
     if notify := desk.senders.get("govuk_notify"):
 
@@ -59,6 +68,14 @@ def callbacks_router(desk: Callbacks) -> APIRouter:
             bearer = request.headers.get("authorization", "")
             event = notify.parse_status(_public_url(request, desk.public_base_url), bearer, form)
             await run_in_threadpool(keep, event, form)
+            return Response(status_code=204)
+
+        @router.post("/notify/message", status_code=204)
+        async def notify_message(request: Request) -> Response:
+            form = _members(await request.body())
+            bearer = request.headers.get("authorization", "")
+            reply = notify.parse_reply(_public_url(request, desk.public_base_url), bearer, form)
+            await run_in_threadpool(keep_reply, reply, form)
             return Response(status_code=204)
 
     if courier := desk.courier:
@@ -73,6 +90,20 @@ def callbacks_router(desk: Callbacks) -> APIRouter:
     def keep_courier(event_id: str, body: bytes) -> None:
         with desk.begin() as session:
             keep_news(session, event_id=event_id, body=body, now=desk.clock(), cipher=desk.cipher, indexes=desk.indexes)
+
+    def keep_reply(reply: Reply, form: dict[str, str]) -> None:
+        with desk.begin() as session:
+            keep_text_reply(
+                session,
+                provider_id=reply.provider_id,
+                from_e164=reply.from_e164,
+                body=reply.body,
+                provider_word=reply.provider_word,
+                form=form,
+                now=desk.clock(),
+                cipher=desk.cipher,
+                indexes=desk.indexes,
+            )
 
     def keep(event: StatusEvent, form: dict[str, str]) -> None:
         with desk.begin() as session:
@@ -90,6 +121,11 @@ def callbacks_router(desk: Callbacks) -> APIRouter:
             )
 
     return router
+
+
+async def _fields(request: Request) -> dict[str, str]:
+    async with request.form(max_files=0) as fields:
+        return {name: value for name, value in fields.items() if isinstance(value, str)}
 
 
 def _public_url(request: Request, public_base_url: str) -> str:

@@ -33,6 +33,7 @@ _KINDS: Final[Mapping[CaseKind, str]] = {
     CaseKind.POSITIVE: "Positive",
     CaseKind.RESULT_REVIEW: "Result to review",
     CaseKind.ORDER_REVIEW: "Order to review",
+    CaseKind.REPLY: "Reply to a text",
     CaseKind.UNDELIVERED_TEXT: "Text not delivered",
     CaseKind.LAB_ROW: "Lab row set aside",
     CaseKind.FAILED_SAMPLE: "Failed sample",
@@ -54,6 +55,10 @@ _NEXT: Final[Mapping[CaseKind, str]] = {
     CaseKind.POSITIVE: "Ring. Arrange treatment, and talk about partners.",
     CaseKind.RESULT_REVIEW: "Read the lab's comment and the results. Release them, or ring.",
     CaseKind.ORDER_REVIEW: "Ring before deciding. Then accept or refuse the order.",
+    CaseKind.REPLY: (
+        "Read the reply below. Distress: ring now. Somebody else's phone: tell nothing, and find the right number. "
+        "Else answer by phone."
+    ),
     CaseKind.UNDELIVERED_TEXT: "This person has not been told. Ring, and check the number.",
     CaseKind.LAB_ROW: "Ask the lab what the row means. It was not used.",
     CaseKind.FAILED_SAMPLE: "Offer a new kit or a clinic. After repeated failures offer the clinic first.",
@@ -282,6 +287,8 @@ def person(actor: str, me: str = "") -> str:
     if actor == me:
         return "You"
     kind, _, which = actor.partition(":")
+    if actor == "resident":
+        return "The resident, by text"
     called = {"staff": "Colleague", "packer": "Packer", "channel": "Ordering channel"}.get(kind)
     return f"{called} {which}" if called else "kitpost"
 

@@ -20,7 +20,18 @@ from notifications_python_client.errors import APIError
 from notifications_python_client.notifications import NotificationsAPIClient
 from requests.adapters import HTTPAdapter
 
-from integrations.ports import Accepted, NotSent, OutgoingText, Pace, RefusalKind, Refused, Seen, StatusEvent, Unsure
+from integrations.ports import (
+    Accepted,
+    NotSent,
+    OutgoingText,
+    Pace,
+    RefusalKind,
+    Refused,
+    Reply,
+    Seen,
+    StatusEvent,
+    Unsure,
+)
 from integrations.texts.connection import CONNECTIONS, TIMEOUT_SECONDS, keep_people_out_of_logs, never_connected
 from models.rules.errors import Code, ServiceError
 from models.rules.vocabulary import DeliveryStatus
@@ -136,10 +147,7 @@ class GovukNotifySender:
 
         Raises ServiceError BAD_SIGNATURE or BAD_INPUT. A replay passes: settling must be idempotent.
         """
-        if not any([secrets.compare_digest(bearer.encode(), signature.encode()) for bearer in self._bearers]):  # noqa: C419 - never stops early
-            raise ServiceError(
-                Code.BAD_SIGNATURE, "The receipt does not carry the bearer token that we gave to Notify."
-            )
+        self._check_bearer(signature)
         attempt_ref, provider_id, status_raw = (form.get(name, "") for name in ("reference", "id", "status"))
         if not (attempt_ref and provider_id and status_raw):
             raise ServiceError(Code.BAD_INPUT, "The receipt names no attempt, no message or no status.")
@@ -150,6 +158,24 @@ class GovukNotifySender:
             status_raw=status_raw,
             error_code=status_raw if status_raw in FAILURES else None,
         )
+
+    def parse_reply(self, url: str, signature: str, form: Mapping[str, str]) -> Reply:  # noqa: ARG002 - the port's
+        """Reads one received text: JSON with `id`, `source_number` (without a plus) and `message`.
+
+        Notify knows no keywords: STOP is for us to honour. Raises ServiceError BAD_SIGNATURE or BAD_INPUT.
+        """
+        self._check_bearer(signature)
+        provider_id, number = form.get("id", ""), form.get("source_number", "")
+        if not (provider_id and number):
+            raise ServiceError(Code.BAD_INPUT, "The reply names no message or no sender.")
+        return Reply(provider_id, f"+{number.removeprefix('+')}", form.get("message", ""))
+
+    def _check_bearer(self, given: str) -> None:
+        """Raises ServiceError(BAD_SIGNATURE) unless it is one of the tokens that we gave to Notify."""
+        if not any([secrets.compare_digest(bearer.encode(), given.encode()) for bearer in self._bearers]):  # noqa: C419 - never stops early
+            raise ServiceError(
+                Code.BAD_SIGNATURE, "The receipt does not carry the bearer token that we gave to Notify."
+            )
 
     @property
     def _client(self) -> Any:

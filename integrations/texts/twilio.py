@@ -21,7 +21,18 @@ from twilio.request_validator import RequestValidator
 from twilio.rest import Client
 from twilio.rest.api.v2010.account.message import MessageInstance
 
-from integrations.ports import Accepted, NotSent, OutgoingText, Pace, RefusalKind, Refused, Seen, StatusEvent, Unsure
+from integrations.ports import (
+    Accepted,
+    NotSent,
+    OutgoingText,
+    Pace,
+    RefusalKind,
+    Refused,
+    Reply,
+    Seen,
+    StatusEvent,
+    Unsure,
+)
 from integrations.texts.connection import CONNECTIONS, TIMEOUT_SECONDS, keep_people_out_of_logs, never_connected
 from models.rules.errors import Code, ServiceError
 from models.rules.vocabulary import DeliveryStatus
@@ -197,9 +208,7 @@ class TwilioSender:
 
         Raises ServiceError BAD_SIGNATURE or BAD_INPUT. A replay passes: settling must be idempotent.
         """
-        fields = dict(form)
-        if not any(validator.validate(url, fields, signature or "") for validator in self._validators):
-            raise ServiceError(Code.BAD_SIGNATURE, "The callback is not signed with our Twilio account's token.")
+        fields = self._signed(url, signature, form)
         attempt_ref = parse_qs(urlsplit(url).query).get("a", [""])[0]
         provider_id, status_raw = fields.get("MessageSid", ""), fields.get("MessageStatus", "")
         if not (attempt_ref and provider_id and status_raw):
@@ -211,6 +220,24 @@ class TwilioSender:
             status_raw=status_raw,
             error_code=fields.get("ErrorCode") or None,
         )
+
+    def parse_reply(self, url: str, signature: str, form: Mapping[str, str]) -> Reply:
+        """Reads one text that came back. `OptOutType` says what Twilio has done about STOP, START or HELP itself.
+
+        Raises ServiceError BAD_SIGNATURE or BAD_INPUT. A replay passes: the message's id is kept once.
+        """
+        fields = self._signed(url, signature, form)
+        provider_id, from_e164 = fields.get("MessageSid", ""), fields.get("From", "")
+        if not (provider_id and from_e164):
+            raise ServiceError(Code.BAD_INPUT, "The reply names no message or no sender.")
+        return Reply(provider_id, from_e164, fields.get("Body", ""), fields.get("OptOutType", ""))
+
+    def _signed(self, url: str, signature: str, form: Mapping[str, str]) -> dict[str, str]:
+        """The fields of a callback that was signed with one of our tokens. Raises ServiceError(BAD_SIGNATURE)."""
+        fields = dict(form)
+        if not any(validator.validate(url, fields, signature or "") for validator in self._validators):
+            raise ServiceError(Code.BAD_SIGNATURE, "The callback is not signed with our Twilio account's token.")
+        return fields
 
 
 class _Asking:

@@ -22,6 +22,7 @@ from models.actions import audit, duty, event, owed, release
 from models.actions.case import changed, contact_of, id_of, leave_audit, locked, order_of, order_outcome
 from models.actions.order import Intake, Taken, settle_order
 from models.actions.partners import counted_since
+from models.actions.text_choice import opted_out
 from models.actions.text_moves import undelivered_case_key
 from models.actions.treatment import signed_way
 from models.rules.clinic import (
@@ -312,7 +313,7 @@ def case_facts(session: Session, case: ClinicCase, *, now: datetime) -> CaseFact
         items=_standing_items(session, case),
         attempts={AttemptResult(result): count for result, count in attempts},
         confirmed=confirmations(session, case),
-        text_consent=contact is not None and contact.text_consent,
+        text_consent=contact is not None and _may_text(session, contact),
         voicemail_consent=contact is not None and contact.voicemail_consent,
         letter_consent=contact is not None and contact.letter_consent,
         texts_left=_texts_left(session, contact, news_at),
@@ -339,6 +340,11 @@ def _texts_left(session: Session, contact: Contact | None, since: datetime) -> i
             col(Text.owed_at) >= since,
         )
     ).one()
+
+
+def _may_text(session: Session, contact: Contact) -> bool:
+    """Whether this person agreed to texts and has not said STOP since."""
+    return contact.text_consent and not opted_out(session, [contact.person_id])
 
 
 def _is_frozen(session: Session, contact: Contact) -> bool:
@@ -531,7 +537,7 @@ def open_and_overdue(session: Session, *, now: datetime) -> tuple[int, int]:
 
 def _check_channel(session: Session, contact: Contact | None, result: AttemptResult) -> None:
     refused: Mapping[AttemptResult, tuple[bool, str]] = {
-        AttemptResult.TEXT: (contact is None or not contact.text_consent, "texts"),
+        AttemptResult.TEXT: (contact is None or not _may_text(session, contact), "texts"),
         AttemptResult.VOICEMAIL: (contact is None or not contact.voicemail_consent, "voicemail"),
         AttemptResult.LETTER: (contact is None or not contact.letter_consent, "letters"),
     }

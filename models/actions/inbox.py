@@ -38,7 +38,7 @@ def keep_text_status(  # noqa: PLR0913 - one callback, by name
     key = "|".join((attempt_ref, provider_id, status_raw, error_code or ""))
     if len(key) > LONGEST_KEY:
         raise ServiceError(Code.BAD_INPUT, "The callback's attempt, message or status is too long to be real.")
-    body = json.dumps(
+    letter = json.dumps(
         {
             "attempt_ref": attempt_ref,
             "provider_id": provider_id,
@@ -48,16 +48,51 @@ def keep_text_status(  # noqa: PLR0913 - one callback, by name
             "form": dict(form),
         }
     )
+    return _keep(session, InboxKind.TEXT_STATUS, key, letter, now=now, cipher=cipher, indexes=indexes)
+
+
+def keep_text_reply(  # noqa: PLR0913 - one reply, by name
+    session: Session,
+    *,
+    provider_id: str,
+    from_e164: str,
+    body: str,
+    provider_word: str,
+    form: Mapping[str, str],
+    now: datetime,
+    cipher: Cipher,
+    indexes: BlindIndex,
+) -> bool:
+    """Stores one reply whose signature was checked, whole and encrypted; False for one known by its provider's id.
+
+    Raises ServiceError(BAD_INPUT) for an id that no provider gives.
+    """
+    if not 0 < len(provider_id) <= LONGEST_KEY:
+        raise ServiceError(Code.BAD_INPUT, "The reply's id is missing, or too long to be real.")
+    letter = json.dumps({"from": from_e164, "body": body, "provider_word": provider_word, "form": dict(form)})
+    return _keep(session, InboxKind.TEXT_REPLY, provider_id, letter, now=now, cipher=cipher, indexes=indexes)
+
+
+def _keep(
+    session: Session,
+    kind: InboxKind,
+    key: str,
+    letter: str,
+    *,
+    now: datetime,
+    cipher: Cipher,
+    indexes: BlindIndex,
+) -> bool:
     ref = secrets.token_hex(16)
     stored = session.execute(
         insert(Inbox)
         .values(
             ref=ref,
-            kind=InboxKind.TEXT_STATUS,
+            kind=kind,
             service_id="",
             key=key,
-            content_hmac=indexes.content_hmac(body.encode()),
-            body=cipher.encrypt("inbox", "body", ref, body),
+            content_hmac=indexes.content_hmac(letter.encode()),
+            body=cipher.encrypt("inbox", "body", ref, letter),
             state=InboxState.WAITING,
             reason="",
             received_at=now,

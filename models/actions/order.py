@@ -18,6 +18,7 @@ from sqlmodel import Session, col, select
 from models.actions import audit
 from models.actions.kit import ENDS, cancel_kit, create_kit
 from models.actions.owed import OwedCase, OwedText, owe_cases, owe_texts
+from models.actions.text_choice import opted_out
 from models.actions.verification import proved_at
 from models.rules.clinic import CaseKind
 from models.rules.errors import Code, ServiceError
@@ -829,7 +830,7 @@ def _send_kit(  # noqa: PLR0913 - what a kit is made of, by name
         actor=actor,
         indexes=intake.indexes,
     )
-    if may_text:
+    if may_text and not opted_out(session, [kit.person_id]):
         received = OwedText(_id(row), _id(kit), row.contact_id, says=OrderReceived(), tells="once")
         owe_texts(session, [received], service=service, now=now, cipher=intake.cipher)
 

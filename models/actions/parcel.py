@@ -20,6 +20,7 @@ from sqlmodel import Session, col, select
 from models.actions import event, owed
 from models.actions.kit import is_void, move_kit
 from models.actions.stock import recalled_part
+from models.actions.text_choice import OPTED_OUT
 from models.rules.clinic import CaseKind
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import AWAITING_RETURN, KitState, may_move, show_kit_code, show_tube_code
@@ -627,7 +628,9 @@ def _owe(session: Session, texts: Sequence[owed.OwedText], *, service: Service, 
     agreed = set(
         session.exec(
             select(Contact.id).where(
-                col(Contact.id).in_({each.contact_id for each in texts}), col(Contact.text_consent).is_(True)
+                col(Contact.id).in_({each.contact_id for each in texts}),
+                col(Contact.text_consent).is_(True),
+                sa.text(f"NOT {OPTED_OUT.format('contact.person_id')}"),
             )
         )
     )

@@ -23,6 +23,7 @@ from models.actions.owed import (
     result_case_key,
 )
 from models.actions.result import ChunkTally, Desk, NewArrival, ReadMessage, Stored, store_chunk
+from models.actions.text_choice import OPTED_OUT
 from models.rules.clinic import kind_for
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import KitState
@@ -300,9 +301,10 @@ def _gather(
     ids = as_array(kit_ids)
     on = cursor(session)
     on.execute(
-        """
+        f"""
         SELECT k.id, k.service_id, k.order_id, k.contact_id, k.state, k.frozen_at IS NOT NULL, k.hold_until,
-               k.dispatched_at, o.last_risk_on, p.ref, p.date_of_birth, c.text_consent, c.mobile_proved_at,
+               k.dispatched_at, o.last_risk_on, p.ref, p.date_of_birth,
+               c.text_consent AND NOT {OPTED_OUT.format("k.person_id")}, c.mobile_proved_at,
                EXISTS (SELECT FROM mobile_holder m WHERE m.person_id = k.person_id AND m.frozen_at IS NOT NULL),
                EXISTS (SELECT FROM quarantined_row q WHERE q.kit_id = k.id AND q.resolved_at IS NULL)
         FROM kit k
@@ -310,7 +312,7 @@ def _gather(
         JOIN person p ON p.id = k.person_id
         JOIN contact c ON c.id = k.contact_id
         WHERE k.id = ANY(%s::bigint[]) ORDER BY k.id
-        """,
+        """,  # noqa: S608 - a constant
         (ids,),
     )
     kits = on.fetchall()

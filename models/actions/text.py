@@ -19,6 +19,7 @@ from sqlmodel import Session, col, select
 
 from models.actions import audit
 from models.actions.owed import OwedText, owe_texts
+from models.actions.text_choice import opted_out, record_choice
 from models.actions.text_moves import (
     CODE_LENGTH,
     OUT,
@@ -65,10 +66,11 @@ from models.rules.text_delivery import (
     obstacle,
     still_stands,
 )
+from models.rules.vocabulary import RefusalKind
 from models.rules.working_days import is_open
 from models.tables.kit import Kit
 from models.tables.order import Order
-from models.tables.person import Contact, MobileHolder
+from models.tables.person import ChoiceOfTexts, ChoiceSource, Contact, MobileHolder
 from models.tables.release import ReleaseDecision
 from models.tables.text import AttemptState, Text, TextAttempt, TextState
 
@@ -83,6 +85,7 @@ class ClaimedText:
     """Whom it goes through: the one of its earlier attempts, unless none of them can have gone."""
     service_id: str
     text_class: TextClass
+    person_id: int
     to_e164: str = field(repr=False)
     body: str = field(repr=False)
 
@@ -233,7 +236,7 @@ def claim_texts(
             hand_over(run, text, fault.code.value)
             continue
         attempt = _attempt(run, text, rendered, bound.get(id_of(text), provider))
-        claimed.append((text, attempt, rendered, to_e164))
+        claimed.append((text, attempt, rendered, contact.person_id, to_e164))
     session.flush()  # once for the whole batch
     return Claims(tuple(_claimed(*each) for each in claimed), len(wanted), run.counts)
 
@@ -247,6 +250,7 @@ def _gather(
         contact.id: contact
         for contact in session.exec(select(Contact).where(col(Contact.id).in_([text.contact_id for text in texts])))
     }
+    silent = opted_out(session, {contact.person_id for contact in contacts.values()})
     decisions = _decisions(session, texts, kits)
     asked_with = dict(
         session.exec(
@@ -279,7 +283,7 @@ def _gather(
             kit_state=kit.state if kit is not None else None,
             kit_frozen=kit is not None and kit.frozen_at is not None,
             own_contact=text.contact_id == (kit.contact_id if kit is not None else asked_with[text.order_id]),
-            text_consent=contact.text_consent,
+            text_consent=contact.text_consent and contact.person_id not in silent,
             number_theirs=holder is not None and holder.person_id == contact.person_id,
             number_frozen=(
                 holder is not None and holder.frozen_at is not None and contact.mobile_proved_at <= holder.frozen_at
@@ -347,7 +351,7 @@ def _attempt(run: Run, text: Text, rendered: Rendered, provider: str) -> TextAtt
     return attempt
 
 
-def _claimed(text: Text, attempt: TextAttempt, rendered: Rendered, to_e164: str) -> ClaimedText:
+def _claimed(text: Text, attempt: TextAttempt, rendered: Rendered, person_id: int, to_e164: str) -> ClaimedText:
     assert attempt.id is not None  # flushed
     return ClaimedText(
         attempt.id,
@@ -355,6 +359,7 @@ def _claimed(text: Text, attempt: TextAttempt, rendered: Rendered, to_e164: str)
         attempt.provider,
         text.service_id,
         CLASS_OF[text.purpose],
+        person_id,
         to_e164,
         rendered.body,
     )
@@ -443,5 +448,15 @@ def _record_refused(run: Run, held: Held, answer: WillNot) -> None:
     if attempt.state not in _OPEN:
         return
     end_attempt(run, attempt, AttemptState.REFUSED, answer.code)
+    if answer.kind is RefusalKind.OPTED_OUT:
+        contact = run.session.get_one(Contact, text.contact_id)
+        record_choice(
+            run.session,
+            service_id=text.service_id,
+            person_id=contact.person_id,
+            choice=ChoiceOfTexts.OPT_OUT,
+            source=ChoiceSource.PROVIDER,
+            at=run.now,
+        )
     if held.is_latest and text.state in OUT:
         fail(run, held, answer.code, REFUSED[answer.kind], why=answer.kind.value)

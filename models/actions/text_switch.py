@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import Session, col, select
 
 from models.actions import audit
+from models.actions.text_choice import OPTED_OUT
 from models.rules.errors import Code, ServiceError
 from models.rules.staff import Action, Actor, services_where
 from models.rules.text import CLASS_OF, TextClass, TextPurpose
@@ -79,16 +80,19 @@ def stopped_classes(session: Session, service_id: str) -> frozenset[TextClass]:
     return frozenset(map(TextClass, rows))
 
 
-def may_call(session: Session, *, service_id: str, text_class: TextClass) -> bool:
-    """Asked right before each call, so that a switch stops within one message."""
+def may_call(session: Session, *, service_id: str, text_class: TextClass, person_id: int | None = None) -> bool:
+    """Asked right before each call, so that a switch, and a person's own STOP, stop within one message.
+
+    `person_id` None: whoever holds the number is not known, or asked for this very text.
+    """
     on = cursor(session)
     on.execute(
-        """
+        f"""
         SELECT NOT sending_stopped AND NOT EXISTS (
             SELECT FROM text_stop WHERE service_id = %s AND text_class = %s AND stopped
-        ) FROM installation
-        """,
-        (service_id, text_class.value),
+        ) AND NOT {OPTED_OUT.format("%s::bigint")} FROM installation
+        """,  # noqa: S608 - a constant
+        (service_id, text_class.value, person_id),
     )
     return on.fetchone() == (True,)
 

@@ -28,6 +28,8 @@ class CaseKind(StrEnum):
     POSITIVE = "positive"
     RESULT_REVIEW = "result_review"
     ORDER_REVIEW = "order_review"
+    REPLY = "reply"
+    """A resident answered a text with something that a person must read."""
     UNDELIVERED_TEXT = "undelivered_text"
     LAB_ROW = "lab_row"
     FAILED_SAMPLE = "failed_sample"
@@ -130,6 +132,7 @@ URGENCY: Final[Mapping[CaseKind, Urgency]] = {
     CaseKind.POSITIVE: Urgency.SOON,
     CaseKind.RESULT_REVIEW: Urgency.SOON,
     CaseKind.ORDER_REVIEW: Urgency.SOON,
+    CaseKind.REPLY: Urgency.SOON,
     CaseKind.UNDELIVERED_TEXT: Urgency.SOON,
     CaseKind.LAB_ROW: Urgency.SOON,
     CaseKind.FAILED_SAMPLE: Urgency.ROUTINE,
@@ -146,6 +149,7 @@ OWNER: Final[Mapping[CaseKind, str]] = {
     CaseKind.POSITIVE: "health_adviser",
     CaseKind.RESULT_REVIEW: "clinician",
     CaseKind.ORDER_REVIEW: "clinician",
+    CaseKind.REPLY: "health_adviser",
     CaseKind.UNDELIVERED_TEXT: "health_adviser",
     CaseKind.LAB_ROW: "lab_liaison",
     CaseKind.FAILED_SAMPLE: "health_adviser",
@@ -318,6 +322,16 @@ OUTCOMES_FOR: Final[Mapping[CaseKind, frozenset[CaseOutcome]]] = {
         }
     ),
     CaseKind.ORDER_REVIEW: frozenset({CaseOutcome.ORDER_ACCEPTED, CaseOutcome.ORDER_REFUSED, CaseOutcome.REFERRED}),
+    CaseKind.REPLY: frozenset(
+        {
+            CaseOutcome.REACHED_ANOTHER_WAY,
+            CaseOutcome.TOLD_NO_ACTION,
+            CaseOutcome.TOLD_AND_BOOKED,
+            CaseOutcome.NEW_KIT_SENT,
+            CaseOutcome.REFERRED,
+            CaseOutcome.SAFEGUARDING_REFERRED,
+        }
+    ),
     CaseKind.UNDELIVERED_TEXT: frozenset({CaseOutcome.REACHED_ANOTHER_WAY, CaseOutcome.NO_FURTHER_ACTION}),
     CaseKind.LAB_ROW: frozenset({CaseOutcome.RESOLVED_WITH_LAB}),
     CaseKind.FAILED_SAMPLE: frozenset(

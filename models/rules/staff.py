@@ -151,6 +151,7 @@ OPENS: Final[Mapping[CaseKind, Action]] = {
     CaseKind.POSITIVE: Action.CLINICAL_CASES,
     CaseKind.RESULT_REVIEW: Action.CLINICAL_CASES,
     CaseKind.ORDER_REVIEW: Action.CLINICAL_CASES,
+    CaseKind.REPLY: Action.CLINICAL_CASES,
     CaseKind.UNDELIVERED_TEXT: Action.CLINICAL_CASES,
     CaseKind.LAB_ROW: Action.LAB_CASES,
     CaseKind.FAILED_SAMPLE: Action.CLINICAL_CASES,

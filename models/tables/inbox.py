@@ -14,6 +14,7 @@ class InboxKind(StrEnum):
 
     ORDER = "order"
     TEXT_STATUS = "text_status"
+    TEXT_REPLY = "text_reply"
     COURIER_EVENT = "courier_event"
 
 

@@ -88,6 +88,39 @@ class Contact(SQLModel, table=True):
     created_at: datetime = recorded()
 
 
+class ChoiceOfTexts(StrEnum):
+    """What a person last said about texts as such."""
+
+    OPT_OUT = "opt_out"
+    OPT_IN = "opt_in"
+
+
+class ChoiceSource(StrEnum):
+    """How a choice came to be known."""
+
+    REPLY = "reply"
+    PROVIDER = "provider"
+    """The provider refused a text because the person had sent STOP."""
+
+
+class TextChoice(SQLModel, table=True):
+    """One person's STOP or START. Insert only; the newest counts, and outweighs what any order agreed to (H24)."""
+
+    __tablename__ = "text_choice"
+    __table_args__ = (
+        sa.ForeignKeyConstraint(["person_id", "service_id"], ["person.id", "person.service_id"]),
+        sa.Index("ix_text_choice_person_id", "person_id", "id"),
+    )
+
+    id: int | None = identity()
+    service_id: str = Field(max_length=40)
+    person_id: int = Field(sa_type=sa.BigInteger)
+    choice: ChoiceOfTexts = words(ChoiceOfTexts, "choice")
+    source: ChoiceSource = words(ChoiceSource, "source")
+    occurred_at: datetime
+    recorded_at: datetime = recorded()
+
+
 class VerificationState(StrEnum):
     """Where the proof of one number is. A code that may have arrived counts as sent."""
 

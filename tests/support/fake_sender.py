@@ -11,7 +11,18 @@ from threading import Lock, local
 from sqlmodel import Session
 
 from app.database import Begin
-from integrations.ports import Accepted, NotSent, OutgoingText, Pace, RefusalKind, Refused, Seen, StatusEvent, Unsure
+from integrations.ports import (
+    Accepted,
+    NotSent,
+    OutgoingText,
+    Pace,
+    RefusalKind,
+    Refused,
+    Reply,
+    Seen,
+    StatusEvent,
+    Unsure,
+)
 from models.rules.vocabulary import DeliveryStatus
 
 
@@ -120,6 +131,10 @@ class FakeSender:
 
     def parse_status(self, url: str, signature: str, form: Mapping[str, str]) -> StatusEvent:
         """Callbacks are read by the web application; nothing here asks for it."""
+        raise NotImplementedError
+
+    def parse_reply(self, url: str, signature: str, form: Mapping[str, str]) -> Reply:
+        """As callbacks."""
         raise NotImplementedError
 
     @property

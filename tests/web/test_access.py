@@ -29,7 +29,9 @@ OPEN = {
     "/api/verifications",
     "/api/verifications/{verification_ref}/confirm",
     "/callbacks/twilio/status",
+    "/callbacks/twilio/message",
     "/callbacks/notify/status",
+    "/callbacks/notify/message",
     "/callbacks/courier",
 }
 """Without a staff session: they say nothing of anyone, or ask for a key or a signature of their own."""

@@ -170,3 +170,58 @@ def test_a_receipt_without_our_bearer_is_refused_and_keeps_nothing(site, bearer)
 def test_a_receipt_that_can_not_be_read_is_refused_with_a_sentence(site, content):
     assert receipt(site, content=content.encode("latin-1")).status_code == 422
     assert kept(site.db.engine) == []
+
+
+REPLY = {
+    "MessageSid": "SM" + "5" * 32,
+    "From": "+447700900123",
+    "To": "+447700900999",
+    "Body": "STOP",
+    "NumMedia": "0",
+    "OptOutType": "STOP",
+}
+
+
+def reply(site, form=REPLY, **wrong):
+    url = f"{site.url}/callbacks/twilio/message"
+    made = RequestValidator(wrong.get("token", web.TWILIO_TOKEN)).compute_signature(url, wrong.get("signed", form))
+    with httpx.Client(trust_env=False) as provider:
+        return provider.post(url, data=form, headers={"X-Twilio-Signature": made})
+
+
+def test_a_reply_is_kept_once_encrypted_and_answered_with_silence(site):
+    answers = [reply(site) for _ in range(3)]
+
+    assert {(answer.status_code, answer.text) for answer in answers} == {(200, "<Response/>")}
+    [stored] = kept(site.db.engine)
+    assert stored["key"] == REPLY["MessageSid"]
+    assert (stored["from"], stored["body"], stored["provider_word"]) == ("+447700900123", "STOP", "STOP")
+    with site.db.engine.connect() as connection:
+        assert b"447700900123" not in connection.execute(text("SELECT body FROM inbox")).scalar_one()
+
+
+@pytest.mark.parametrize("wrong", [{"token": "f" * 32}, {"signed": REPLY | {"Body": "START"}}])
+def test_a_forged_reply_is_refused_and_not_kept(site, wrong):
+    assert reply(site, **wrong).status_code == 403
+    assert kept(site.db.engine) == []
+
+
+def test_a_reply_without_a_sender_is_refused(site):
+    assert reply(site, REPLY | {"From": ""}).status_code == 422
+
+
+@pytest.mark.parametrize(("bearer", "status", "count"), [(web.NOTIFY_TOKEN, 204, 1), ("another", 403, 0)])
+def test_notifys_received_texts_are_kept_when_they_carry_our_bearer(site, bearer, status, count):
+    received = {
+        "id": "00000000-0000-4000-8000-000000000009",
+        "source_number": "447700900123",
+        "destination_number": "07700900999",
+        "message": "Stopiwch",
+        "date_received": "2026-11-24T12:00:00.000000Z",
+    }
+    with httpx.Client(trust_env=False) as provider:
+        url, headers = f"{site.url}/callbacks/notify/message", {"Authorization": f"Bearer {bearer}"}
+        answers = {provider.post(url, json=received, headers=headers).status_code for _ in range(2)}
+
+    assert answers == {status}
+    assert [(row["from"], row["body"]) for row in kept(site.db.engine)] == [("+447700900123", "Stopiwch")] * count
