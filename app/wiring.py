@@ -42,7 +42,8 @@ from models.actions.order import Intake
 from models.actions.service import keep_service_version
 from models.rules.errors import Code, ServiceError
 from models.rules.lab import LabMap
-from models.rules.service import ServiceInForce, Services
+from models.rules.service import Service, ServiceInForce, Services
+from models.rules.vocabulary import Language, Specimen
 
 if TYPE_CHECKING:
     from integrations.lab.mllp import MllpListener
@@ -369,6 +370,20 @@ def connect() -> Wiring:
     ready = wiring()
     check_ready(ready.engine)
     return ready
+
+
+def draw_leaflet(service: Service, samples: Sequence[Specimen], language: Language, *, large: bool) -> bytes:
+    """The leaflet for a box with these samples, as a PDF. Needs no settings."""
+    from integrations.labels import leaflet
+
+    return leaflet.draw_leaflet(samples, language, phone=service.phone, phone_hours=service.phone_hours, large=large)
+
+
+def preview_artwork(service: Service) -> Mapping[str, tuple[bytes, bytes]]:
+    """All artwork for invented kits by name: PDF and PNG. Needs no settings."""
+    from integrations.labels.preview import preview
+
+    return preview(service)
 
 
 def _revealed(secret: SecretStr | None) -> str | None:

@@ -11,6 +11,7 @@ from app.cli import (
     deploy,
     kit,
     lab,
+    labels,
     listen,
     migrate,
     mllp,
@@ -45,6 +46,7 @@ cli.add_typer(audit.app, name="audit")
 cli.add_typer(clock.app, name="clock")
 cli.add_typer(kit.app, name="kit")
 cli.add_typer(lab.app, name="lab")
+cli.add_typer(labels.app, name="labels")
 cli.add_typer(orders.app, name="orders")
 cli.add_typer(stock.app, name="stock")
 cli.add_typer(texts.app, name="texts")
