@@ -143,6 +143,7 @@ def _examples() -> list["TextValues"]:
 
     from models.rules.text import (
         AllClear,
+        Delayed,
         ExpectCall,
         FailedSample,
         FailedTest,
@@ -150,6 +151,7 @@ def _examples() -> list["TextValues"]:
         KitPosted,
         OrderReceived,
         ReceivedAtLab,
+        RetestDue,
         ReturnReminder,
         SwabInfection,
         SwabPositive,
@@ -168,6 +170,8 @@ def _examples() -> list["TextValues"]:
         ReturnReminder(due_back_on, last=True),
         ReceivedAtLab(),
         KitLapsed(),
+        Delayed(date(2026, 12, 1)),
+        RetestDue(),
         AllClear(swabs + bloods, retest_on),
         FailedSample(failed, swabs, retest_on),
         SwabPositive(frozenset({SwabInfection.CHLAMYDIA}), so_far=False),

@@ -449,6 +449,7 @@ def _add_endings(router: APIRouter, desk: Clinic) -> None:
                 version=form.version,
                 outcome=form.outcome,
                 now=desk.clock(),
+                service=desk.service_of(session, ref, who).service,
                 cipher=desk.cipher,
                 details=EndingDetails(form.place.strip(), _day(form.on), form.treatment or None),
             )

@@ -18,6 +18,7 @@ from models.rules.text import (
     CLASS_OF,
     AllClear,
     BadWording,
+    Delayed,
     ExpectCall,
     FailedSample,
     FailedTest,
@@ -25,6 +26,7 @@ from models.rules.text import (
     KitPosted,
     OrderReceived,
     ReceivedAtLab,
+    RetestDue,
     ReturnReminder,
     SwabInfection,
     SwabPositive,
@@ -60,6 +62,8 @@ _ALLOWED: Final[dict[TextPurpose, frozenset[str]]] = {
     TextPurpose.RETURN_REMINDER: frozenset({"due_back_on", "last"}),
     TextPurpose.RECEIVED_AT_LAB: frozenset(),
     TextPurpose.KIT_LAPSED: frozenset(),
+    TextPurpose.DELAYED: frozenset({"by_on"}),
+    TextPurpose.RETEST_DUE: frozenset(),
     TextPurpose.ALL_CLEAR: frozenset({"tested", "not_tested", "retest_on"}),
     TextPurpose.FAILED_SAMPLE: frozenset({"failed", "why", "negative", "retest_on"}),
     TextPurpose.SWAB_POSITIVE: frozenset({"found", "so_far"}),
@@ -328,8 +332,10 @@ def _source(
 def _filling(values: TextValues, words: Words) -> dict[str, object]:
     """The values as words. What a text lists is exactly what its values list (FEATURES idea 18)."""
     match values:
-        case OrderReceived() | ReceivedAtLab() | KitLapsed() | ExpectCall():
+        case OrderReceived() | ReceivedAtLab() | KitLapsed() | RetestDue() | ExpectCall():
             return {}
+        case Delayed():
+            return {"by_on": words.date(values.by_on)}
         case KitPosted():
             return {"due_back_on": words.date(values.due_back_on)}
         case ReturnReminder():
@@ -373,7 +379,9 @@ LONG_VALUES: Final[tuple[TextValues, ...]] = (
     OrderReceived(),
     ReceivedAtLab(),
     KitLapsed(),
+    RetestDue(),
     ExpectCall(),
+    *(Delayed(day) for day in _LONG_DAYS),
     *(SwabPositive(frozenset(SwabInfection), so_far) for so_far in (True, False)),
     *(KitPosted(day) for day in _LONG_DAYS),
     *(ReturnReminder(day, last=True) for day in _LONG_DAYS),

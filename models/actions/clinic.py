@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
@@ -44,11 +44,12 @@ from models.rules.clinic import (
 )
 from models.rules.errors import Code, ServiceError
 from models.rules.order import OrderOutcome
+from models.rules.person import age_on
 from models.rules.release import ReleaseDecision
 from models.rules.secrets import MOBILE, BlindIndex, Cipher
 from models.rules.service import ClinicPolicy, Service, ServiceInForce
 from models.rules.staff import Action, Actor, Role, check_may, who_may_work
-from models.rules.text import CLASS_OF, ExpectCall, TextClass, TextPurpose
+from models.rules.text import CLASS_OF, ExpectCall, RetestDue, TextClass, TextPurpose, retest_due_at
 from models.rules.text_delivery import is_result
 from models.rules.vocabulary import Outcome, Test
 from models.rules.working_days import add_working_hours, london_day
@@ -62,7 +63,7 @@ from models.tables.clinic import (
     ClinicCase,
     Escalation,
 )
-from models.tables.person import Contact, MobileHolder
+from models.tables.person import Contact, MobileHolder, Person, SafeguardingNote
 from models.tables.result import QuarantinedRow, ResultSeries, ResultVersion
 from models.tables.text import Text, TextState
 
@@ -220,7 +221,7 @@ def record_confirmation(
     changed(session, case, "case.confirmed", by, now, test=test.value)
 
 
-def close_case(
+def close_case(  # noqa: PLR0913 - one form, by name
     session: Session,
     ref: str,
     *,
@@ -228,6 +229,7 @@ def close_case(
     version: int,
     outcome: CaseOutcome,
     now: datetime,
+    service: Service,
     cipher: Cipher,
     details: EndingDetails = EndingDetails(),  # noqa: B008 - a frozen value
 ) -> Ending:
@@ -252,6 +254,8 @@ def close_case(
         leave_audit(session, case, "case.no_further_action_proposed", by, now)
         return Ending.WAITS_FOR_SECOND
     _close(session, case, outcome, by, now, details=details, cipher=cipher)
+    if outcome is CaseOutcome.TREATED:
+        _owe_retest(session, case, service=service, now=now, cipher=cipher)
     return Ending.CLOSED
 
 
@@ -597,6 +601,29 @@ def _owe_text(session: Session, case: ClinicCase, *, service: Service, now: date
         raise ServiceError(Code.NOT_NOW, "A text was asked for today already: try another way, or wait for tomorrow.")
 
 
+def _owe_retest(session: Session, case: ClinicCase, *, service: Service, now: datetime, cipher: Cipher) -> None:
+    """Owes the text that asks a young person to order again, months later. A new order stops it.
+
+    It is the order's, not the kit's: the kit may be closed by then. Nobody with a safeguarding note gets one.
+    """
+    order, contact = order_of(session, case), contact_of(session, case)
+    if order is None or order.id is None or contact is None or not _may_text(session, contact):
+        return
+    person = session.get_one(Person, contact.person_id)
+    born_on = date.fromisoformat(cipher.decrypt("person", "date_of_birth", person.ref, person.date_of_birth))
+    due = retest_due_at(
+        _standing_items(session, case),
+        age_years=age_on(born_on, london_day(now)),
+        treated_at=now,
+        after_days=service.texts.retest_after_days,
+    )
+    noted = select(SafeguardingNote.id).where(col(SafeguardingNote.person_id) == person.id).limit(1)
+    if due is None or session.exec(noted).first() is not None:
+        return
+    text = owed.OwedText(order.id, None, order.contact_id, RetestDue(), f"case:{case.id}", not_before=due)
+    owed.owe_texts(session, [text], service=service, now=now, cipher=cipher)
+
+
 def _freeze_number(
     session: Session, case: ClinicCase, contact: Contact, *, now: datetime, cipher: Cipher, indexes: BlindIndex
 ) -> None:
@@ -719,5 +746,5 @@ def _stop_expect_call(session: Session, case: ClinicCase, now: datetime) -> None
             [case.kit_id],
             because="already_spoken_to",
             now=now,
-            purposes=[TextPurpose.PLEASE_EXPECT_OUR_CALL],
+            purposes=[TextPurpose.PLEASE_EXPECT_OUR_CALL, TextPurpose.DELAYED],
         )

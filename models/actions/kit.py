@@ -50,6 +50,7 @@ JOURNEY_TEXTS: Final = (
     TextPurpose.KIT_POSTED,
     TextPurpose.RETURN_REMINDER,
     TextPurpose.RECEIVED_AT_LAB,
+    TextPurpose.DELAYED,
 )
 """What a kit that was cancelled need not say any more. Result texts have their own law."""
 

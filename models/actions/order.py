@@ -17,7 +17,7 @@ from sqlmodel import Session, col, select
 
 from models.actions import audit
 from models.actions.kit import ENDS, cancel_kit, create_kit
-from models.actions.owed import OwedCase, OwedText, owe_cases, owe_texts
+from models.actions.owed import OwedCase, OwedText, owe_cases, owe_texts, stop_retest_texts
 from models.actions.text_choice import opted_out
 from models.actions.verification import proved_at
 from models.rules.clinic import CaseKind
@@ -830,6 +830,7 @@ def _send_kit(  # noqa: PLR0913 - what a kit is made of, by name
         actor=actor,
         indexes=intake.indexes,
     )
+    stop_retest_texts(session, kit.person_id, now=now)
     if may_text and not opted_out(session, [kit.person_id]):
         received = OwedText(_id(row), _id(kit), row.contact_id, says=OrderReceived(), tells="once")
         owe_texts(session, [received], service=service, now=now, cipher=intake.cipher)

@@ -107,6 +107,18 @@ def cancel_texts(
     return on.rowcount
 
 
+def stop_retest_texts(session: Session, person_id: int, *, now: datetime) -> None:
+    """Whoever orders again need not be asked to: their unsent texts that ask are stopped."""
+    on = cursor(session)
+    on.execute(
+        """
+        UPDATE text SET state = 'cancelled', cancelled_because = 'ordered_again', settled_at = %s
+        WHERE order_id IN (SELECT id FROM kit_order WHERE person_id = %s) AND purpose = %s AND state = 'owed'
+        """,
+        (now, person_id, TextPurpose.RETEST_DUE.value),
+    )
+
+
 def owe_lab_request(session: Session, *, kit_id: int, service: Service, lab: str, now: datetime) -> None:
     """Owes a kit's lab one word of it, once, where the contract asks for that."""
     contract = service.contract(lab)

@@ -24,7 +24,7 @@ from models.actions.owed import (
 )
 from models.actions.result import ChunkTally, Desk, NewArrival, ReadMessage, Stored, store_chunk
 from models.actions.text_choice import OPTED_OUT
-from models.rules.clinic import kind_for
+from models.rules.clinic import due_at, kind_for
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import KitState
 from models.rules.person import age_on
@@ -38,11 +38,13 @@ from models.rules.release import (
     decide_release,
     digest,
     target_of,
+    waits_for_a_person,
 )
 from models.rules.secrets import Cipher
 from models.rules.service import Service, ServiceInForce, Services
 from models.rules.text import (
     AllClear,
+    Delayed,
     ExpectCall,
     FailedSample,
     FailedTest,
@@ -55,12 +57,14 @@ from models.rules.text import (
     retest_from,
 )
 from models.rules.vocabulary import NON_NEGATIVE, SAMPLE_FAILURES, Outcome, Site, Test
-from models.rules.working_days import LONDON, add_working_hours
+from models.rules.working_days import LONDON, add_working_hours, london_day
 from models.tables.bulk import as_array, as_json, as_text, copy, copy_text, cursor, next_ids
 from models.tables.text import TextState
 
 RESULT_TEXTS: Final = (TextPurpose.ALL_CLEAR, TextPurpose.SWAB_POSITIVE, TextPurpose.FAILED_SAMPLE)
 CONTACT_TEXTS: Final = (*RESULT_TEXTS, TextPurpose.PLEASE_EXPECT_OUR_CALL)
+_DECIDED: Final = (*RESULT_TEXTS, TextPurpose.DELAYED)
+"""Texts that stand on a decision: unsent, they stop when the kit is decided about again."""
 _WAITING: Final = frozenset({TextState.OWED, TextState.CANCELLED})
 _OUTCOME: Final = {outcome.value: outcome for outcome in Outcome}
 """Looked up for every stored result of a chunk, which an enum's own call is too slow for."""
@@ -498,7 +502,7 @@ def _follow(
 ) -> None:
     """What each decision means: unsent older words are stopped, the new text or case is owed, the kit moves on."""
     # The neutral text says nothing that a new decision could change: once owed it stays owed.
-    cancel_texts(session, [case.kit_id for case, _, _ in made], because=DECIDED_AGAIN, now=now, purposes=RESULT_TEXTS)
+    cancel_texts(session, [case.kit_id for case, _, _ in made], because=DECIDED_AGAIN, now=now, purposes=_DECIDED)
     texts = []
     cases = []
     for case, decision, decision_id in made:
@@ -511,9 +515,17 @@ def _follow(
             )
         if decision.case:
             cases.append(_owed_case(case, decision, decision_id))
+        if waits_for_a_person(decision) and _may_hear_of_delay(case.results):
+            by = Delayed(london_day(due_at(kind_for(decision, case.results.outcomes()), now, service.clinic)))
+            texts.append(OwedText(case.order_id, case.kit_id, case.contact_id, by, f"kit:{case.kit_id}:1"))
     owe_texts(session, texts, service=service, now=now, cipher=cipher)
     owe_cases(session, cases, service=service, now=now, actor=actor)
     _move_on(session, made, service=service, now=now, actor=actor, received=received)
+
+
+def _may_hear_of_delay(kit: KitResults) -> bool:
+    """Whoever agreed to texts, has been told nothing yet, and is in nobody's hands."""
+    return kit.text_consent and not kit.told and not kit.in_touch
 
 
 def _says(case: _Case, decision: ReleaseDecision, service: Service) -> TextValues | None:

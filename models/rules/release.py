@@ -215,6 +215,15 @@ def _impossible(current: Mapping[Target, Current]) -> bool:
     )
 
 
+_DELAYING: Final = frozenset({Reason.HOLD_EXPIRED, Reason.COMMENT_TO_READ, Reason.ROW_IN_QUARANTINE})
+
+
+def waits_for_a_person(decision: ReleaseDecision) -> bool:
+    """Whether nothing more is known than that a person must look: the resident is told that it takes longer."""
+    reasons = frozenset(decision.reasons)
+    return decision.kind is ReleaseKind.PERSON and bool(reasons & _DELAYING) and reasons <= _DELAYING | {Reason.PENDING}
+
+
 def _reasons_to_call(kit: KitResults) -> tuple[Reason, ...]:
     outcomes = kit.outcomes()
     reasons = (

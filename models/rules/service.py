@@ -112,6 +112,8 @@ class TextPolicy:
     """Machine time before an unsure text is looked up: must exceed the provider's listing lag."""
     unsure_person_after_hours: int = 10
     """Machine time after which a still unsure text goes to a person: the provider's validity period."""
+    retest_after_days: int = 91
+    """Days after treatment for chlamydia after which an under-25 is asked to order again; 0: nobody is."""
     silent_person_after_hours: int = 72
     """Service time without a final status after which a person takes over (H23)."""
 

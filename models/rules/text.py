@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, time, timedelta
+from datetime import date, datetime, time, timedelta
 from enum import StrEnum
 from typing import ClassVar, Final, assert_never
 
@@ -30,6 +30,8 @@ class TextPurpose(StrEnum):
     RETURN_REMINDER = "return_reminder"
     RECEIVED_AT_LAB = "received_at_lab"
     KIT_LAPSED = "kit_lapsed"
+    DELAYED = "delayed"
+    RETEST_DUE = "retest_due"
     ALL_CLEAR = "all_clear"
     FAILED_SAMPLE = "failed_sample"
     SWAB_POSITIVE = "swab_positive"
@@ -52,6 +54,8 @@ CLASS_OF: Final[dict[TextPurpose, TextClass]] = {
     TextPurpose.RETURN_REMINDER: TextClass.REMINDER,
     TextPurpose.RECEIVED_AT_LAB: TextClass.ROUTINE,
     TextPurpose.KIT_LAPSED: TextClass.ROUTINE,
+    TextPurpose.DELAYED: TextClass.ROUTINE,
+    TextPurpose.RETEST_DUE: TextClass.ROUTINE,
     TextPurpose.ALL_CLEAR: TextClass.RESULT,
     TextPurpose.FAILED_SAMPLE: TextClass.RESULT,
     TextPurpose.SWAB_POSITIVE: TextClass.RESULT,
@@ -155,6 +159,21 @@ class KitLapsed:
 
 
 @dataclass(frozen=True, slots=True)
+class Delayed:
+    """It takes longer, whatever the reason. `by_on` is the day by which we get in touch at the latest."""
+
+    purpose: ClassVar[TextPurpose] = TextPurpose.DELAYED
+    by_on: date
+
+
+@dataclass(frozen=True, slots=True)
+class RetestDue:
+    """It is time to order again. It takes nothing: months later a number may be somebody else's."""
+
+    purpose: ClassVar[TextPurpose] = TextPurpose.RETEST_DUE
+
+
+@dataclass(frozen=True, slots=True)
 class AllClear:
     """Every requested test is negative. `tested` is exactly the requested set.
 
@@ -211,6 +230,8 @@ TextValues = (
     | ReturnReminder
     | ReceivedAtLab
     | KitLapsed
+    | Delayed
+    | RetestDue
     | AllClear
     | FailedSample
     | SwabPositive
@@ -233,8 +254,10 @@ def _distinct(targets: Iterable[Target]) -> None:
 def write_values(values: TextValues) -> str:
     """The values as canonical JSON, for the encrypted column of the owed text. Holds nothing that names a person."""
     match values:
-        case OrderReceived() | ReceivedAtLab() | KitLapsed() | ExpectCall():
+        case OrderReceived() | ReceivedAtLab() | KitLapsed() | RetestDue() | ExpectCall():
             plain: dict[str, object] = {}
+        case Delayed():
+            plain = {"by_on": _iso(values.by_on)}
         case KitPosted():
             plain = {"due_back_on": _iso(values.due_back_on)}
         case ReturnReminder():
@@ -254,7 +277,7 @@ def write_values(values: TextValues) -> str:
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 
-def read_values(purpose: TextPurpose, written: str) -> TextValues:
+def read_values(purpose: TextPurpose, written: str) -> TextValues:  # noqa: C901, PLR0911 - one case a purpose
     """The values that `write_values` wrote. Raises ServiceError(BAD_INPUT) for anything else."""
     try:
         plain = json.loads(written)
@@ -265,8 +288,12 @@ def read_values(purpose: TextPurpose, written: str) -> TextValues:
                 return ReceivedAtLab(**plain)
             case TextPurpose.KIT_LAPSED:
                 return KitLapsed(**plain)
+            case TextPurpose.RETEST_DUE:
+                return RetestDue(**plain)
             case TextPurpose.PLEASE_EXPECT_OUR_CALL:
                 return ExpectCall(**plain)
+            case TextPurpose.DELAYED:
+                return Delayed(date.fromisoformat(plain["by_on"]))
             case TextPurpose.KIT_POSTED:
                 return KitPosted(date.fromisoformat(plain["due_back_on"]))
             case TextPurpose.RETURN_REMINDER:
@@ -299,6 +326,20 @@ def _flag(written: object) -> bool:
 
 def _targets(pairs: Iterable[tuple[str, str]]) -> tuple[Target, ...]:
     return tuple((Test(test), Site(site)) for test, site in pairs)
+
+
+RETEST_UNDER_AGE_YEARS: Final = 25
+"""Under-25s with chlamydia are asked to test again about three months after treatment (NCSP)."""
+
+
+def retest_due_at(
+    found: Iterable[tuple[Test, Outcome]], *, age_years: int, treated_at: datetime, after_days: int
+) -> datetime | None:
+    """When a treated person is asked to order again; None when nobody asks. `after_days` 0: nobody ever."""
+    has_chlamydia = (Test.CHLAMYDIA, Outcome.POSITIVE) in set(found)
+    if not has_chlamydia or age_years >= RETEST_UNDER_AGE_YEARS or after_days == 0:
+        return None
+    return treated_at + timedelta(days=after_days)
 
 
 def retest_from(

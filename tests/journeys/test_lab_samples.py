@@ -66,7 +66,7 @@ def texts(begin: Begin, kit: str, *, state: str = "owed") -> list[str]:
     found = rows(
         begin,
         """SELECT t.purpose FROM text t JOIN kit k ON k.id = t.kit_id
-           WHERE k.code = :code AND t.state = :state ORDER BY t.id""",
+           WHERE k.code = :code AND t.state = :state AND t.purpose <> 'delayed' ORDER BY t.id""",
         code=normalise_kit_code(kit),
         state=state,
     )
@@ -265,7 +265,8 @@ def end_state(begin: Begin) -> tuple[object, ...]:
             rows(
                 begin,
                 """SELECT k.code, t.purpose FROM text t JOIN kit k ON k.id = t.kit_id
-                   WHERE t.state = 'owed' AND t.purpose NOT IN ('received_at_lab', 'please_expect_our_call')""",
+                   WHERE t.state = 'owed'
+                   AND t.purpose NOT IN ('received_at_lab', 'delayed', 'please_expect_our_call')""",
             )
         ),
         sorted(rows(begin, "SELECT k.code, c.kind FROM clinic_case c JOIN kit k ON k.id = c.kit_id")),

@@ -209,6 +209,7 @@ class Shift(RuleBasedStateMachine):
                 version=case.version,
                 outcome=outcome,
                 now=self.now,
+                service=build.service(),
                 cipher=build.cipher(),
                 details=EndingDetails("Larkfield clinic", self.now.date(), way),
             )

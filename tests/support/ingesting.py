@@ -98,8 +98,10 @@ def ask(begin: Begin, query: str, **binds: Any) -> list[tuple[Any, ...]]:
 
 
 def texts_of(begin: Begin, kit_id: int) -> list[tuple[str, str]]:
-    """(purpose, state) of every text about a kit, oldest first."""
-    found = ask(begin, "SELECT purpose, state FROM text WHERE kit_id = :id ORDER BY id", id=kit_id)
+    """(purpose, state) of every text about a kit but the word that it takes longer, oldest first."""
+    found = ask(
+        begin, "SELECT purpose, state FROM text WHERE kit_id = :id AND purpose <> 'delayed' ORDER BY id", id=kit_id
+    )
     return [(purpose, state) for purpose, state in found]
 
 
