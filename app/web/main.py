@@ -20,6 +20,7 @@ from app.web.faults import add_faults
 from app.web.fhir import LabResultsApi, lab_results_router
 from app.web.labs import Labs, labs_router
 from app.web.logistics import LogisticsDesk, logistics_router
+from app.web.messages import MessagesDesk, messages_router
 from app.web.packing import PackingRoom, packing_router
 from app.web.pages import STATIC, Pages
 from app.web.sending import SendingDesk, sending_router
@@ -28,6 +29,7 @@ from app.web.shell import Shell, security_headers
 from app.web.signin import Issuer, sign_in_router
 from app.web.verifications import verifications_api, verifications_router
 from app.wiring import TEMPLATES, Wiring, connect
+from models.actions.text_moves import Toolbox
 from models.rules.errors import ServiceError
 
 
@@ -79,6 +81,8 @@ def create_app(home: Wiring) -> FastAPI:
     )
     app.include_router(labs_router(Labs(lambda: ingest_of(home), pages)))
     app.include_router(sending_router(SendingDesk(home.begin, home.clock, home.services, home.text_provider, pages)))
+    tools = Toolbox(home.services, home.cipher, home.index, home.catalogue.render, home.text_provider)
+    app.include_router(messages_router(MessagesDesk(home.begin, home.clock, tools, pages)))
     app.include_router(logistics_router(LogisticsDesk(home.begin, home.clock, home.services, pages)))
     app.include_router(
         packing_router(

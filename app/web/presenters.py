@@ -378,6 +378,11 @@ def may_stop_texts(actor: Actor) -> bool:
     return bool(services_where(actor, Action.STOP_TEXTS))
 
 
+def reads_messages(actor: Actor) -> bool:
+    """Whether the messages, which may say what a result was, are this person's anywhere."""
+    return bool(services_where(actor, Action.READ_RESULTS))
+
+
 def may_pack(actor: Actor) -> bool:
     """Whether the packing bench is this person's."""
     return bool(services_where(actor, Action.PACK_KITS))
@@ -411,6 +416,7 @@ WORDS: Final[Mapping[str, Callable[..., object]]] = {
     "hours": hours,
     "looks_after_labs": looks_after_labs,
     "may_stop_texts": may_stop_texts,
+    "reads_messages": reads_messages,
     "may_pack": may_pack,
     "sees_logistics": sees_logistics,
     "text_class": text_class,
