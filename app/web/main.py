@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse
 from app.database import check_ready
 from app.lab_reading import ingest_of
 from app.web.api import orders_api, orders_router
+from app.web.board import BoardRoom, board_router
 from app.web.callbacks import Callbacks, callbacks_router
 from app.web.clinic import Clinic, clinic_router
 from app.web.faults import add_faults
@@ -83,6 +84,7 @@ def create_app(home: Wiring) -> FastAPI:
     app.include_router(sending_router(SendingDesk(home.begin, home.clock, home.services, home.text_provider, pages)))
     tools = Toolbox(home.services, home.cipher, home.index, home.catalogue.render, home.text_provider)
     app.include_router(messages_router(MessagesDesk(home.begin, home.clock, tools, pages)))
+    app.include_router(board_router(BoardRoom(home.begin, home.clock, home.services, pages)))
     app.include_router(logistics_router(LogisticsDesk(home.begin, home.clock, home.services, pages)))
     app.include_router(
         packing_router(

@@ -20,6 +20,7 @@ from models.rules.kit import show_kit_code
 from models.rules.parcel import WhySetAside
 from models.rules.quarantine import SENTENCES
 from models.rules.staff import Action, Actor, services_where
+from models.rules.standards import Milestone, Standard
 from models.rules.text import TextClass
 from models.rules.treatment import Treatment, TreatmentBar, TreatmentQuestion
 from models.rules.vocabulary import Quarantine, Specimen, Test
@@ -393,6 +394,29 @@ def sees_logistics(actor: Actor) -> bool:
     return bool(services_where(actor, Action.SEE_LOGISTICS))
 
 
+def sees_board(actor: Actor) -> bool:
+    """Whether the board of queues and times is this person's."""
+    return bool(services_where(actor, Action.SEE_BOARD))
+
+
+_REACHED: Final[Mapping[Milestone, str]] = {
+    Milestone.TRIED: "First try",
+    Milestone.SPOKEN: "Spoken to",
+    Milestone.TREATED: "Treated",
+}
+
+
+def standard_words(standard: Standard) -> str:
+    """One standard in plain words."""
+    days = f"{standard.within_days} {'working day' if standard.working_days else 'day'}"
+    return f"{_REACHED[standard.milestone]} within {days}{'' if standard.within_days == 1 else 's'}"
+
+
+def standard_heading(kind: CaseKind) -> str:
+    """Over the times of one kind of result. A reactive screen is no diagnosis, and is not called one."""
+    return "From a reactive screen to the person" if kind is CaseKind.REACTIVE else "From a positive to the person"
+
+
 def text_class(each: TextClass) -> str:
     """A class of texts in plain words."""
     return _CLASSES[each]
@@ -419,6 +443,9 @@ WORDS: Final[Mapping[str, Callable[..., object]]] = {
     "reads_messages": reads_messages,
     "may_pack": may_pack,
     "sees_logistics": sees_logistics,
+    "sees_board": sees_board,
+    "standard_words": standard_words,
+    "standard_heading": standard_heading,
     "text_class": text_class,
 }
 """What templates may call."""

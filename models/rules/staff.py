@@ -69,6 +69,8 @@ class Action(StrEnum):
     """Scan at a bench, set a kit aside, have its paper printed anew, book stock in and out."""
     SEE_LOGISTICS = "see_logistics"
     """How many kits stand where and for how long, and what stock there is. Counts, and codes of kits."""
+    SEE_BOARD = "see_board"
+    """How many cases wait in which queue, and how soon people are reached. Counts alone."""
     RECALL_STOCK = "recall_stock"
     """Say that a lot must not be used: opens a case for every kit that holds it."""
     SEE_AUDIT = "see_audit"
@@ -99,6 +101,7 @@ _SENIOR: Final = _ADVISER | {
     Action.READ_SAFEGUARDING_NOTES,
     Action.STOP_TEXTS,
     Action.SEE_LOGISTICS,
+    Action.SEE_BOARD,
     Action.RECALL_STOCK,
     Action.SEE_AUDIT,
 }
@@ -125,6 +128,7 @@ GRANTS: Final[Mapping[Role, frozenset[Action]]] = {
             Action.STOP_TEXTS,
             Action.SEE_TIMELINE,
             Action.SEE_LOGISTICS,
+            Action.SEE_BOARD,
             Action.RECALL_STOCK,
         }
     ),

@@ -66,6 +66,8 @@ ALLOWED = {
     ("POST", "/cases/{ref}/close"): CARING,
     ("POST", "/cases/{ref}/release"): SENIOR,
     ("POST", "/cases/{ref}/order"): SENIOR,
+    ("GET", "/board"): STOPPING,
+    ("POST", "/board/export"): STOPPING,
     ("GET", "/logistics"): {"packer", *STOPPING},
     ("POST", "/logistics/{service_id}/receive"): PACKING,
     ("POST", "/logistics/{service_id}/adjust"): PACKING,
