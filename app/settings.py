@@ -8,6 +8,7 @@ import base64
 import binascii
 import difflib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -56,6 +57,13 @@ CREDENTIALS: Final = {
     "govuk_notify": ("notify_api_key", "notify_template_id", "notify_callback_token"),
 }
 """What a provider of texts needs: all of it, or none."""
+
+
+def _e164(value: str) -> str:
+    if not re.fullmatch(r"\+[1-9]\d{6,14}", value):
+        raise ValueError("must be a number as +447700900123")
+    return value
+
 
 SHORTEST_SECRET: Final = 32
 KEY_BYTES: Final = 32
@@ -147,6 +155,9 @@ class Settings(BaseSettings):
 
     text_provider: Literal["twilio", "govuk_notify"] = Field(
         default="twilio", description="whom new texts go through, unless a person chose with `kitpost texts use`"
+    )
+    test_mobile: Annotated[str, AfterValidator(_e164)] | None = Field(
+        default=None, description="the one number that `kitpost texts send --to-test` sends to, as +447700900123"
     )
     twilio_account_sid: str | None = Field(
         default=None, min_length=1, description="Twilio account, AC and 32 more; needed where texts go through Twilio"

@@ -43,6 +43,7 @@ from models.actions.service import keep_service_version
 from models.rules.errors import Code, ServiceError
 from models.rules.lab import LabMap
 from models.rules.service import Service, ServiceInForce, Services
+from models.rules.text import TextValues
 from models.rules.vocabulary import Language, Specimen
 
 if TYPE_CHECKING:
@@ -308,6 +309,13 @@ class Wiring:
         from integrations.texts.catalogue import load_catalogue
 
         return load_catalogue(TEMPLATES / "texts" / "catalogue.toml")
+
+    def text_sheet(self, service: Service, examples: Sequence[TextValues]) -> tuple[str, bytes]:
+        """Every text of a service as one HTML page, and as a PDF to sign."""
+        from integrations.texts.sheet import draw_page, draw_paper, samples
+
+        made = samples(self.catalogue, service, examples)
+        return draw_page(self.catalogue, service, made), draw_paper(self.catalogue, service, made)
 
     @cached_property
     def channel_keys(self) -> dict[str, str]:

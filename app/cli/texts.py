@@ -1,5 +1,7 @@
 """`kitpost texts`: stop, start, choose a provider, let a burst go, show one, read every text there is."""
 
+import secrets
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -112,8 +114,11 @@ def show(
 @app.command()
 def preview(
     service: Annotated[str, typer.Option(help="Only this service's; all of them otherwise.")] = "",
+    into: Annotated[
+        Path | None, typer.Option(help="A folder for one HTML page and one PDF to sign, instead of printing.")
+    ] = None,
 ) -> None:
-    """Print every text in every wording and language, as it would be sent, with its length. Sends nothing."""
+    """Show every text in every wording and language, as it would be sent, with its length. Sends nothing."""
     from rich.console import Console
     from rich.table import Table
 
@@ -128,6 +133,13 @@ def preview(
     if not chosen:
         raise ServiceError(Code.NOT_FOUND, f"There is no service {service}: {', '.join(sorted(found))}.")
     for each in chosen:
+        if into is not None:
+            page, paper = home.text_sheet(each, _examples())
+            into.mkdir(parents=True, exist_ok=True)
+            (into / f"texts-{each.id}.html").write_text(page, encoding="utf-8")
+            (into / f"texts-{each.id}.pdf").write_bytes(paper)
+            typer.echo(f"Written: {into}/texts-{each.id}.html and .pdf")
+            continue
         table = Table("Text", "Wording", "Language", "Segments", "Words", title=each.name, show_lines=True)
         for values in _examples():
             for wording in Wording:
@@ -135,6 +147,63 @@ def preview(
                     made = home.catalogue.render(values, language=language, wording=wording, service=each, ref="7K3F9X")
                     table.add_row(values.purpose.value, wording.value, language.value, str(made.segments), made.body)
         Console().print(table)
+
+
+@app.command()
+def send(
+    purpose: Annotated[str, typer.Argument(help="Which text, such as all_clear; its values are invented.")],
+    *,
+    to_test: Annotated[
+        bool, typer.Option("--to-test", help="To the number in KITPOST_TEST_MOBILE. There is no other way.")
+    ] = False,
+    service: Annotated[str, typer.Option(help="As which service.")] = "larkfield",
+    language: Annotated[str, typer.Option(help="en or cy.")] = "en",
+    wording: Annotated[str, typer.Option(help="named or discreet.")] = "discreet",
+) -> None:
+    """Send one text with invented values to the test number, through the provider in force. Never to a resident."""
+    from app.text_call import call
+    from app.wiring import connect
+    from integrations.ports import OutgoingText
+    from models.actions import audit
+    from models.actions.text_switch import chosen_provider, may_call
+    from models.rules.errors import Code, ServiceError
+    from models.rules.text import CLASS_OF
+    from models.rules.text_delivery import TEST_PREFIX, Took
+    from models.rules.vocabulary import Language, Wording
+
+    home = connect()
+    number = home.settings.test_mobile
+    if not to_test or not number:
+        raise ServiceError(Code.NOT_NOW, "Only to the test number: set KITPOST_TEST_MOBILE, and say --to-test.")
+    values = next((each for each in _examples() if each.purpose == purpose), None)
+    if values is None or service not in home.services or language not in {*Language} or wording not in {*Wording}:
+        raise ServiceError(Code.NOT_FOUND, "There is no such text, service, language or wording.")
+    ref = TEST_PREFIX + secrets.token_hex(12)
+    text = home.catalogue.render(
+        values,
+        language=Language(language),
+        wording=Wording(wording),
+        service=home.services[service].service,
+        ref=ref[-6:].upper(),
+    )
+    with home.begin() as session:
+        if not may_call(session, service_id=service, text_class=CLASS_OF[values.purpose]):
+            raise ServiceError(Code.NOT_NOW, "Sending is stopped: kitpost texts start first.")
+        sender = home.senders[chosen_provider(session) or home.text_provider]
+        audit.record(
+            session,
+            action="texts.test_sent",
+            subject="service",
+            subject_id=0,
+            actor=_who(),
+            now=home.clock(),
+            service_id=service,
+            purpose=purpose,
+        )
+    answer = call(sender, OutgoingText(ref, number, text.body))
+    if not isinstance(answer, Took):
+        raise ServiceError(Code.PARKED, f"The provider did not take it: {answer.code}.")
+    typer.echo(f"Taken by {sender.name}: {purpose}, {wording}, {language}, {text.segments} segments.")
 
 
 def _examples() -> list["TextValues"]:

@@ -163,6 +163,10 @@ OWN_DOING: Final = frozenset({HELD_BACK.code, STOPPED.code, LEASE_OVER.code})
 """Calls that we did not make: they say nothing of the provider's health."""
 
 
+TEST_PREFIX: Final = "test-"
+"""What the reference of a text to the test number begins with: its receipts are nobody's, and no alarm."""
+
+
 Answer = Took | DidNotSend | WillNot | MayHave
 
 

@@ -2,6 +2,7 @@
 
 import base64
 
+import pypdfium2
 import pytest
 from sqlmodel import select
 from typer.testing import CliRunner
@@ -17,6 +18,7 @@ from models.rules.text import TextClass, TextPurpose
 from models.tables.audit import Audit
 from models.tables.text import Text
 from tests.support import build
+from tests.support.fake_sender import FakeSender
 from tests.support.texts import ACTOR, NOW, owed_result
 
 KEY = base64.b64encode(bytes(range(32))).decode()
@@ -147,3 +149,44 @@ def test_only_a_restored_database_can_catch_up(kitpost, begin):
     assert "as usual" in kitpost("resume", "--because", "the lab files of the lost day were read again")
     with begin() as session:
         assert restored_from(session) is None
+
+
+def test_the_sheet_to_sign_holds_every_text_on_a_page_and_on_paper(kitpost, tmp_path):
+    kitpost("preview", "--into", str(tmp_path / "sheet"))
+
+    page = (tmp_path / "sheet" / "texts-larkfield.html").read_text(encoding="utf-8")
+    paper = pypdfium2.PdfDocument((tmp_path / "sheet" / "texts-larkfield.pdf").read_bytes())
+    printed = " ".join(sheet.get_textpage().get_text_range() for sheet in paper)
+    for purpose in TextPurpose:
+        assert purpose.value.replace("_", " ").capitalize() in page
+        assert purpose.value.replace("_", " ").capitalize() in printed
+    assert page.count("Signature") == printed.count("Signature") == len(TextPurpose)
+    assert "gwnaethom ei haddo" in page
+    assert "reactive" not in (page + printed).lower()
+    assert "http" not in page
+
+
+def test_a_text_goes_to_the_test_number_and_to_no_other(kitpost, monkeypatch, begin):
+    with pytest.raises(ServiceError, match="Only to the test number"):
+        kitpost("send", "all_clear", "--to-test")
+    monkeypatch.setenv("KITPOST_TEST_MOBILE", "+447700900777")
+    wiring().engine.dispose()
+    wiring.cache_clear()
+    with pytest.raises(ServiceError, match="Only to the test number"):
+        kitpost("send", "all_clear")
+    sender = FakeSender(name="twilio")
+    with begin() as session:
+        build.in_force(session)
+    monkeypatch.setattr("app.wiring.Wiring.senders", {"twilio": sender})
+
+    said = kitpost("send", "all_clear", "--to-test", "--language", "cy")
+
+    [message] = sender.ledger
+    assert message.to_e164 == "+447700900777"
+    assert "neb" not in said
+    assert "diweddariad" in message.body
+    kitpost("stop", "--because", "wrong wording")
+    with pytest.raises(ServiceError, match="Sending is stopped"):
+        kitpost("send", "all_clear", "--to-test")
+    with begin() as session:
+        assert session.exec(select(Audit).where(Audit.action == "texts.test_sent")).one().actor.startswith("cli:")
