@@ -30,7 +30,7 @@ def reconcile(
         table.add_row(name, str(count))
     console.print(table)
     if balance.late:
-        table = Table("What should have come", "Kits", "Which (the first twenty)", title="Late at the laboratories")
+        table = Table("What should have come", "How many", "Which (the first twenty)", title="Late")
         for late in balance.late:
             table.add_row(late.says, str(late.count), " ".join(late.ids))
         console.print(table)

@@ -14,6 +14,7 @@ from sqlmodel import Session
 
 from models.actions.lab_desk import Late, late_kits
 from models.rules.service import Services
+from models.rules.text_delivery import hears_by
 from models.rules.vocabulary import NON_NEGATIVE
 from models.tables.bulk import cursor
 
@@ -35,7 +36,7 @@ class Balance:
     figures: Mapping[str, int]
     differences: tuple[Difference, ...]
     late: tuple[Difference, ...] = ()
-    """What laboratories owe a word about: named every day, and no fault of the balance."""
+    """What laboratories owe a word about, and who should have heard: named every day, no fault of the balance."""
 
     @property
     def is_even(self) -> bool:
@@ -343,8 +344,36 @@ def strike_balance(session: Session, *, now: datetime, services: Services | None
     kits: dict[Late, list[str]] = defaultdict(list)
     for kit in late_kits(session, services or {}, now=now):
         kits[kit.what].append(kit.kit_code)
-    late = (Difference(what, _LATE[what], len(codes), tuple(codes[:20])) for what, codes in kits.items())
+    late = [Difference(what, _LATE[what], len(codes), tuple(codes[:20])) for what, codes in kits.items()]
+    unheard = _not_heard_in_time(session, services or {}, now)
+    if unheard:
+        late.append(Difference("same_day", _SAME_DAY, len(unheard), tuple(unheard[:20])))
     return Balance(figures, tuple(differences), tuple(late))
+
+
+_SAME_DAY: Final = "whoever's result is known hears of it, or has a case with a due time, the same working day"
+
+
+def _not_heard_in_time(session: Session, services: Services, now: datetime) -> list[str]:
+    """Texts about results that have not left by the end of the working day, and no case stands in their place."""
+    waiting = _run(
+        session,
+        """
+        SELECT t.ref, t.service_id, t.owed_at FROM text t
+        WHERE t.state IN ('owed', 'sending', 'unsure') AND t.owed_at <= %(now)s
+          AND t.purpose IN ('all_clear', 'swab_positive', 'failed_sample')
+          AND NOT EXISTS (SELECT FROM clinic_case c WHERE c.kit_id = t.kit_id AND c.closed_at IS NULL)
+        ORDER BY t.id
+        """,
+        {"now": now},
+    )
+    return [
+        str(ref)
+        for ref, service_id, owed_at in waiting
+        if isinstance(owed_at, datetime)
+        and str(service_id) in services
+        and hears_by(owed_at, services[str(service_id)].service.texts.result_window) < now
+    ]
 
 
 _LATE: Final[Mapping[Late, str]] = {

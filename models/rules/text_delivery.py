@@ -8,7 +8,7 @@ Sources: sms-and-post.md A1 (codes, callbacks, exactly-once-ish); clinical.md 9 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -116,6 +116,15 @@ def obstacle(text: Leaving, *, now: datetime, proof_max_age_days: int) -> Obstac
         (Obstacle.NUMBER_NOT_FRESH, text.purpose in CONTENT and stale),
     )
     return next((found for found, stops in checks if stops), None)
+
+
+def hears_by(known_at: datetime, window: TextWindow) -> datetime:
+    """By when somebody whose result is known hears of it, or has a time fixed: the end of that working day's window.
+
+    Known after the window, at night or on a day off, it is the next working day's (clinical.md 3.5).
+    """
+    day = london_day(next_opening(known_at, window))
+    return datetime.combine(day, window.closes, LONDON).astimezone(UTC)
 
 
 # ── What came of one call ────────────────────────────────────────────────────────────────────

@@ -197,3 +197,14 @@ def test_ids_are_opaque_and_at_most_twenty(world, db):
     difference = found(world)["head_is_a_version"]
     assert len(difference.ids) == min(difference.count, 20)
     assert all(each.isdigit() for each in difference.ids)
+
+
+def test_whoever_has_not_heard_by_the_end_of_the_working_day_is_named(world):
+    def unheard(at):
+        return [each for each in strike(world, lambda: at, services(world)).late if each.check == "same_day"]
+
+    [(ref,)] = ask(world, "SELECT ref FROM text WHERE purpose = 'all_clear' AND state = 'owed'")
+
+    assert unheard(READ_AT) == []
+    [late] = unheard(READ_AT + timedelta(days=4))
+    assert (late.count, late.ids) == (1, (ref,))

@@ -23,6 +23,7 @@ from models.rules.text_delivery import (
     again_at,
     ask_after,
     backoff,
+    hears_by,
     merged,
     obstacle,
     remedy_for,
@@ -231,3 +232,21 @@ def test_waiting_grows_to_a_quarter_of_an_hour_and_honours_the_provider(tries, a
 
 def test_a_silent_text_is_asked_about_three_times():
     assert [ask_after(n) for n in range(4)] == [timedelta(minutes=30), timedelta(hours=6), timedelta(hours=24), None]
+
+
+@pytest.mark.parametrize(
+    ("known_at", "by"),
+    [
+        ("2026-11-24T06:00", "2026-11-24T16:30"),  # before the window: today
+        ("2026-11-24T12:00", "2026-11-24T16:30"),
+        ("2026-11-24T16:30", "2026-11-25T16:30"),  # the window is over: tomorrow
+        ("2026-11-27T18:00", "2026-11-30T16:30"),  # Friday evening: Monday
+        ("2026-12-24T17:00", "2026-12-29T16:30"),  # Christmas, Boxing Day's substitute on Monday
+        ("2026-10-24T12:00", "2026-10-26T16:30"),  # the clocks go back in between
+    ],
+)
+def test_whoever_has_a_result_hears_by_the_end_of_that_working_day(known_at, by):
+    window = TextWindow(time(9), time(16, 30), working_days_only=True)
+
+    known, due = (datetime.fromisoformat(each).replace(tzinfo=LONDON) for each in (known_at, by))
+    assert hears_by(known, window) == due
