@@ -28,6 +28,7 @@ STATUS: Final[Mapping[Code, int]] = {
     Code.NOT_FOUND: 404,
     Code.CONFLICT: 409,
     Code.NOT_NOW: 409,
+    Code.TOO_OFTEN: 429,
     Code.DATABASE_DOWN: 503,
     Code.DATABASE_NOT_READY: 503,
     Code.STORE_DOWN: 503,

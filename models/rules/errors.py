@@ -23,6 +23,7 @@ class Code(StrEnum):
     BAD_INPUT = "bad_input"
     BAD_SIGNATURE = "bad_signature"
     NOT_NOW = "not_now"
+    TOO_OFTEN = "too_often"
     TEMPLATE = "template"
     BATCH_HELD = "batch_held"
     PARKED = "parked"

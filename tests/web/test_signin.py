@@ -7,6 +7,7 @@ import pytest
 from httpx import Response
 
 from app.web.session import IDLE_SECONDS, LONGEST_SECONDS
+from app.web.signin import SIGN_INS_A_MINUTE
 from tests.support import web
 
 
@@ -23,6 +24,18 @@ def test_somebody_signs_in_through_the_provider_and_lands_where_they_wanted_to_g
 
     assert landed.url.path == "/kits/7K3F9XN2PP"
     assert "Anna Adviser" in landed.text
+
+
+def test_one_address_that_signs_in_again_and_again_has_to_wait_and_nobody_signed_in_notices(site):
+    working = site.signed_in("demo-adviser")
+    hammering = site.browser()
+
+    answers = [hammering.http.get("/sign-in/back?code=guess&state=guess").status_code for _ in range(SIGN_INS_A_MINUTE)]
+
+    assert answers[0] == 403
+    assert answers[-1] == 429
+    assert "wait a minute" in hammering.http.get("/sign-in/start").text
+    assert working.get("/worklist").status_code == 200
 
 
 def test_the_session_cookie_shows_nothing_and_is_for_the_server_alone(site):
