@@ -172,6 +172,14 @@ class OwedCase:
     reopen: bool = True
     """Whether news about a closed case opens it again."""
 
+    def urgency(self, kind: CaseKind) -> Urgency:
+        """How soon, as a case of a kind that this made or joined."""
+        return Urgency.URGENT if self.urgent else URGENCY[kind]
+
+    def due(self, now: datetime, service: Service) -> datetime:
+        """When somebody must have taken it up that came in now."""
+        return due_at(CaseKind.SAFEGUARDING if self.urgent else self.kind, now, service.clinic)
+
 
 def result_case_key(kit_id: int) -> str:
     """The key of a kit's one results case (ruling 6)."""
@@ -233,14 +241,14 @@ def _open(owed: OwedCase, *, service: Service, now: datetime) -> ClinicCase:
         key=owed.key,
         service_id=service.id,
         kind=owed.kind,
-        urgency=Urgency.URGENT if owed.urgent else URGENCY[owed.kind],
+        urgency=owed.urgency(owed.kind),
         order_id=owed.order_id,
         kit_id=owed.kit_id,
         lab=owed.lab,
         decision_id=owed.decision_id,
         detail=dict(owed.detail),
         owner_role=owed.owner_role or OWNER[owed.kind],
-        due_at=owed.due_at or due_at(CaseKind.SAFEGUARDING if owed.urgent else owed.kind, now, service.clinic),
+        due_at=owed.due_at or owed.due(now, service),
         opened_at=now,
     )
 
@@ -250,13 +258,13 @@ def _add_to(session: Session, case: ClinicCase, owed: OwedCase, *, service: Serv
     if was_closed and not owed.reopen:
         return
     kind = owed.kind if was_closed else more_urgent(case.kind, owed.kind)
-    due = due_at(owed.kind, now, service.clinic)
+    due = owed.due(now, service)
     changed = was_closed or kind is not case.kind or case.decision_id != owed.decision_id
     if not changed:
         return
     case.due_at = due if was_closed else min(case.due_at, due)
     if was_closed or kind is not case.kind:
-        case.kind, case.urgency, case.owner_role = kind, URGENCY[kind], owed.owner_role or OWNER[kind]
+        case.kind, case.urgency, case.owner_role = kind, owed.urgency(kind), owed.owner_role or OWNER[kind]
         case.escalation = 0
     case.decision_id = owed.decision_id or case.decision_id
     case.detail = {**case.detail, **owed.detail}

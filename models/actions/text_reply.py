@@ -143,5 +143,6 @@ def _to_a_person(run: Run, holder: MobileHolder, kind: ReplyKind, body: str, at:
         )
     )
     case = run.session.get_one(ClinicCase, case_id)
+    case.due_at = min(case.due_at, owed.due(run.now, service))  # it may rest, but these words are new
     case.version += 1  # whoever has the page open has not read this
     run.session.add(case)

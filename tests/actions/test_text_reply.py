@@ -206,6 +206,34 @@ def test_a_reply_after_the_case_was_closed_opens_it_again(begin, owed):
     assert case.closed_at is None
 
 
+def test_distress_after_its_case_was_closed_is_as_urgent_as_the_first_time(begin, owed):
+    reply(begin, owed, "I want to die")
+    take(begin)
+    with begin() as session:
+        case = session.exec(select(ClinicCase)).one()
+        first_due = case.due_at
+        case.closed_at, case.closed_by, case.outcome = NOW, "staff:x", "referred"
+        case.urgency, case.due_at = Urgency.ROUTINE, NOW + timedelta(days=9)
+    reply(begin, owed, "I still want to die")
+    take(begin)
+
+    [case] = everything(begin, ClinicCase)
+    assert (case.closed_at, case.urgency, case.due_at) == (None, Urgency.URGENT, first_due)
+
+
+def test_new_words_end_the_rest_of_a_case(begin, owed):
+    reply(begin, owed, "Ring me next week please")
+    take(begin)
+    with begin() as session:
+        case = session.exec(select(ClinicCase)).one()
+        first_due, case.due_at = case.due_at, NOW + timedelta(days=7)
+    reply(begin, owed, "Sorry, can you ring today?")
+    take(begin)
+
+    [case] = everything(begin, ClinicCase)
+    assert case.due_at == first_due
+
+
 def test_who_is_this_freezes_the_number_and_goes_to_a_person(begin, owed):
     reply(begin, owed, "Who is this??")
     take(begin)
