@@ -309,6 +309,8 @@ class _Sending:
 
     def _may_call(self, text: ClaimedText) -> bool:
         with self.notify.begin() as session:
+            # One question for each text: a transaction of its own would cost two more round trips.
+            session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
             return may_call(session, service_id=text.service_id, text_class=text.text_class, person_id=text.person_id)
 
     def _record(self, claims: Claims, answers: Sequence[Answer]) -> None:

@@ -89,7 +89,7 @@ class World:
 
     def settle(self):
         """Runs until nothing is under way, letting machine time pass between the runs."""
-        for turn in range(60):
+        for turn in range(240):  # far more than any text takes: only what would never end is stopped by it
             # The provider answers, lists and calls back in real time: half a second is its longest lag.
             time.sleep(0.6)
             pass_machine_time(self.begin, minutes=40)
