@@ -162,6 +162,24 @@ def test_a_kit_printed_after_the_page_was_loaded_is_packed_too(site, visit, kits
     verdict(page, "done")
 
 
+def test_what_is_scanned_while_the_page_asks_what_waits_is_handed_over_too(site, visit, kits):
+    page = at_bench(visit)
+    with site.home.begin() as session:
+        fresh = codes_of(session, build.printed_kit(session))
+    # The page asks what waits once it meets a kit that it does not know; the answer takes its time.
+    asked = []
+    page.route("**/packing/waiting*", asked.append)
+
+    with page.expect_request("**/packing/waiting*"):
+        wedge(page, fresh[0])
+    verdict(page, "fine")
+    wedge(page, *fresh[1:])
+    for route in asked:
+        route.continue_()
+
+    verdict(page, "done")
+
+
 def test_the_bench_works_without_java_script(site, visit, kits):
     page = at_bench(visit, java_script=False)
 

@@ -257,21 +257,23 @@ function start(page) {
     if (sending || !queue.length) return;
     sending = true;
     try {
-      while (queue.length) {
-        const reply = await post(queue.slice(0, AT_ONCE));
-        online = true;
-        if (!reply.ok) {
-          const gone = reply.type === "opaqueredirect";
-          at("signed-out").hidden = !gone;
-          if (!gone) say("stop", "The server refused these scans. They are kept here: load this page again.");
-          return;
+      do {
+        while (queue.length) {
+          const reply = await post(queue.slice(0, AT_ONCE));
+          online = true;
+          if (!reply.ok) {
+            const gone = reply.type === "opaqueredirect";
+            at("signed-out").hidden = !gone;
+            if (!gone) say("stop", "The server refused these scans. They are kept here: load this page again.");
+            return;
+          }
+          at("signed-out").hidden = true;
+          for (const told of await reply.json()) hear(told);
+          keep("queue", queue);
+          draw();
         }
-        at("signed-out").hidden = true;
-        for (const told of await reply.json()) hear(told);
-        keep("queue", queue);
-        draw();
-      }
-      if (bench.unsure) await refresh();
+        if (bench.unsure) await refresh();
+      } while (queue.length); // read while we asked what waits
     } catch {
       online = false;
       const entry = queue.find((each) => each.ref === last);
