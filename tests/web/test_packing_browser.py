@@ -168,7 +168,11 @@ def test_what_is_scanned_while_the_page_asks_what_waits_is_handed_over_too(site,
         fresh = codes_of(session, build.printed_kit(session))
     # The page asks what waits once it meets a kit that it does not know; the answer takes its time.
     asked = []
-    page.route("**/packing/waiting*", asked.append)
+
+    def hold(route):
+        asked.append(route)
+
+    page.route("**/packing/waiting*", hold)
 
     with page.expect_request("**/packing/waiting*"):
         wedge(page, fresh[0])
