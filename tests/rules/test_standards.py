@@ -11,7 +11,7 @@ from models.rules.working_days import add_working_days
 NOON = datetime(2026, 12, 23, 12, tzinfo=UTC)
 TRIED, *_, SIX_WEEKS = STANDARDS
 days = st.dates(date(2026, 1, 1), date(2027, 12, 31))
-instants = st.datetimes(datetime(2026, 1, 1), datetime(2026, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
+instants = st.datetimes(datetime(2026, 1, 1), datetime(2026, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis wants naive bounds
 case_times = st.builds(CaseTimes, instants, st.none() | instants, st.none() | instants, st.none() | days)
 
 
