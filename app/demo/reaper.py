@@ -77,10 +77,13 @@ class Reaper:
 
     def _flow_at_work(self, run: str) -> str | None:
         """The flow's name once the run's own code may have begun."""
-        found = self._prefect.get(f"flow_runs/{run}").raise_for_status().json()
-        if found["state_type"] != "RUNNING":
+        try:
+            found = self._prefect.get(f"flow_runs/{run}").raise_for_status().json()
+            if found["state_type"] != "RUNNING":
+                return None
+            return str(self._prefect.get(f"flows/{found['flow_id']}").raise_for_status().json()["name"])
+        except httpx.HTTPError:  # a busy server: the run is looked at again in a moment
             return None
-        return str(self._prefect.get(f"flows/{found['flow_id']}").raise_for_status().json()["name"])
 
 
 def _kill(pid: int) -> bool:

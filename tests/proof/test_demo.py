@@ -36,5 +36,5 @@ def test_with_every_flow_killed_once_everything_is_accounted_for_in_the_end(tmp_
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     assert "Everything is accounted for." in done.stdout
     killed = done.stdout.rpartition("Killed in the midst of their work")[2]
-    assert set(re.findall(r"^ +1  ([a-z-]+)$", killed, re.MULTILINE)) >= FLOWS
+    assert set(re.findall(r"^ +1  ([a-z-]+)$", killed, re.MULTILINE)) >= FLOWS, done.stderr[-2000:]
     assert (tmp_path / "var" / "demo" / "ledger.jsonl").stat().st_size > 0
