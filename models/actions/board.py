@@ -9,8 +9,8 @@ from sqlmodel import Session
 
 from models.actions import audit
 from models.rules.clinic import CaseKind
-from models.rules.disclosure import suppress
-from models.rules.standards import CaseTimes, Measured, measure_all
+from models.rules.disclosure import suppress_parts
+from models.rules.standards import CaseTimes, Measured, measure_all, shown_counts
 from models.tables.bulk import cursor
 
 LOOKS_BACK: Final = timedelta(days=182)
@@ -74,22 +74,17 @@ def export_board(
             service_id=service_id,
         )
     shown = board(session, service_ids=service_ids, now=now)
-    open_ = suppress({queue.kind.value: queue.open for queue in shown.queues})
-    overdue = suppress({queue.kind.value: queue.overdue for queue in shown.queues})
     rows = [("what", "measure", "value")]
-    for queue in shown.queues:
-        name = queue.kind.value
-        rows.append((name, "open", _count(open_[name])))
-        # From a small queue even 'none overdue' would say how it stands with one person.
-        rows.append((name, "overdue", _count(overdue[name] if open_[name] is not None else None)))
+    overdue = suppress_parts({queue.kind.value: (queue.open, queue.overdue) for queue in shown.queues})
+    week = suppress_parts({queue.kind.value: (queue.open, queue.older) for queue in shown.queues})
+    for name in overdue:
+        rows += [(name, "open", _count(overdue[name][0])), (name, "overdue", _count(overdue[name][1]))]
+        rows.append((name, "older_than_a_week", _count(week[name][1])))
     for kind, standards in shown.standards.items():
-        cases = suppress({each.standard.key: each.cases for each in standards})
-        for each in standards:
-            name, few = f"{kind.value}:{each.standard.key}", cases[each.standard.key] is None
-            share = None if few or each.share is None else f"{each.share:.3f}"
-            rows.append((name, "cases", _count(cases[each.standard.key])))
-            rows.append((name, "share_within", share or WITHHELD))
-            rows.append((name, "median_days", WITHHELD if each.median_days is None else f"{each.median_days:g}"))
+        for each, (cases, within) in zip(standards, shown_counts(standards), strict=True):
+            name, median = f"{kind.value}:{each.standard.key}", None if cases is None else each.median_days
+            rows += [(name, "cases", _count(cases)), (name, "within", _count(within))]
+            rows.append((name, "median_days", WITHHELD if median is None else f"{median:g}"))
     return rows
 
 

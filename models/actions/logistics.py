@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlmodel import Session
 
-from models.rules.disclosure import SMALLEST_SHOWN, suppress
+from models.rules.disclosure import SMALLEST_SHOWN, suppress_parts
 from models.tables.bulk import cursor
 
 
@@ -162,9 +162,8 @@ def _funnel(session: Session, binds: Mapping[str, object]) -> tuple[Step, ...]:
 
 def _districts(session: Session, binds: Mapping[str, object]) -> tuple[District, ...]:
     rows = _rows(session, _DISTRICTS, binds)
-    sent = suppress({code: sent for code, sent, _ in rows})
-    returned = suppress({code: back for code, _, back in rows})
-    return tuple(District(code, sent[code], returned[code] if sent[code] is not None else None) for code, *_ in rows)
+    shown = suppress_parts({code: (sent, back) for code, sent, back in rows})
+    return tuple(District(code, *counts) for code, counts in shown.items())
 
 
 def _cohorts(session: Session, binds: Mapping[str, object]) -> tuple[Cohort, ...]:

@@ -17,3 +17,14 @@ def suppress(counts: Mapping[str, int]) -> dict[str, int | None]:
     if len(withheld) == 1 and others:
         withheld.add(others[0][1])
     return {name: None if name in withheld else count for name, count in counts.items()}
+
+
+def suppress_parts(counts: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int | None, int | None]]:
+    """Wholes and a part of each: the part is withheld too where it, the whole or what is left beside it is small.
+
+    Five of six within the time would say of the sixth that they were late.
+    """
+    wholes = suppress({name: whole for name, (whole, _) in counts.items()})
+    parts = suppress({name: part for name, (_, part) in counts.items()})
+    rests = suppress({name: whole - part for name, (whole, part) in counts.items()})
+    return {name: (wholes[name], None if None in (wholes[name], rests[name]) else parts[name]) for name in counts}

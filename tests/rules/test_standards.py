@@ -5,7 +5,16 @@ from datetime import UTC, date, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.rules.standards import STANDARDS, CaseTimes, Milestone, Standard, days_between, measure, measure_all
+from models.rules.standards import (
+    STANDARDS,
+    CaseTimes,
+    Milestone,
+    Standard,
+    days_between,
+    measure,
+    measure_all,
+    shown_counts,
+)
 from models.rules.working_days import add_working_days
 
 NOON = datetime(2026, 12, 23, 12, tzinfo=UTC)
@@ -69,3 +78,19 @@ def test_of_a_reactive_screen_no_treatment_is_expected():
         Milestone.TRIED,
         Milestone.SPOKEN,
     }
+
+
+@given(st.lists(case_times, max_size=30))
+def test_what_leaves_the_service_gives_no_few_away_by_subtraction(times):
+    counts = shown_counts(measure_all(times, now=NOON, diagnosis=True))
+
+    (ten_cases, ten), (_, six) = counts[2:]
+    assert not any(shown is not None and 0 < shown < 5 for pair in counts for shown in pair)
+    assert ten is None or ten_cases - ten == 0 or ten_cases - ten >= 5
+    assert None in (ten, six) or six == ten or abs(six - ten) >= 5
+
+
+def test_no_share_is_set_for_a_reactive_screen_which_is_no_diagnosis():
+    late = CaseTimes(NOON - timedelta(days=60), NOON, NOON)
+
+    assert all(each.is_kept is None for each in measure_all([late] * 9, now=NOON, diagnosis=False))
