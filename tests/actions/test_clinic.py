@@ -4,6 +4,7 @@ import threading
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 from sqlmodel import Session, col, select
 
@@ -887,6 +888,25 @@ def escalate(begin: Begin, now, limit: int = 100, after=None):
             actor="flow:follow_up_positives",
             after=after,
         )
+
+
+def test_several_steps_at_once_do_not_wait_for_a_kit_that_a_sender_holds(begin):
+    """A case that changed twice in one transaction would lock its kit, against the order of everybody's locks."""
+    opened(begin)
+
+    with begin() as sender, begin() as session:
+        sender.execute(text("SELECT id FROM kit FOR UPDATE"))
+        session.execute(text("SET LOCAL lock_timeout = '2s'"))
+        told = clinic.escalate_due(
+            session,
+            now=NOW + timedelta(days=30),
+            service_id="larkfield",
+            policy=build.service().clinic,
+            limit=9,
+            actor="flow:follow_up_positives",
+        )
+
+    assert told.steps == len(build.service().clinic.escalation) > 1
 
 
 def test_each_step_of_the_ladder_is_told_once_when_its_time_comes(begin):
