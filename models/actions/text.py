@@ -68,6 +68,7 @@ from models.rules.text_delivery import (
 )
 from models.rules.vocabulary import RefusalKind
 from models.rules.working_days import is_open
+from models.tables.bulk import one_of
 from models.tables.kit import Kit
 from models.tables.order import Order
 from models.tables.person import ChoiceOfTexts, ChoiceSource, Contact, MobileHolder
@@ -209,7 +210,7 @@ def claim_texts(
     kits = lock_kits(session, {kit_id for _, kit_id in wanted if kit_id is not None})
     texts = session.exec(
         select(Text)
-        .where(col(Text.id).in_([text_id for text_id, _ in wanted]), *due)
+        .where(one_of(Text.id, [text_id for text_id, _ in wanted]), *due)
         .order_by(col(Text.id))
         .with_for_update()
         .execution_options(populate_existing=True)
@@ -248,13 +249,13 @@ def _gather(
     session, tools = run.session, run.tools
     contacts = {
         contact.id: contact
-        for contact in session.exec(select(Contact).where(col(Contact.id).in_([text.contact_id for text in texts])))
+        for contact in session.exec(select(Contact).where(one_of(Contact.id, [text.contact_id for text in texts])))
     }
     silent = opted_out(session, {contact.person_id for contact in contacts.values()})
     decisions = _decisions(session, texts, kits)
     asked_with = dict(
         session.exec(
-            select(Order.id, Order.contact_id).where(col(Order.id).in_([text.order_id for text in texts]))
+            select(Order.id, Order.contact_id).where(one_of(Order.id, [text.order_id for text in texts]))
         ).all()
     )
     mobiles = {key: mobile for key, contact in contacts.items() if (mobile := _mobile(run, contact))}
@@ -309,7 +310,7 @@ def _decisions(session: Session, texts: Sequence[Text], kits: Mapping[int, Kit])
     ids = {text.decision_id for text in texts} | {kit.current_decision_id for kit in kits.values()}
     rows = session.exec(
         select(ReleaseDecision.id, ReleaseDecision.kind, ReleaseDecision.digest).where(
-            col(ReleaseDecision.id).in_([each for each in ids if each is not None])
+            one_of(ReleaseDecision.id, [each for each in ids if each is not None])
         )
     )
     return {key: Decided(key, ReleaseKind(kind), digest) for key, kind, digest in rows if key is not None}

@@ -5,7 +5,7 @@ taken in one order: kits by id, texts by id, attempts by id (ruling 2).
 """
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -13,7 +13,6 @@ from typing import Final, Protocol
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
-from models.actions import audit, event
 from models.actions.owed import OwedCase, owe_cases, result_case_key
 from models.rules.clinic import CaseKind
 from models.rules.secrets import MOBILE, BlindIndex, Cipher
@@ -30,6 +29,7 @@ from models.rules.text_delivery import (
     remedy_for,
 )
 from models.rules.vocabulary import DeliveryStatus, Language, Wording
+from models.tables.bulk import as_json, copy, one_of
 from models.tables.kit import Kit
 from models.tables.person import Contact, MobileHolder
 from models.tables.text import AttemptState, Text, TextAttempt, TextState
@@ -41,6 +41,8 @@ SHORT_REF_LENGTH: Final = 6
 """Characters of the reference that a body ends with: no other text to the same number has it."""
 
 CODE_LENGTH: Final = 20
+_AUDIT_COLUMNS: Final = ("service_id", "actor", "action", "subject", "subject_id", "because", "detail", "occurred_at")
+_EVENT_COLUMNS: Final = ("kit_id", "service_id", "kind", "detail", "actor", "occurred_at")
 OUT: Final = frozenset({TextState.SENDING, TextState.UNSURE})
 """States of a text whose latest call is not answered for."""
 
@@ -91,6 +93,31 @@ class Run:
     tools: Toolbox
     actor: str
     counts: Counts = field(default_factory=Counter)
+    _audit: list[tuple[object, ...]] = field(default_factory=list, init=False, repr=False)
+    _events: list[tuple[object, ...]] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # Whoever ends the transaction: no line of the audit can be forgotten.
+        sa.event.listen(self.session, "before_commit", self._write)
+
+    def _write(self, session: Session) -> None:
+        """All lines of the transaction at once: one by one they took a fifth of the sender's time."""
+        for table, columns, lines in (
+            ("audit", _AUDIT_COLUMNS, self._audit),
+            ("kit_event", _EVENT_COLUMNS, self._events),
+        ):
+            if lines:
+                copy(session, table, columns, lines)
+                lines.clear()
+
+    def tell(self, text: Text, kind: str, detail: Mapping[str, object]) -> None:
+        """A line in the kit's timeline, in the world's time. `detail` holds codes and ids only."""
+        told = as_json({"text": text.ref, "purpose": text.purpose.value, **detail})
+        self._events.append((text.kit_id, text.service_id, kind, told, self.actor, self.now))
+
+    def note(self, text: Text, action: str, detail: Mapping[str, object]) -> None:
+        """A line in the audit, which nobody can edit (law 10). `detail` holds codes and ids only."""
+        self._audit.append((text.service_id, self.actor, action, "text", id_of(text), "", as_json(detail), self.now))
 
     def service_of(self, text: Text) -> Service:
         """The choices of the council whose text it is."""
@@ -145,14 +172,15 @@ def lock_attempts(session: Session, attempt_ids: Collection[int]) -> list[Held]:
     texts_of = session.exec(
         select(Text.id, Text.kit_id)
         .join(TextAttempt, col(TextAttempt.text_id) == col(Text.id))
-        .where(col(TextAttempt.id).in_(attempt_ids))
+        .where(one_of(TextAttempt.id, attempt_ids))
     ).all()
-    lock_kits(session, {kit_id for _, kit_id in texts_of if kit_id is not None})
+    kit_ids = {kit_id for _, kit_id in texts_of if kit_id is not None}
+    session.execute(select(Kit.id).where(one_of(Kit.id, kit_ids)).order_by(col(Kit.id)).with_for_update())
     texts = {
         text.id: text
         for text in session.exec(
             select(Text)
-            .where(col(Text.id).in_({text_id for text_id, _ in texts_of}))
+            .where(one_of(Text.id, {text_id for text_id, _ in texts_of}))
             .order_by(col(Text.id))
             .with_for_update()
             .execution_options(populate_existing=True)
@@ -160,7 +188,7 @@ def lock_attempts(session: Session, attempt_ids: Collection[int]) -> list[Held]:
     }
     attempts = session.exec(
         select(TextAttempt)
-        .where(col(TextAttempt.id).in_(attempt_ids))
+        .where(one_of(TextAttempt.id, attempt_ids))
         .order_by(col(TextAttempt.id))
         .with_for_update()
         .execution_options(populate_existing=True)
@@ -174,7 +202,7 @@ def lock_kits(session: Session, kit_ids: Collection[int]) -> dict[int, Kit]:
         return {}
     rows = session.exec(
         select(Kit)
-        .where(col(Kit.id).in_(kit_ids))
+        .where(one_of(Kit.id, kit_ids))
         .order_by(col(Kit.id))
         .with_for_update()
         .execution_options(populate_existing=True)
@@ -344,30 +372,10 @@ def end_attempt(run: Run, attempt: TextAttempt, state: AttemptState, code: str) 
 def tell(run: Run, text: Text, kind: str, **detail: object) -> None:
     """A line in the kit's timeline and in the audit."""
     if text.kit_id is not None:
-        event.record(
-            run.session,
-            kit_id=text.kit_id,
-            service_id=text.service_id,
-            kind=kind,
-            actor=run.actor,
-            at=run.now,
-            text=text.ref,
-            purpose=text.purpose.value,
-            **detail,
-        )
-    note(run, text, kind, **detail)
+        run.tell(text, kind, detail)
+    run.note(text, kind, detail)
 
 
 def note(run: Run, text: Text, action: str, **detail: object) -> None:
     """A line in the audit."""
-    audit.record(
-        run.session,
-        action=action,
-        subject="text",
-        subject_id=id_of(text),
-        actor=run.actor,
-        now=run.now,
-        service_id=text.service_id,
-        because="",
-        **detail,
-    )
+    run.note(text, action, detail)

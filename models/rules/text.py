@@ -374,10 +374,17 @@ WELSH_LETTERS: Final = frozenset("âêîôûŵŷÂÊÎÔÛŴŶáéíóúẃýÁ�
 """Letters that Welsh may carry beyond GSM-7. They turn the text into UCS-2: 70 and 67 instead of 160 and 153."""
 
 
+GSM_ALONE: Final = 160
+GSM_JOINED: Final = 153
+"""Septets that a text may have alone, and that each part has where several are joined (3GPP TS 23.040)."""
+
+
 def segments(body: str) -> int:
     """How many parts a text is billed and joined as. An escape or surrogate pair is never split. Empty: 0."""
+    if GSM_BASIC.issuperset(body):
+        return -(-len(body) // (GSM_ALONE if len(body) <= GSM_ALONE else GSM_JOINED))
     if all(c in GSM_BASIC or c in GSM_EXTENDED for c in body):
-        return _parts([2 if c in GSM_EXTENDED else 1 for c in body], alone=160, joined=153)
+        return _parts([2 if c in GSM_EXTENDED else 1 for c in body], alone=GSM_ALONE, joined=GSM_JOINED)
     return _parts([len(c.encode("utf-16-le")) // 2 for c in body], alone=70, joined=67)
 
 
@@ -451,7 +458,7 @@ def check_body(body: str, *, language: Language, wording: Wording, max_segments:
         raise BadWording(WordingFault.EMPTY, "The text is empty.")
     if _UNRENDERED.search(body) or body != body.strip():
         raise BadWording(WordingFault.UNRENDERED, "The text has a placeholder left over or an empty one.")
-    if any(unicodedata.category(c).startswith("C") for c in body):
+    if not body.isprintable() and any(unicodedata.category(c).startswith("C") for c in body):
         raise BadWording(WordingFault.CONTROL_CHARACTER, "The text has a line break or an invisible character.")
     allowed = GSM_BASIC | GSM_EXTENDED | (WELSH_LETTERS if language is Language.WELSH else frozenset())
     if not allowed.issuperset(body):
