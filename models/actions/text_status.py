@@ -1,4 +1,4 @@
-"""What became of texts: callbacks, look-ups of the unsure, questions about the silent, blanking (law 7; H23).
+"""What became of texts: callbacks, look-ups of the unsure, questions about the silent, blanking, erasing (law 7; H23).
 
 Nothing is ever sent from here, and nothing moves backwards. The provider is asked by the flow, with no
 session open: `due_chores` says what to ask, `record_chores` writes the answers down.
@@ -14,6 +14,7 @@ from typing import Final, assert_never
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
+from models.actions import audit
 from models.actions.text_moves import (
     CODE_LENGTH,
     SHORT_REF_LENGTH,
@@ -32,6 +33,7 @@ from models.actions.text_moves import (
 )
 from models.actions.text_switch import restored_from
 from models.rules.errors import Code, ServiceError
+from models.rules.service import Service
 from models.rules.text_delivery import (
     ASK_AGAIN,
     BLANK_AGAIN,
@@ -334,6 +336,48 @@ def _hand_over_if_silent(run: Run, held: Held) -> None:
     if held.is_latest and text.state is TextState.ACCEPTED and text.sent_at and run.now - text.sent_at >= patience:
         hand_over(run, text, "silent")
         attempt.ask_at = run.machine  # nothing more is awaited: the words can be blanked
+
+
+# ── After years ──────────────────────────────────────────────────────────────────────────────
+
+
+def erase_values(session: Session, *, service: Service, limit: int, now: datetime, actor: str) -> int:
+    """Empties what the words of up to `limit` long settled texts were made with, and says how many it were.
+
+    That a text was sent, when, what became of it and the hash of its words stay; the words can't be made again.
+    """
+    old = (
+        sa.select(col(Text.id))
+        .where(
+            col(Text.service_id) == service.id,
+            col(Text.state).in_(_SETTLED),
+            col(Text.settled_at) <= now - timedelta(days=service.texts.values_kept_days),
+            sa.func.length(col(Text.values)) > 0,
+        )
+        .order_by(col(Text.id))
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    erased = session.scalars(
+        sa.update(Text)
+        .where(col(Text.id).in_(old))
+        .values(values=b"")
+        .returning(col(Text.id))
+        .execution_options(synchronize_session=False)
+    ).all()
+    if erased:
+        audit.record(
+            session,
+            action="texts.erased",
+            subject="service",
+            subject_id=0,
+            actor=actor,
+            now=now,
+            service_id=service.id,
+            texts=len(erased),
+            settled_before=str((now - timedelta(days=service.texts.values_kept_days)).date()),
+        )
+    return len(erased)
 
 
 # ── For staff ────────────────────────────────────────────────────────────────────────────────

@@ -116,6 +116,9 @@ class TextPolicy:
     """Days after treatment for chlamydia after which an under-25 is asked to order again; 0: nobody is."""
     silent_person_after_hours: int = 72
     """Service time without a final status after which a person takes over (H23)."""
+    values_kept_days: int = 4383
+    """Days after a text settled until what its words were made with is erased. Twelve years: the longest that
+    clinical.md's retention table asks for anyone (17 now, kept until the 28th birthday); a council may say less."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 from sqlmodel import col, select
 
+from flows.reconcile import erase_old_values
 from models.actions.owed import cancel_texts
 from models.actions.text import (
     claim_texts,
@@ -748,6 +749,29 @@ def test_the_timeline_tells_what_became_of_a_text_and_never_what_it_said(begin, 
         ).all()
     assert [event.kind for event in events] == ["text.sent", "text.delivered"]
     assert "+44" not in str([event.detail for event in events])
+
+
+def test_what_a_text_was_made_with_is_erased_when_it_was_settled_long_enough_ago(begin, accepted, merge):
+    said(begin, accepted, DeliveryStatus.DELIVERED)
+    merge()
+    kept = timedelta(days=TextPolicy().values_kept_days)
+    services = tools(begin).services
+
+    assert erase_old_values(begin, lambda: NOW + kept - timedelta(days=1), services) == 0
+    assert erase_old_values(begin, lambda: NOW + kept, services) == 1
+    assert erase_old_values(begin, lambda: NOW + kept, services) == 0, "once"
+
+    with begin() as session:
+        text = session.exec(select(Text).where(Text.state == TextState.DELIVERED)).one()
+        [entry] = session.exec(select(Audit).where(Audit.action == "texts.erased"))
+    assert (text.values, text.settled_at is not None, text.body_hmac is not None) == (b"", True, True)
+    assert entry.detail["texts"] == 1
+
+
+def test_a_text_that_is_not_settled_is_never_erased(begin, owed, claim):
+    claim()
+
+    assert erase_old_values(begin, lambda: NOW + timedelta(days=20_000), tools(begin).services) == 0
 
 
 def test_a_provider_that_does_not_blank_is_asked_every_hour_and_for_a_week_only(begin, accepted, merge, chores, report):
