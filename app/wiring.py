@@ -403,6 +403,7 @@ def _machine_time() -> datetime:
 
 
 def _shift(engine: Engine) -> timedelta:
-    with engine.connect() as connection:
+    # One question, which needs no transaction's two round trips: it is asked for every scan and request.
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         found = connection.execute(text("SELECT service_time_offset_seconds FROM installation WHERE demo")).scalar()
     return timedelta(seconds=found or 0)

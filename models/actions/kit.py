@@ -353,21 +353,17 @@ def _insert_parcels(session: Session, *, kit_id: int, service_id: str, now: date
     wanted = set(Direction)
     for _ in range(_ATTEMPTS):
         made = session.execute(
-            insert(Parcel)
-            .values(
-                [
-                    {
-                        "kit_id": kit_id,
-                        "service_id": service_id,
-                        "direction": direction,
-                        "code": new_parcel_code(secrets.choice),
-                        "created_at": now,
-                    }
-                    for direction in sorted(wanted)
-                ]
-            )
-            .on_conflict_do_nothing(index_elements=["code"])
-            .returning(col(Parcel.direction))
+            insert(Parcel).on_conflict_do_nothing(index_elements=["code"]).returning(col(Parcel.direction)),
+            [
+                {
+                    "kit_id": kit_id,
+                    "service_id": service_id,
+                    "direction": direction,
+                    "code": new_parcel_code(secrets.choice),
+                    "created_at": now,
+                }
+                for direction in sorted(wanted)
+            ],
         ).scalars()
         wanted -= set(made)
         if not wanted:
