@@ -160,9 +160,11 @@ class GovukNotifySender:
         )
 
     def parse_reply(self, url: str, signature: str, form: Mapping[str, str]) -> Reply:  # noqa: ARG002 - the port's
-        """Reads one received text: JSON with `id`, `source_number` (without a plus) and `message`.
+        """Reads one received text: JSON with `id`, `source_number` (with or without a plus) and `message`.
 
-        Notify knows no keywords: STOP is for us to honour. Raises ServiceError BAD_SIGNATURE or BAD_INPUT.
+        So alphagov/notifications-api sends it (send_inbound_sms_to_service), with `destination_number` and
+        `date_received` beside them, which say nothing that we need. Notify knows no keywords: STOP is for us to honour.
+        Raises ServiceError BAD_SIGNATURE or BAD_INPUT.
         """
         self._check_bearer(signature)
         provider_id, number = form.get("id", ""), form.get("source_number", "")
