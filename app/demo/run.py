@@ -27,7 +27,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from app.demo import judge, laboratory
-from app.demo.borough import Resident, as_csv, people
+from app.demo.borough import TWICE_EVERY, Resident, as_csv, people
 from app.demo.laboratory import Findings, Form
 from app.demo.world import World, memory_mb
 
@@ -40,7 +40,7 @@ MOST_ORDERS: Final = 700
 TEXTS_BEFORE_RESULTS: Final = 2
 """Order received and kit posted: a kit with more was told something."""
 
-SETTLE_EVERY_SECONDS: Final = 5.0
+SETTLE_EVERY_SECONDS: Final = 2.0
 
 MISCHIEF: Final = 0.03
 """Share of the SMS provider's answers that go wrong; each that never comes costs ten seconds."""
@@ -139,10 +139,9 @@ def run(world: World, *, count: int, seed: int, began: float) -> bool:
     start = _next_working_morning(datetime.now(UTC))  # noqa: TID251 - the demo begins tomorrow at the latest
     demo = Demo(world, people(count, now=start, seed=seed), start, random.Random(seed))
     demo.go_to(start)
-    with demo.stage(f"{count} orders: web and spreadsheet, some twice, some unreadable"):
+    with demo.stage(f"{count} orders decided: web and spreadsheet, some twice, some unreadable"):
         _order(demo)
-    with demo.stage("orders decided, kit packs drawn, every barcode read back"):
-        world.run("take-orders")
+    with demo.stage("kit packs drawn, every barcode read back"):
         world.run("pack-kits")
         while world.reaper is not None and world.kitpost("kit", "list", "--state", "to_pack"):
             time.sleep(SETTLE_EVERY_SECONDS)
@@ -152,10 +151,10 @@ def run(world: World, *, count: int, seed: int, began: float) -> bool:
         sent = beside.submit(world.run, "notify-residents")
         _scan(demo)
         sent.result()
-    with demo.stage("dispatch texts, and requests to the laboratory"):
+    with demo.stage("two residents text back: STOP, and a question; dispatch texts, requests to the laboratory"):
+        silenced = _text_back(demo)
         world.run("notify-residents", "request-tests")
-    with demo.stage("two residents text back: STOP, and a question"):
-        _text_back(demo)
+        demo.silenced[silenced] = _texts_to(demo)[silenced]
     returned = [form for form in demo.forms if _resident_of(demo, form).returns]
     late = [form for form in returned if _resident_of(demo, form).story == "late_return"]
     # What needs a second report comes in the first wave.
@@ -186,18 +185,25 @@ def _order(demo: Demo) -> None:
                 resident.answer = answer.json() if answer.is_success else {"outcome": "unreadable"}
 
         # The last few depend on each other's order, so they go one after another.
-        with ThreadPoolExecutor(4) as pool:
+        with ThreadPoolExecutor(5) as pool:
+            clinic = pool.submit(_import, demo, on_paper)
             list(pool.map(submit, online[:-3]))
         for resident in online[-3:]:
             submit(resident)
+        clinic.result()
+    for resident in demo.residents:
+        demo.note("ordered", ref=resident.order["channel_ref"], expected=resident.expected, story=resident.story)
+
+
+def _import(demo: Demo, on_paper: list[Resident]) -> None:
+    """The clinic's spreadsheet, while others order on the web; its orders are decided by the next run."""
     sheet = OUT / "clinic-orders.csv"
     sheet.write_text(as_csv(on_paper), encoding="utf-8", newline="")
     printed = demo.world.kitpost(
         "orders", "import", str(sheet), "--service", "larkfield", "--channel", "clinic", may_fail=True
     )
     (OUT / "clinic-orders-answer.txt").write_text(printed, encoding="utf-8")
-    for resident in demo.residents:
-        demo.note("ordered", ref=resident.order["channel_ref"], expected=resident.expected, story=resident.story)
+    demo.world.run("take-orders")
 
 
 def _read_packs(demo: Demo) -> None:
@@ -243,7 +249,8 @@ def _scan_at(demo: Demo, packer: str, share: tuple[int, int | None]) -> str:
         if number == 1:
             # Somebody else's tube: the bench must say no, and the kit is scanned again from its form.
             typed += [form.kit, demo.forms[0].tubes[0].number]
-        typed += [form.kit, *tubes, tubes[-1], tracking, form.parcel]
+        twice = tubes[-1:] if number % TWICE_EVERY == 0 else []  # a beep that nobody heard
+        typed += [form.kit, *tubes, *twice, tracking, form.parcel]
     return demo.world.kitpost("scan", "--packer", packer, typed="\n".join([*typed, ""]), may_fail=True)
 
 
@@ -267,15 +274,15 @@ def _days(demo: Demo, *, waves: tuple[Sequence[Form], Sequence[Form], Sequence[F
         world.run("track-returns")
         world.wait_for_lab_files()
         world.run("notify-residents", "follow-up-positives")
-    demo.go_to(demo.at(9, 11))
-    with demo.stage(f"day 9: {len(second)} more, a file twice, a cut file, finals, corrections"):
+    demo.go_to(demo.at(10, 11))
+    with demo.stage(f"day 10: {len(second)} more, a file twice, a cut file, finals, corrections; first reminders"):
         _post_back(demo, second, days=7)
         _report_again(demo, said)
-        _report(demo, second, "B", days=9, as_table=True)
+        _report(demo, second, "B", days=10, as_table=True)
         world.run("track-returns")
         world.wait_for_lab_files()
         world.run("notify-residents", "follow-up-positives")
-    for day in (12, 20, 35):
+    for day in (20, 35):
         demo.go_to(demo.at(day, 10, 30))
         with demo.stage(f"day {day}: reminders"):
             world.run("notify-residents")
@@ -290,9 +297,13 @@ def _days(demo: Demo, *, waves: tuple[Sequence[Form], Sequence[Form], Sequence[F
         _settle(demo)
 
 
-def _text_back(demo: Demo) -> None:
-    """One says STOP, one asks something: both have a kit, and neither sends it back."""
-    texted = Counter(message["to"] for message in demo.world.provider_ledger())
+def _texts_to(demo: Demo) -> Counter[str]:
+    return Counter(message["to"] for message in demo.world.provider_ledger())
+
+
+def _text_back(demo: Demo) -> str:
+    """One says STOP, one asks something: both have a kit, and neither sends it back. Returns whose STOP it was."""
+    texted = _texts_to(demo)
     numbers = [
         f"+447700900{resident.number:03d}"
         for resident in demo.residents
@@ -301,13 +312,12 @@ def _text_back(demo: Demo) -> None:
     silenced, asking = [number for number in numbers if texted[number]][:2]
     demo.world.text_back(silenced, "STOP")
     demo.world.text_back(asking, "Can somebody ring me about this please?")
-    demo.world.run("notify-residents")
-    demo.silenced[silenced] = Counter(message["to"] for message in demo.world.provider_ledger())[silenced]
+    return silenced
 
 
 def _settle(demo: Demo) -> None:
     """Until no text hangs in the air: the provider is asked about each after the grace time, on machine time."""
-    for _ in range(24):
+    for _ in range(40):
         report = demo.world.kitpost("report")
         if not any(word in report for word in ("unsure", "sending")):
             return
@@ -350,8 +360,8 @@ def _report(demo: Demo, forms: Sequence[Form], wave: str, *, days: int, as_table
 
 
 def _report_again(demo: Demo, said: Sequence[Findings]) -> None:
-    """Two days later: the rest of the partial reports, a correction, the same file twice, and a file cut short."""
-    now, collected = demo.at(9, 7), _collected(demo, 6)
+    """Days later: the rest of the partial reports, a correction, the same file twice, and a file cut short."""
+    now, collected = demo.at(10, 7), _collected(demo, 6)
     accession = {each.form.kit: f"26VA{number:04d}" for number, each in enumerate(said)}
     finals, corrections = [], []
     for each in said:
@@ -411,9 +421,11 @@ def _finish(demo: Demo, *, began: float) -> bool:
     (OUT / "ledger.jsonl").write_text("\n".join(demo.ledger) + "\n", encoding="utf-8")
     print(f"\nThe demo's own ledger is sealed: {judge.seal(demo.ledger)[:16]} ({len(demo.ledger)} entries)\n")
     kits = OUT / "kits.jsonl"
-    report = world.kitpost("report", "--kits", str(kits.absolute()))
+    with ThreadPoolExecutor(1) as beside:
+        reported = beside.submit(world.kitpost, "report", "--kits", str(kits.absolute()))
+        balance = json.loads(world.kitpost("reconcile", "--json", may_fail=True))
+        report = reported.result()
     print(report)
-    balance = json.loads(world.kitpost("reconcile", "--json", may_fail=True))
     lines = {line["code"]: line for line in map(json.loads, kits.read_text(encoding="utf-8").splitlines())}
     counted = {"written": demo.rows_written, "read": balance["figures"]["lab rows read"]}
     verdict = judge.judge(demo.residents, demo.truths, lines, messages, counted)
@@ -454,11 +466,13 @@ def _show_timelines(demo: Demo, lines: dict[str, Any]) -> None:
         "positive": lambda line: line["decision"] == "swab_positive",
         "corrected": lambda line: line["case"] == "correction" and len(line["texts"]) > TEXTS_BEFORE_RESULTS,
     }
-    for what, fits in wanted.items():
-        code = next((code for code, line in lines.items() if fits(line)), None)
-        if code is not None:
-            print(f"One kit that was {what}:")
-            print(demo.world.kitpost("kit", "show", code))
+    found = {what: next((code for code, line in lines.items() if fits(line)), None) for what, fits in wanted.items()}
+    codes = {what: code for what, code in found.items() if code is not None}
+    with ThreadPoolExecutor(len(wanted)) as asked:
+        for what, shown in zip(
+            codes, asked.map(partial(demo.world.kitpost, "kit", "show"), codes.values()), strict=True
+        ):
+            print(f"One kit that was {what}:\n{shown}")
 
 
 def _hash(number: str) -> str:

@@ -53,6 +53,9 @@ REQUEST_FAULTS: Final = (NO_ANSWER, DROP_BEFORE, DROP_AFTER, TOO_MANY, ERROR_BEF
 NUMBER_FAULTS: Final = (21614, 21610, 30006, 30003, 30005)
 """What may be wrong with a number: landline, STOP; and found out later: landline, off, unknown."""
 
+LINES: Final = 16
+"""Callbacks under way at once: more would only wait in line, and httpcore goes through its whole line for each."""
+
 REFUSED_AS: Final[dict[int, int]] = {20003: 401, 20404: 404, 20429: 429}
 """HTTP status of a refused create, where it is not 400."""
 
@@ -130,6 +133,7 @@ class SmsProvider:
     messages: dict[str, Message] = field(default_factory=dict, init=False)
     asked: Counter[tuple[str, str]] = field(default_factory=Counter, init=False)
     going: set[asyncio.Task[None]] = field(default_factory=set, init=False)
+    _lines: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LINES), init=False)
 
     def __post_init__(self) -> None:
         if self.ledger.exists():
@@ -412,7 +416,8 @@ class SmsProvider:
         headers = {"X-Twilio-Signature": signature(self.auth_token, message.callback, fields)}
         for _ in range(2):
             try:
-                await self._http.post(message.callback, data=fields, headers=headers)
+                async with self._lines:
+                    await self._http.post(message.callback, data=fields, headers=headers)
             except httpx.ConnectError:
                 continue
             except httpx.HTTPError:
