@@ -13,6 +13,7 @@ from typing import Final
 from sqlmodel import Session
 
 from models.actions.lab_desk import Late, late_kits
+from models.actions.stock import running_low
 from models.rules.service import Services
 from models.rules.text_delivery import hears_by
 from models.rules.vocabulary import NON_NEGATIVE
@@ -348,9 +349,17 @@ def strike_balance(session: Session, *, now: datetime, services: Services | None
     unheard = _not_heard_in_time(session, services or {}, now)
     if unheard:
         late.append(Difference("same_day", _SAME_DAY, len(unheard), tuple(unheard[:20])))
+    short = [
+        f"{service_id}:{low.component}:{low.pieces}"
+        for service_id, found in running_low(session, services=services or {}, now=now).items()
+        for low in found
+    ]
+    if short:
+        late.append(Difference("low_stock", _LOW_STOCK, len(short), tuple(short[:20])))
     return Balance(figures, tuple(differences), tuple(late))
 
 
+_LOW_STOCK: Final = "a component of kits has fewer usable pieces than its council wants: order more"
 _SAME_DAY: Final = "whoever's result is known hears of it, or has a case with a due time, the same working day"
 
 

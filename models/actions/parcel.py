@@ -507,7 +507,11 @@ def lapse_unreturned(
 
 
 def report_stuck(session: Session, *, service: Service, now: datetime, limit: int, actor: str) -> int:
-    """Gives a council's return parcels that have been silent too long to a person, each once. Says how many."""
+    """Gives a council's parcels that have been silent too long to a person, each once. Says how many.
+
+    Of parcels on their way out those that a courier has scanned: of others no scan is missed.
+    """
+    stuck = _report_silent_outbound(session, service=service, now=now, limit=limit, actor=actor)
     silent_since = now - timedelta(days=service.returns.no_movement_days)
     about = sa.literal("kit:").concat(sa.cast(col(Kit.id), sa.Text)).concat(":stuck")
     found = session.exec(
@@ -523,7 +527,6 @@ def report_stuck(session: Session, *, service: Service, now: datetime, limit: in
         .limit(limit)
         .with_for_update(of=Kit, skip_locked=True)
     ).all()
-    stuck = 0
     for kit, parcel in found:
         assert kit.due_back_on is not None  # dispatched
         verdict = judge_return(
@@ -537,6 +540,27 @@ def report_stuck(session: Session, *, service: Service, now: datetime, limit: in
             _open_case(session, kit, "stuck", service=service, now=now, actor=actor)
             stuck += 1
     return stuck
+
+
+def _report_silent_outbound(session: Session, *, service: Service, now: datetime, limit: int, actor: str) -> int:
+    about = sa.literal("kit:").concat(sa.cast(col(Kit.id), sa.Text)).concat(":silent_outbound")
+    kits = session.exec(
+        select(Kit)
+        .join(Parcel, sa.and_(col(Parcel.kit_id) == col(Kit.id), col(Parcel.direction) == Direction.OUT))
+        .where(
+            Kit.service_id == service.id,
+            Kit.state == KitState.DISPATCHED,
+            col(Parcel.status).not_in(ENDED),
+            col(Parcel.last_scan_at) < now - timedelta(days=service.returns.outbound_days),
+            ~sa.exists().where(col(ClinicCase.key) == about),
+        )
+        .order_by(col(Kit.id))
+        .limit(limit)
+        .with_for_update(of=Kit, skip_locked=True)
+    ).all()
+    for kit in kits:
+        _open_case(session, kit, "silent_outbound", service=service, now=now, actor=actor)
+    return len(kits)
 
 
 def _locked_kits(session: Session, parcel_ids: Sequence[int]) -> dict[int, Kit]:

@@ -75,6 +75,8 @@ class ReturnPolicy:
     """None: everyone gets `reminder_days`."""
     no_movement_days: int = 30
     """Return parcel scanned once and then silent for this long: a person looks."""
+    outbound_days: int = 10
+    """Outbound parcel that a courier scanned and then lost sight of for this long: a person asks and posts another."""
 
 
 @dataclass(frozen=True, slots=True)

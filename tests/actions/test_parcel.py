@@ -264,6 +264,12 @@ JOURNEY = (
 )
 
 
+OUTWARD = (
+    (ScanKind.IN_NETWORK, "EVIMC", build.NOW + DAY),
+    (ScanKind.DELIVERED, "EVKSP", build.NOW + 2 * DAY),
+)
+
+
 def _dispatched(begin: Begin, number: str = NUMBER) -> Kit:
     """A kit dispatched at the bench, with all that is owed for it."""
     with begin() as session:
@@ -468,6 +474,24 @@ def test_a_parcel_silent_for_thirty_days_reaches_a_packer_once(begin: Begin) -> 
     assert (stuck(silent_since + 31 * DAY), stuck(silent_since + 32 * DAY)) == (1, 0)
     with begin() as session:
         assert session.exec(select(ClinicCase.kit_id)).all() == [kit.id]
+
+
+def test_a_parcel_on_its_way_out_that_was_scanned_and_then_no_more_reaches_a_packer_once(begin: Begin) -> None:
+    lost, arrived, unscanned = (_dispatched(begin, number) for number in islice(s10.numbers("EF"), 3))
+    _take(begin, lost, OUTWARD[:1], direction=Direction.OUT)
+    _take(begin, arrived, OUTWARD, direction=Direction.OUT)
+    silent_since = OUTWARD[0][2]
+
+    def stuck(now: datetime) -> int:
+        with begin() as session:
+            return report_stuck(session, service=build.service(), now=now, limit=10, actor=FLOW)
+
+    assert stuck(silent_since + 10 * DAY) == 0
+    assert (stuck(silent_since + 11 * DAY), stuck(silent_since + 12 * DAY)) == (1, 0)
+    with begin() as session:
+        [case] = session.exec(select(ClinicCase)).all()
+    assert (case.kit_id, case.detail) == (lost.id, {"why": "silent_outbound"})
+    assert unscanned.id != lost.id
 
 
 def test_the_courier_is_not_asked_about_what_arrived_or_ended(begin: Begin) -> None:

@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 from sqlmodel import col, select
 
+from flows.reconcile import strike
 from models.actions.kit import cancel_kit
 from models.actions.parcel import pair_and_dispatch
 from models.actions.print_batch import claim_batch, reprint_kit
@@ -270,3 +271,9 @@ def test_what_runs_low_is_said_by_component(begin, stocked):
     assert [(each.component, each.pieces, each.below) for each in low["larkfield"]] == [("lancet", 9, 10)]
     assert {line.lot for line in lots if not line.usable} == {"OLD"}
     assert timedelta(0) < min(line.expires_on for line in lots) - build.NOW.date()
+
+
+def test_the_daily_balance_says_what_runs_low(begin, stocked):
+    late = strike(begin, lambda: build.NOW, SERVICES).late
+
+    assert [each.ids for each in late if each.check == "low_stock"] == [("larkfield:lancet:9",)]
