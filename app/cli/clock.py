@@ -1,5 +1,6 @@
 """`kitpost clock`: what time it is for the service; in a demo, moved forward."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -21,6 +22,23 @@ def forward(
     to: Annotated[str, typer.Argument(help="An instant with its offset, like 2026-12-01T09:30:00+00:00.")],
 ) -> None:
     """Move a demo's clock forward. Refused in any database that was not made for a demo."""
+    _move(to)
+
+
+@app.command()
+def follow() -> None:
+    """Move a demo's clock forward to each instant that is typed in, one a line; each line gets its answer."""
+    from models.rules.errors import ServiceError
+
+    for line in sys.stdin:
+        try:
+            _move(line.strip())
+        except ServiceError as error:
+            typer.echo(error.message)
+        sys.stdout.flush()
+
+
+def _move(to: str) -> None:
     from datetime import datetime
 
     from app.wiring import connect

@@ -36,6 +36,7 @@ class World(AbstractContextManager["World"]):
         self.folder = folder
         self._options = ("--seed", str(seed), "--faults", str(faults), "--any-ports")
         self._up: subprocess.Popen[str] | None = None
+        self._clock: subprocess.Popen[str] | None = None
         self.reaper: Reaper | None = None
         """Whoever kills flow runs; a run that died is then started again."""
         self._inherited = {k: v for k, v in os.environ.items() if not k.startswith("KITPOST_")}  # noqa: TID251 - to pass on
@@ -67,6 +68,9 @@ class World(AbstractContextManager["World"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._clock is not None:
+            self._clock.kill()
+            self._clock.communicate()
         if self._up is not None:
             self._up.terminate()
             self._up.wait()
@@ -97,6 +101,22 @@ class World(AbstractContextManager["World"]):
         if done.returncode and not may_fail:
             raise RuntimeError(f"kitpost {' '.join(words[:2])} ended with {done.returncode}: {done.stderr[-600:]}")
         return done.stdout
+
+    def move_clock(self, when: datetime) -> bool:
+        """Moves service time, by one command that is kept open; False when it was refused."""
+        if self._clock is None:
+            self._clock = subprocess.Popen(
+                [sys.executable, "-m", "app.cli", "clock", "follow"],
+                env={**self._inherited, **self.settings},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                bufsize=1,
+            )
+        assert self._clock.stdin is not None
+        assert self._clock.stdout is not None
+        self._clock.stdin.write(f"{when.isoformat()}\n")
+        return "Service time is" in self._clock.stdout.readline()
 
     # ── The order API ────────────────────────────────────────────────────────────────────────
 
