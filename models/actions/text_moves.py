@@ -29,7 +29,7 @@ from models.rules.text_delivery import (
     remedy_for,
 )
 from models.rules.vocabulary import DeliveryStatus, Language, Wording
-from models.tables.bulk import as_json, copy, one_of
+from models.tables.bulk import as_json, copy, cursor, one_of
 from models.tables.kit import Kit
 from models.tables.person import Contact, MobileHolder
 from models.tables.text import AttemptState, Text, TextAttempt, TextState
@@ -145,7 +145,8 @@ class Held:
 
 def machine_now(session: Session) -> datetime:
     """The database's own clock: never shifted, the same for every worker (ruling 12)."""
-    now: datetime = session.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+    [(now,)] = cursor(session).execute("SELECT clock_timestamp()").fetchall()
+    assert isinstance(now, datetime)
     return now
 
 
