@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,9 +123,9 @@ class LocalServices:
         self._spawn(name)
         self._wait_for([name])
 
-    def watch(self) -> None:
-        """Stays until a service ends by itself, and raises ServiceError(UNEXPECTED) that says which."""
-        while True:
+    def watch(self, until: Callable[[], bool]) -> None:
+        """Stays until it is told to end. Raises ServiceError(UNEXPECTED) that says which service ended by itself."""
+        while not until():
             self._raise_if_one_ended()
             time.sleep(1)
 

@@ -21,7 +21,15 @@ def up(
     from app.service import load_services
     from app.wiring import local_place
 
-    signal.signal(signal.SIGTERM, _as_ctrl_c)
+    asked: list[int] = []
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        # Remembered too: an exception that is raised while Python clears something up is lost.
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, end)
     place = local_place()
     channels = tuple(f"{service.id}/{channel}" for service in load_services().values() for channel in service.channels)
     typer.echo("Starting the services; the first time takes about half a minute.")
@@ -35,10 +43,7 @@ def up(
             for what, where in services.addresses.items():
                 typer.echo(f"{what:<10}{where}")
             typer.echo("Ctrl-C ends them all.")
-            services.watch()
+            services.watch(until=lambda: bool(asked))
     except KeyboardInterrupt:
-        typer.echo("All ended.")
-
-
-def _as_ctrl_c(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+        pass
+    typer.echo("All ended.")
