@@ -40,6 +40,17 @@ MOST_ORDERS: Final = 700
 TEXTS_BEFORE_RESULTS: Final = 2
 """Order received and kit posted: a kit with more was told something."""
 
+FLOWS: Final = (
+    "take-orders",
+    "pack-kits",
+    "request-tests",
+    "track-returns",
+    "ingest-results",
+    "notify-residents",
+    "follow-up-positives",
+)
+TRIES_TO_KILL: Final = 8
+
 SETTLE_EVERY_SECONDS: Final = 2.0
 
 MISCHIEF: Final = 0.03
@@ -293,6 +304,12 @@ def _days(demo: Demo, *, waves: tuple[Sequence[Form], Sequence[Form], Sequence[F
         _report(demo, late, "C", days=65)
         world.wait_for_lab_files()
         world.run("notify-residents", "follow-up-positives")
+    if world.reaper is not None:
+        with demo.stage("flows that were quicker than their killer run again"):
+            for flow in FLOWS:
+                for _ in range(TRIES_TO_KILL):
+                    if world.reaper.spares(flow):
+                        world.run(flow)
     with demo.stage("what is still unsure is looked up and settled"):
         _settle(demo)
 
