@@ -12,6 +12,16 @@ TIMEOUT_SECONDS: Final = 10.0
 CONNECTIONS: Final = 64
 
 
+def read_environment_once(session: requests.Session, base_url: str) -> None:
+    """Proxy and certificates as the environment names them for one provider, read now instead of before each call.
+
+    Reading them anew was a sixth of what a call costs.
+    """
+    settings = session.merge_environment_settings(base_url, {}, None, None, None)
+    session.trust_env = False
+    session.proxies, session.verify = settings["proxies"], settings["verify"]
+
+
 def never_connected(error: BaseException | None) -> bool:
     """True only when no connection came about: refused, no such host, or no answer to the first knock."""
     if isinstance(error, requests.ConnectTimeout):

@@ -32,7 +32,13 @@ from integrations.ports import (
     StatusEvent,
     Unsure,
 )
-from integrations.texts.connection import CONNECTIONS, TIMEOUT_SECONDS, keep_people_out_of_logs, never_connected
+from integrations.texts.connection import (
+    CONNECTIONS,
+    TIMEOUT_SECONDS,
+    keep_people_out_of_logs,
+    never_connected,
+    read_environment_once,
+)
 from models.rules.errors import Code, ServiceError
 from models.rules.vocabulary import DeliveryStatus
 
@@ -97,6 +103,7 @@ class GovukNotifySender:
         self.http = requests.Session()
         for scheme in ("https://", "http://"):
             self.http.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS, max_retries=0))
+        read_environment_once(self.http, base_url)
 
     def send(self, text: OutgoingText) -> Accepted:
         """Hands one text over. Raises NotSent, Refused or Unsure (see integrations.ports)."""

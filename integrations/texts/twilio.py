@@ -33,7 +33,13 @@ from integrations.ports import (
     StatusEvent,
     Unsure,
 )
-from integrations.texts.connection import CONNECTIONS, TIMEOUT_SECONDS, keep_people_out_of_logs, never_connected
+from integrations.texts.connection import (
+    CONNECTIONS,
+    TIMEOUT_SECONDS,
+    keep_people_out_of_logs,
+    never_connected,
+    read_environment_once,
+)
 from models.rules.errors import Code, ServiceError
 from models.rules.vocabulary import DeliveryStatus
 
@@ -109,6 +115,7 @@ class RebasedHttpClient(TwilioHttpClient):  # type: ignore[misc] # twilio ships 
         super().__init__(timeout=timeout_seconds)
         self._base = urlsplit(base_url)
         self.session.mount(f"{self._base.scheme}://", HTTPAdapter(pool_maxsize=CONNECTIONS, max_retries=0))
+        read_environment_once(self.session, base_url)
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
         """As Twilio's own, with scheme, host and port of the base URL."""

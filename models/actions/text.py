@@ -219,7 +219,7 @@ def claim_texts(
     facts = _gather(run, texts, kits, service, maybe_told)
     bound = _bound_to(session, texts)
     provider = chosen_provider(session) or tools.provider
-    claimed = []
+    ready: list[_Ready] = []
     for text in sorted(texts, key=_lock_order):
         if id_of(text) not in facts:
             run.counts["alarm"] += 1
@@ -236,10 +236,9 @@ def claim_texts(
             run.counts["alarm"] += 1
             hand_over(run, text, fault.code.value)
             continue
-        attempt = _attempt(run, text, rendered, bound.get(id_of(text), provider))
-        claimed.append((text, attempt, rendered, contact.person_id, to_e164))
-    session.flush()  # once for the whole batch
-    return Claims(tuple(_claimed(*each) for each in claimed), len(wanted), run.counts)
+        ready.append(_Ready(text, rendered, bound.get(id_of(text), provider), contact.person_id, to_e164))
+    session.flush()
+    return Claims(_attempt(run, ready), len(wanted), run.counts)
 
 
 def _gather(
@@ -332,37 +331,69 @@ def _bound_to(session: Session, texts: Sequence[Text]) -> dict[int, str]:
     return {row.text_id: row.provider for row in rows}
 
 
-def _attempt(run: Run, text: Text, rendered: Rendered, provider: str) -> TextAttempt:
-    """The attempt row and the text's move to SENDING: from the commit on it is never sent by anyone else."""
-    body_hmac = run.tools.indexes.content_hmac(rendered.body.encode())
-    text.attempts += 1
-    text.state, text.status, text.retry_at = TextState.SENDING, None, None
-    text.template_version, text.body_hmac = rendered.template_version, body_hmac
-    attempt = TextAttempt(
-        ref=secrets.token_hex(16),
-        text_id=id_of(text),
-        number=text.attempts,
-        provider=provider,
-        started_at=run.machine,
-        lease_until=run.machine + LEASE,
-    )
-    run.session.add_all([text, attempt])
-    note(run, text, "text.attempted", attempt=attempt.ref, body_hmac=body_hmac.hex(), template=text.template_version)
-    run.counts["attempted"] += 1
-    return attempt
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A text that may leave, and all that its attempt needs."""
+
+    text: Text
+    rendered: Rendered
+    provider: str
+    person_id: int
+    to_e164: str = field(repr=False)
+    ref: str = field(default_factory=lambda: secrets.token_hex(16))
+    """Of the attempt: it rides in the callback's URL."""
 
 
-def _claimed(text: Text, attempt: TextAttempt, rendered: Rendered, person_id: int, to_e164: str) -> ClaimedText:
-    assert attempt.id is not None  # flushed
+def _attempt(run: Run, ready: Sequence[_Ready]) -> tuple[ClaimedText, ...]:
+    """The attempt rows and the texts' move to SENDING: from the commit on they are never sent by anyone else.
+
+    Two statements for the whole batch: as objects of the session they took a quarter of the sender's time.
+    """
+    if not ready:
+        return ()
+    attempts, moves = [], []
+    for each in ready:
+        text, version = each.text, each.rendered.template_version
+        body_hmac = run.tools.indexes.content_hmac(each.rendered.body.encode())
+        attempts.append(
+            {
+                "ref": each.ref,
+                "text_id": text.id,
+                "number": text.attempts + 1,
+                "provider": each.provider,
+                "started_at": run.machine,
+                "lease_until": run.machine + LEASE,
+            }
+        )
+        moves.append(
+            {
+                "id": text.id,
+                "attempts": text.attempts + 1,
+                "state": TextState.SENDING,
+                "status": None,
+                "retry_at": None,
+                "template_version": version,
+                "body_hmac": body_hmac,
+            }
+        )
+        note(run, text, "text.attempted", attempt=each.ref, body_hmac=body_hmac.hex(), template=version)
+    run.counts["attempted"] += len(ready)
+    run.session.execute(sa.update(Text), moves)
+    insert = sa.insert(TextAttempt).returning(col(TextAttempt.id), sort_by_parameter_order=True)
+    ids: Sequence[int] = run.session.execute(insert, attempts).scalars().all()
+    return tuple(_claimed(each, attempt_id) for each, attempt_id in zip(ready, ids, strict=True))
+
+
+def _claimed(ready: _Ready, attempt_id: int) -> ClaimedText:
     return ClaimedText(
-        attempt.id,
-        attempt.ref,
-        attempt.provider,
-        text.service_id,
-        CLASS_OF[text.purpose],
-        person_id,
-        to_e164,
-        rendered.body,
+        attempt_id,
+        ready.ref,
+        ready.provider,
+        ready.text.service_id,
+        CLASS_OF[ready.text.purpose],
+        ready.person_id,
+        ready.to_e164,
+        ready.rendered.body,
     )
 
 
