@@ -214,6 +214,13 @@ class Settings(BaseSettings):
     courier_webhook_secret_secondary: SecretStr | None = Field(
         default=None, min_length=16, description="the one before or after it, while the secret is changed"
     )
+    click_and_drop_base_url: WebAddress = Field(
+        default="https://api.parcel.royalmail.com/api/v1", description="where Royal Mail's Click & Drop answers"
+    )
+    click_and_drop_keys: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description='keys of services that buy postage there, as JSON: {"service": "its Click & Drop API key"}',
+    )
 
     oidc_issuer: WebAddress = Field(description="OpenID Connect issuer that staff sign in with")
     oidc_client_id: str = Field(min_length=1, description="our client id at that issuer")
@@ -272,7 +279,7 @@ class Settings(BaseSettings):
         self._texts_can_leave()
         if self.environment == "production":
             open_ways = [name for name in ("public_base_url", "twilio_base_url", "notify_base_url", "courier_base_url",
-                                           "oidc_issuer")
+                                           "click_and_drop_base_url", "oidc_issuer")
                          if not str(getattr(self, name)).startswith("https://")]  # fmt: skip
             if open_ways:
                 raise ValueError(f"{_variable(open_ways[0])} must start with https:// in production")

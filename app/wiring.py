@@ -21,6 +21,7 @@ from app.database import Begin, as_application, begin_on, check_ready, make_engi
 from app.service import SHIPPED, as_document, load_services
 from app.settings import LocalPlace, Settings, key_bytes, load_settings, local_place
 from integrations.cipher import BlindIndex, Cipher
+from integrations.courier import files as post_files
 from integrations.lab import hl7_words
 from integrations.lab import reader as lab_files
 from integrations.lab import requests as lab_requests
@@ -35,6 +36,7 @@ from integrations.ports import (
     Pace,
     ParcelNews,
     ParcelTracker,
+    PostageSeller,
     TextSender,
 )
 from integrations.texts.catalogue import Catalogue
@@ -42,6 +44,7 @@ from models.actions.order import Intake
 from models.actions.service import keep_service_version
 from models.rules.errors import Code, ServiceError
 from models.rules.lab import LabMap
+from models.rules.postage import PostWay
 from models.rules.service import Service, ServiceInForce, Services
 from models.rules.text import TextValues
 from models.rules.vocabulary import Language, Specimen
@@ -60,6 +63,7 @@ __all__ = [
     "lab_files",
     "lab_requests",
     "local_place",
+    "post_files",
     "wiring",
 ]
 
@@ -194,6 +198,23 @@ class Wiring:
         chosen = (self.settings.courier_webhook_secret, self.settings.courier_webhook_secret_secondary)
         secrets = [secret for secret in map(_revealed, chosen) if secret]
         return CourierWebhook(secrets) if secrets else None
+
+    @cached_property
+    def postage_sellers(self) -> Mapping[str, PostageSeller]:
+        """Who sells each service's postage. Raises ServiceError(SETTINGS) where one that buys there has no key."""
+        from integrations.courier.click_and_drop import ClickAndDrop
+
+        sellers: dict[str, PostageSeller] = {}
+        for service_id, in_force in self.services.items():
+            if in_force.service.post.way is not PostWay.CLICK_AND_DROP:
+                continue
+            key = self.settings.click_and_drop_keys.get(service_id)
+            if key is None:
+                raise ServiceError(
+                    Code.SETTINGS, f"KITPOST_CLICK_AND_DROP_KEYS has no key for {service_id}, which buys postage there."
+                )
+            sellers[service_id] = ClickAndDrop(str(self.settings.click_and_drop_base_url), key.get_secret_value())
+        return sellers
 
     @cached_property
     def lab_maps(self) -> Mapping[str, LabMap]:

@@ -12,7 +12,15 @@ from app.database import Begin
 from app.wiring import Clock, connect
 from flows.guard import guarded
 from integrations.ports import FileStore, KitPack, LabelPrinter, Tube
-from models.actions.print_batch import KitToPrint, claim_batch, hold_batch, kits_to_print, release_batch, set_aside
+from models.actions.print_batch import (
+    KitToPrint,
+    Paper,
+    claim_batch,
+    hold_batch,
+    kits_to_print,
+    release_batch,
+    set_aside,
+)
 from models.rules.errors import Code, ServiceError
 from models.rules.secrets import Cipher
 from models.rules.service import Service, Services
@@ -102,9 +110,8 @@ def _print(
             session,
             batch_id,
             [kit.kit_code for kit in kits],
-            pdf_key=f"{folder}/packs.pdf",
-            pdf_sha256=digest,
-            manifest_key=f"{folder}/manifest.json",
+            paper=Paper(f"{folder}/packs.pdf", digest, f"{folder}/manifest.json"),
+            way=service.post.way,
             now=clock(),
             actor=ACTOR,
         )

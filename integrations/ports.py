@@ -11,11 +11,13 @@ from datetime import datetime, timedelta
 from typing import IO, Protocol
 
 from integrations.labels.pack import KitPack, Tube
+from models.rules.postage import PostPolicy, Recipient
 from models.rules.vocabulary import DeliveryStatus, RefusalKind, ScanKind
 
 __all__ = [
     "Accepted",
     "ArrivalQueue",
+    "Bought",
     "DeliveryStatus",
     "FileStore",
     "KitPack",
@@ -27,6 +29,8 @@ __all__ = [
     "Pace",
     "ParcelNews",
     "ParcelTracker",
+    "PostageSeller",
+    "Posting",
     "RefusalKind",
     "Refused",
     "Reply",
@@ -230,6 +234,48 @@ class ParcelNews(Protocol):
 
     def scans(self, body: bytes) -> Sequence[Scan]:
         """What an event says of its parcel. Raises ServiceError(BAD_INPUT) for an unreadable one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """One parcel that wants postage. Its repr says nothing of the person."""
+
+    reference: str
+    """Ours, opaque: the courier can be asked by it whether it has the parcel."""
+    to: Recipient
+    policy: PostPolicy
+    """Weight, format, the courier's service, the sender's name."""
+    ordered_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Bought:
+    """Postage that the courier has on its books. `tracking_number` is empty where its service has none, or not yet."""
+
+    courier_id: str
+    tracking_number: str = ""
+    label: bytes = field(default=b"", repr=False)
+    """A PDF with name and address; empty where the account or the call gives none."""
+
+
+class PostageSeller(Protocol):
+    """Buys postage, one parcel a call. Never retries."""
+
+    def buy(self, posting: Posting) -> Bought:
+        """Raises NotSent (try later), Refused (never with this input), Unsure (it may be bought: find it first)."""
+        ...
+
+    def find(self, reference: str) -> Bought | None:
+        """What the courier holds under a reference of ours, without its label. Raises NotSent."""
+        ...
+
+    def label(self, courier_id: str) -> bytes:
+        """The label of postage that was bought, as a PDF. Raises NotSent, or Refused where there is none."""
+        ...
+
+    def cancel(self, courier_id: str) -> None:
+        """Takes postage back; what is gone already is cancelled enough. Raises NotSent, or Refused."""
         ...
 
 

@@ -16,6 +16,7 @@ from app.cli import (
     migrate,
     mllp,
     orders,
+    post,
     reconcile,
     report,
     scan,
@@ -48,6 +49,7 @@ cli.add_typer(kit.app, name="kit")
 cli.add_typer(lab.app, name="lab")
 cli.add_typer(labels.app, name="labels")
 cli.add_typer(orders.app, name="orders")
+cli.add_typer(post.app, name="post")
 cli.add_typer(stock.app, name="stock")
 cli.add_typer(texts.app, name="texts")
 

@@ -7,7 +7,7 @@ person can be told exactly which rows to look at (H4; FEATURES 34; idea 4).
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlmodel import Session
@@ -356,9 +356,18 @@ def strike_balance(session: Session, *, now: datetime, services: Services | None
     ]
     if short:
         late.append(Difference("low_stock", _LOW_STOCK, len(short), tuple(short[:20])))
+    unposted = [str(row[0]) for row in _run(session, _UNPOSTED_SINCE, {"before": now - POSTAGE_WITHIN})]
+    if unposted:
+        late.append(Difference("postage", _UNPOSTED, len(unposted), tuple(unposted[:20])))
     return Balance(figures, tuple(differences), tuple(late))
 
 
+POSTAGE_WITHIN: Final = timedelta(days=1)
+"""Paper that was released so long ago should have its postage; over a weekend, too, no courier is asked by hand."""
+_UNPOSTED_SINCE: Final = """
+    SELECT reference FROM postage WHERE state IN ('owed', 'buying', 'unsure') AND owed_at < %(before)s ORDER BY id
+"""
+_UNPOSTED: Final = "a parcel whose paper was released has its postage, or was handed to the courier, within a day"
 _LOW_STOCK: Final = "a component of kits has fewer usable pieces than its council wants: order more"
 _SAME_DAY: Final = "whoever's result is known hears of it, or has a case with a due time, the same working day"
 

@@ -18,11 +18,13 @@ from sqlmodel import Session, col, select
 
 from models.actions import audit, event, owed
 from models.actions.kit import move_kit, renew_codes
+from models.actions.postage import owe_postage
 from models.actions.stock import equip_kits, hand_back_parts
 from models.rules.clinic import CaseKind
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import KitState, show_kit_code
 from models.rules.order import Address, read_address
+from models.rules.postage import PostWay
 from models.rules.secrets import ADDRESS, BlindIndex, Cipher
 from models.rules.service import Service
 from models.rules.vocabulary import Language, Specimen, Test
@@ -63,6 +65,15 @@ class KitToPrint:
 
     def __repr__(self) -> str:
         return f"KitToPrint({self.kit_code!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """Where the proved paper of a batch lies in the store."""
+
+    pdf_key: str
+    pdf_sha256: str
+    manifest_key: str
 
 
 def claim_batch(session: Session, *, service: Service, size: int, now: datetime) -> PrintBatch | None:
@@ -169,13 +180,14 @@ def release_batch(
     batch_id: int,
     kit_codes: Sequence[str],
     *,
-    pdf_key: str,
-    pdf_sha256: str,
-    manifest_key: str,
+    paper: Paper,
+    way: PostWay,
     now: datetime,
     actor: str,
 ) -> bool:
-    """Releases a proved batch: its kits may be packed. False where someone else settled it or its kits changed.
+    """Releases a proved batch: its kits may be packed, and their postage is owed.
+
+    False where someone else settled it or its kits changed.
 
     A kit cancelled meanwhile stays cancelled: its paper is refused at the bench.
     """
@@ -183,10 +195,11 @@ def release_batch(
     if batch.state is not BatchState.DRAWING or [kit.code for kit in kits] != list(kit_codes):
         return False
     batch.state, batch.released_at = BatchState.RELEASED, now
-    batch.pdf_key, batch.pdf_sha256, batch.manifest_key = pdf_key, pdf_sha256, manifest_key
+    batch.pdf_key, batch.pdf_sha256, batch.manifest_key = paper.pdf_key, paper.pdf_sha256, paper.manifest_key
     for kit in kits:
         if kit.state is KitState.TO_PACK:
             move_kit(session, kit, KitState.PRINTED, at=now, actor=actor, batch=batch.ref)
+    owe_postage(session, batch_id, batch.ref, way=way, now=now)
     _audit(session, batch, "batch.released", now=now, actor=actor)
     return True
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import time
 
 from models.rules.lab_request import RequestForm, RequestWay
+from models.rules.postage import PostPolicy
 from models.rules.stock import Recipe, StockPolicy
 from models.rules.vocabulary import Test
 
@@ -205,6 +206,7 @@ class Service:
     recipes: tuple[Recipe, ...] = ()
     """What kits are made of, by laboratory and sample."""
     stock: StockPolicy = field(default_factory=StockPolicy)
+    post: PostPolicy = field(default_factory=PostPolicy)
     channels: tuple[str, ...] = ("web",)
     """Ordering channels that hold an API key for this service."""
 

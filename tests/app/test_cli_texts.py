@@ -1,13 +1,9 @@
 """`kitpost texts`: the switch, a held burst, what became of a text, and every text there is (FEATURES 79)."""
 
-import base64
-
 import pypdfium2
 import pytest
 from sqlmodel import select
-from typer.testing import CliRunner
 
-from app.cli import cli
 from app.wiring import wiring
 from models.actions.text import hold_burst
 from models.actions.text_moves import short_ref
@@ -17,48 +13,15 @@ from models.rules.service import TextPolicy
 from models.rules.text import TextClass, TextPurpose
 from models.tables.audit import Audit
 from models.tables.text import Text
-from tests.support import build
+from tests.support import build, command
 from tests.support.fake_sender import FakeSender
 from tests.support.texts import ACTOR, NOW, owed_result
-
-KEY = base64.b64encode(bytes(range(32))).decode()
-SECRET = "swordfish-swordfish-swordfish-swordfish"
 
 
 @pytest.fixture
 def kitpost(db, monkeypatch, tmp_path):
-    settings = {
-        "STATE_DIR": str(tmp_path),
-        "PUBLIC_BASE_URL": "https://kits.example.test/",
-        "DATABASE_URL": db.url,
-        "DATA_KEYS": f'{{"test": "{KEY}"}}',
-        "DATA_KEY_CURRENT": "test",
-        "INDEX_KEYS": f'{{"1": "{KEY}"}}',
-        "SESSION_SECRET": SECRET,
-        "S3_BUCKET": "kits",
-        "SQS_QUEUE_URL": "https://sqs.example.test/1/arrivals",
-        "TWILIO_ACCOUNT_SID": "AC0",
-        "TWILIO_AUTH_TOKEN": SECRET,
-        "TWILIO_MESSAGING_SERVICE_SID": "MG0",
-        "COURIER_CLIENT_ID": "us",
-        "COURIER_CLIENT_SECRET": SECRET,
-        "OIDC_ISSUER": "https://id.example.test",
-        "OIDC_CLIENT_ID": "us",
-        "OIDC_CLIENT_SECRET": SECRET,
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(f"KITPOST_{name}", value)
-    monkeypatch.setenv("COLUMNS", "400")
-    wiring.cache_clear()
-
-    def run(*words):
-        result = CliRunner().invoke(cli, ["texts", *words], catch_exceptions=False)
-        assert result.exit_code == 0, result.output
-        return result.output
-
-    yield run
-    wiring().engine.dispose()
-    wiring.cache_clear()
+    with command.at_home(db, monkeypatch, tmp_path) as run:
+        yield lambda *words: run("texts", *words)
 
 
 def test_the_switch_stops_sending_and_says_who_threw_it_and_why(begin, kitpost):
