@@ -22,6 +22,7 @@ from models.rules.secrets import Cipher
 from models.rules.service import Services
 from models.rules.vocabulary import Specimen
 from models.tables.bench import BenchScan
+from models.tables.bulk import cursor
 from models.tables.kit import Kit, KitEvent, KitSample
 from models.tables.parcel import Direction, Parcel
 
@@ -42,14 +43,18 @@ def take_scan(
     session: Session, read: BenchRead, *, bench: str, services: Services, actor: str, cipher: Cipher
 ) -> ScanAnswer:
     """Takes one scan, or answers again one that was taken before. Scans of one person at one bench queue up here."""
-    place = sa.func.hashtextextended(f"bench|{actor}|{bench}", 0)
-    session.execute(sa.select(sa.func.pg_advisory_xact_lock(place)))
-    before = session.exec(
-        select(BenchScan, Kit.code).outerjoin(Kit, col(Kit.id) == BenchScan.kit_id).where(BenchScan.ref == read.ref)
-    ).one_or_none()
+    on = cursor(session)
+    on.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"bench|{actor}|{bench}",))
+    on.execute(
+        """
+        SELECT s.fine, s.sentence, coalesce(k.code, ''), s.dispatched
+        FROM bench_scan s LEFT JOIN kit k ON k.id = s.kit_id WHERE s.ref = %s
+        """,
+        (read.ref,),
+    )
+    before = on.fetchone()
     if before is not None:
-        kept, code = before
-        return ScanAnswer(kept.fine, kept.sentence, code or "", kept.dispatched)
+        return ScanAnswer(*before)
     try:
         answer = scan(session, read.code, services=services, now=read.at, actor=actor, cipher=cipher, bench=bench)
     except ServiceError as error:
@@ -57,18 +62,22 @@ def take_scan(
             raise
         answer = ScanAnswer(fine=False, sentence=error.message, kit_code=error.ref)
     ours = read_label(read.code)
-    session.execute(
-        sa.insert(BenchScan).values(
-            ref=read.ref,
-            actor=actor,
-            bench=bench,
-            code=ours.code if ours else "",
-            kit_id=select(Kit.id).where(Kit.code == answer.kit_code).scalar_subquery(),
-            fine=answer.fine,
-            dispatched=answer.dispatched,
-            sentence=answer.sentence,
-            scanned_at=read.at,
-        )
+    cursor(session).execute(
+        """
+        INSERT INTO bench_scan (ref, actor, bench, code, kit_id, fine, dispatched, sentence, scanned_at)
+        SELECT %s, %s, %s, %s, (SELECT id FROM kit WHERE code = %s), %s, %s, %s, %s
+        """,
+        (
+            read.ref,
+            actor,
+            bench,
+            ours.code if ours else "",
+            answer.kit_code,
+            answer.fine,
+            answer.dispatched,
+            answer.sentence,
+            read.at,
+        ),
     )
     return answer
 

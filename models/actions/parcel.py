@@ -14,7 +14,6 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from models.actions import event, owed
@@ -47,8 +46,9 @@ from models.rules.service import Service, Services
 from models.rules.text import KitLapsed, KitPosted, ReturnReminder, TextPurpose
 from models.rules.vocabulary import ScanKind
 from models.rules.working_days import london_day
+from models.tables.bulk import cursor
 from models.tables.clinic import ClinicCase
-from models.tables.kit import Kit, KitEvent, KitSample
+from models.tables.kit import Kit
 from models.tables.parcel import CourierEvent, Direction, Parcel
 from models.tables.person import Contact
 
@@ -288,57 +288,58 @@ class _Place:
     actor: str
     bench: str
 
-    @property
-    def events(self) -> sa.ColumnElement[bool]:
-        """The events of this person here."""
-        where = sa.func.coalesce(col(KitEvent.detail)["bench"].as_string(), "")
-        return sa.and_(col(KitEvent.actor) == self.actor, where == self.bench)
-
 
 def _open_kit(session: Session, at: _Place) -> Kit | None:
     """The printed kit that was opened last here and has not been dispatched, locked."""
-    last = (
-        # literal words, so that the planner sees the partial index
-        select(sa.case((col(KitEvent.kind) == "pack.opened", KitEvent.kit_id)))
-        .where(at.events, sa.text("kind IN ('pack.opened', 'kit.dispatched')"))
-        .order_by(col(KitEvent.id).desc())
-        .limit(1)
-        .scalar_subquery()
+    on = cursor(session)
+    on.execute(
+        """
+        SELECT kind, kit_id FROM kit_event
+        WHERE actor = %s AND coalesce(detail ->> 'bench', '') = %s AND kind IN ('pack.opened', 'kit.dispatched')
+        ORDER BY id DESC LIMIT 1
+        """,
+        (at.actor, at.bench),
     )
-    return session.exec(
-        select(Kit).where(Kit.id == last, Kit.state == KitState.PRINTED).with_for_update()
-    ).one_or_none()
+    last = on.fetchone()
+    if last is None or last[0] != "pack.opened":
+        return None
+    kit = session.get(Kit, last[1], with_for_update=True, populate_existing=True)
+    return kit if kit is not None and kit.state is KitState.PRINTED else None
 
 
 def _bench(session: Session, kit: Kit, at: _Place) -> Bench:
     """What was scanned here of a kit since it was opened last."""
     scanned: set[Scanned] = set()
     blocked = False
-    for kind, detail in session.exec(
-        select(KitEvent.kind, KitEvent.detail)
-        .where(KitEvent.kit_id == kit.id, at.events, col(KitEvent.kind).startswith("pack."))
-        .order_by(col(KitEvent.id))
-    ):
+    on = cursor(session)
+    on.execute(
+        """
+        SELECT kind, detail ->> 'label', detail ->> 'code' FROM kit_event
+        WHERE kit_id = %s AND actor = %s AND coalesce(detail ->> 'bench', '') = %s AND starts_with(kind, 'pack.')
+        ORDER BY id
+        """,
+        (kit.id, at.actor, at.bench),
+    )
+    for kind, label, code in on:
         match kind:
             case "pack.opened":
                 scanned, blocked = set(), False
             case "pack.scanned":
-                scanned.add(Scanned(Label(str(detail["label"])), str(detail["code"])))
+                scanned.add(Scanned(Label(label), code))
             case _:
                 blocked = True
-    out, back = aliased(Parcel), aliased(Parcel)
-    outer_code, return_number, tubes = session.exec(
-        select(
-            out.code,
-            back.tracking_number,
-            select(sa.func.array_agg(KitSample.tube_code)).where(KitSample.kit_id == kit.id).scalar_subquery(),
-        )
-        .join(back, col(back.kit_id) == col(out.kit_id))
-        .where(out.kit_id == kit.id, out.direction == Direction.OUT, back.direction == Direction.BACK)
-    ).one()
+    on.execute(
+        """
+        SELECT outward.code, back.tracking_number, ARRAY(SELECT tube_code FROM kit_sample WHERE kit_id = outward.kit_id)
+        FROM parcel outward JOIN parcel back ON back.kit_id = outward.kit_id AND back.direction = 'back'
+        WHERE outward.kit_id = %s AND outward.direction = 'out'
+        """,
+        (kit.id,),
+    )
+    [(outer_code, return_number, tubes)] = on.fetchall()
     return Bench(
         kit_code=kit.code,
-        tubes=frozenset(tubes or ()),
+        tubes=frozenset(tubes),
         outer_code=outer_code,
         return_number=return_number,
         scanned=frozenset(scanned),
