@@ -146,21 +146,24 @@ class LocalServices:
             self._lock = None
 
     def _start_all(self) -> None:
-        """In parallel where nothing has to wait: the Prefect server takes longest, so it goes early."""
+        """In parallel where nothing has to wait: the Prefect server takes longest, so it goes first.
+
+        Beside it one service after the other: all at once they would take the processors from it.
+        """
         self._ports = _free_ports(usual=self._choices.usual_ports)
         self.settings = self._made_up_settings()
         _write_privately(self._settings_file, "".join(f"{name}='{value}'\n" for name, value in self.settings.items()))
         admin = embedded_postgres.ensure(self._state, binaries=self._pg_bin)
         prefect_database = embedded_postgres.create_database(admin, "prefect")
         self._prefect_database = prefect_database.replace("+psycopg", "+asyncpg", 1)
-        self._spawn("prefect")  # alone at first: everything waits for it
+        self._spawn("prefect")
         self._prepare_database(admin)
-        for name in ("store", "web", "texts", "courier", "sign-in"):
-            self._spawn(name)
-        self._wait_for(["store"])
-        _prepare_store(self._address("store"))
-        self._wait_for(["prefect"])
-        with self._deploying():
+        with self._deploying() as pool_is_there:
+            self.start("store")
+            _prepare_store(self._address("store"))
+            for name in ("texts", "courier", "sign-in", "web"):
+                self.start(name)
+            pool_is_there()
             self._spawn("worker")
             self._spawn("listener")
             self._wait_for(self._running)
@@ -255,9 +258,12 @@ class LocalServices:
         return f"--client-id={known}", f"--client-secret={secret}"  # with =: a random secret may begin with a dash
 
     def _spawn(self, name: str) -> None:
+        self._running[name] = self._begin(name, *self._command(name))
+
+    def _begin(self, name: str, *module: str) -> "subprocess.Popen[bytes]":
         with self._log(name).open("ab") as log:
-            self._running[name] = subprocess.Popen(
-                [sys.executable, "-m", *self._command(name)],
+            return subprocess.Popen(
+                [sys.executable, "-m", *module],
                 cwd=self._state,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
@@ -296,21 +302,20 @@ class LocalServices:
         migrate(owner, demo=True)
 
     @contextmanager
-    def _deploying(self) -> Iterator[None]:
-        """Tells Prefect what runs when; within, its work pool is there already, so that a worker may start."""
-        with self._log("deploy").open("ab") as log:
-            deploy = subprocess.Popen(
-                [sys.executable, "-m", "app.cli", "deploy"],
-                cwd=self._state,
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        try:
+    def _deploying(self) -> Iterator[Callable[[], None]]:
+        """Tells Prefect what runs when, as soon as it answers. Gives what waits for its work pool, for the worker."""
+        deploy = self._begin("deploy", "app.cli", "deploy", "--wait", f"{READY_WITHIN_SECONDS:.0f}")
+
+        def pool_is_there() -> None:
+            self._wait_for(["prefect"])
             while deploy.poll() is None and not _is_ready(self._ports["prefect"], WORK_POOL):
                 time.sleep(LOOK_EVERY_SECONDS)
-            yield
+
+        try:
+            yield pool_is_there
+        except BaseException:
+            _signal_group(deploy, signal.SIGKILL)
+            raise
         finally:
             done = deploy.wait()
         if done != 0:

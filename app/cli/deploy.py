@@ -1,11 +1,18 @@
 """`kitpost deploy`: tells a Prefect server what runs when. Safe to repeat."""
 
+import gc
+import io
 import os
-import subprocess
+import runpy
 import sys
+import time
+from contextlib import chdir, redirect_stderr, redirect_stdout, suppress
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+import httpx
+import typer
 import yaml
 
 from models.rules.errors import Code, ServiceError
@@ -14,40 +21,70 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 KEPT: Final = ROOT / "app" / "prefect"
 """Work pool and automations, as files."""
 
+LOOK_EVERY_SECONDS: Final = 0.1
+
 QUIET: Final = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 
 
-def deploy() -> None:
+def deploy(
+    wait: Annotated[int, typer.Option(min=0, help="Seconds to wait for a Prefect server that is still starting.")] = 0,
+) -> None:
     """Apply work pool, automations and the deployments of prefect.yaml to the Prefect server."""
     from app.wiring import wiring
 
-    apply(wiring().settings.prefect_api_url)
+    apply(wiring().settings.prefect_api_url, wait_seconds=wait)
 
 
-def apply(api_url: str) -> None:
+def apply(api_url: str, *, wait_seconds: float = 0) -> None:
     """Brings a Prefect server to what the files say. Raises ServiceError(NOT_NOW) when it does not answer."""
     if not (ROOT / "prefect.yaml").exists():
         raise ServiceError(
             Code.NOT_FOUND, f"{ROOT} has no prefect.yaml: run kitpost deploy from a checkout of kitpost."
         )
+    gc.disable()  # all that is imported from here on stays until the end, a few seconds away
+    os.environ.update(QUIET, PREFECT_API_URL=api_url)
+    # Before the server answers: it takes longer than all that is asked of it then.
+    for module in ("prefect.main", "prefect.cli.deploy", *_flow_modules()):
+        import_module(module)
+    _wait_for(api_url, wait_seconds)
     _apply_kept_files(api_url)
-    # The pool must be there before its deployments. Without --no-prompt it would ask questions.
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
-        cwd=ROOT,
-        env={**os.environ, **QUIET, "PREFECT_API_URL": api_url},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise ServiceError(Code.UNEXPECTED, f"Prefect refused prefect.yaml:\n{done.stdout}{done.stderr}")
+    # The pool must be there before its deployments. In this process: another would import Prefect again.
+    said = io.StringIO()
+    with chdir(ROOT), redirect_stdout(said), redirect_stderr(said):
+        code = _prefect("--no-prompt", "deploy", "--all")  # without --no-prompt it would ask questions
+    if code != 0:
+        raise ServiceError(Code.UNEXPECTED, f"Prefect refused prefect.yaml:\n{said.getvalue()}")
+
+
+def _flow_modules() -> list[str]:
+    """Where the flows of prefect.yaml stand."""
+    plan = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
+    return [each["entrypoint"].rpartition(".")[0] for each in plan["deployments"]]
+
+
+def _prefect(*words: str) -> int:
+    """Prefect's own command, here. Returns its exit code."""
+    before, sys.argv = sys.argv, ["prefect", *words]
+    try:
+        runpy.run_module("prefect", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.argv = before
+    return 0
+
+
+def _wait_for(api_url: str, seconds: float) -> None:
+    """Until the server says that it is well, or the time is over: then the next call says what is wrong."""
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up:
+        with suppress(httpx.HTTPError):
+            if httpx.get(f"{api_url}/health").is_success:
+                return
+        time.sleep(LOOK_EVERY_SECONDS)
 
 
 def _apply_kept_files(api_url: str) -> None:
-    os.environ.update(QUIET)
-    from httpx import HTTPError
     from prefect.automations import AutomationCore
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.actions import WorkPoolCreate
@@ -67,7 +104,7 @@ def _apply_kept_files(api_url: str) -> None:
                     client.create_automation(automation)
     except PrefectHTTPStatusError as error:
         raise ServiceError(Code.UNEXPECTED, f"Prefect refused a file of {KEPT}: {error}") from error
-    except HTTPError as error:
+    except httpx.HTTPError as error:
         raise ServiceError(
             Code.NOT_NOW, f"The Prefect server at {api_url} does not answer: start it, or set KITPOST_PREFECT_API_URL."
         ) from error
