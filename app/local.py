@@ -165,6 +165,7 @@ class LocalServices:
                 self.start(name)
             pool_is_there()
             self._spawn("worker")
+            self._spawn("warm")
             self._spawn("listener")
             self._wait_for(self._running)
 
@@ -204,6 +205,7 @@ class LocalServices:
                 {pair: keys.get(pair, secrets.token_urlsafe(32)) for pair in self._choices.api_keys}
             ),
             "KITPOST_PREFECT_API_URL": f"{self._address('prefect')}/api",
+            "KITPOST_WARM_SOCKET": str(self._state / "warm.sock"),
         }
 
     def _environment(self) -> dict[str, str]:
@@ -247,6 +249,8 @@ class LocalServices:
                 return "prefect", "worker", "start", "--pool", "kitpost", "--name", "local", "--with-healthcheck"
             case "listener":
                 return "app.cli", "listen"
+            case "warm":
+                return "app.cli", "warm"
             case _:
                 raise ServiceError(
                     Code.NOT_FOUND, f"There is no local service {name}; there are {', '.join(USUAL_PORTS)}."

@@ -268,6 +268,11 @@ class Settings(BaseSettings):
         default="http://127.0.0.1:4200/api", description="Prefect's API; keep it on loopback or behind a proxy"
     )
 
+    warm_socket: Path | None = Field(
+        default=None,
+        description="Unix socket on which kitpost warm takes flow runs over; else each imports all",
+    )
+
     @model_validator(mode="after")
     def _belongs_together(self) -> "Settings":
         if self.data_key_current not in self.data_keys:

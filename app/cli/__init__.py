@@ -24,6 +24,7 @@ from app.cli import (
     stock,
     texts,
     up,
+    warm,
 )
 from models.rules.errors import ServiceError
 
@@ -43,6 +44,7 @@ cli.command()(reconcile.reconcile)
 cli.command()(report.report)
 cli.command()(scan.scan)
 cli.command()(states.states)
+cli.command()(warm.warm)
 cli.add_typer(audit.app, name="audit")
 cli.add_typer(clock.app, name="clock")
 cli.add_typer(kit.app, name="kit")

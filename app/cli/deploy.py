@@ -44,8 +44,9 @@ def apply(api_url: str, *, wait_seconds: float = 0) -> None:
     gc.disable()  # all that is imported from here on stays until the end, a few seconds away
     os.environ.update(QUIET, PREFECT_API_URL=api_url)
     # Before the server answers: it takes longer than all that is asked of it then.
-    for module in ("prefect.main", "prefect.cli.deploy", *_flow_modules()):
+    for module in ("prefect.main", "prefect.cli.deploy"):
         import_module(module)
+    import_flows()
     _wait_for(api_url, wait_seconds)
     _apply_kept_files(api_url)
     # The pool must be there before its deployments. In this process: another would import Prefect again.
@@ -56,10 +57,11 @@ def apply(api_url: str, *, wait_seconds: float = 0) -> None:
         raise ServiceError(Code.UNEXPECTED, f"Prefect refused prefect.yaml:\n{said.getvalue()}")
 
 
-def _flow_modules() -> list[str]:
-    """Where the flows of prefect.yaml stand."""
+def import_flows() -> None:
+    """Imports every flow of prefect.yaml, from where it says that they stand."""
     plan = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
-    return [each["entrypoint"].rpartition(".")[0] for each in plan["deployments"]]
+    for each in plan["deployments"]:
+        import_module(each["entrypoint"].rpartition(".")[0])
 
 
 def _prefect(*words: str) -> int:

@@ -335,11 +335,11 @@ def _text_back(demo: Demo) -> str:
 def _settle(demo: Demo) -> None:
     """Until no text hangs in the air: the provider is asked about each after the grace time, on machine time."""
     for _ in range(40):
+        demo.world.run("notify-residents")
         report = demo.world.kitpost("report")
         if not any(word in report for word in ("unsure", "sending")):
             return
         time.sleep(SETTLE_EVERY_SECONDS)
-        demo.world.run("notify-residents")
 
 
 def _post_back(demo: Demo, forms: Sequence[Form], *, days: int) -> None:

@@ -1,19 +1,39 @@
-"""What a worker starts for one flow run: Prefect's own engine, in a process that looks for no garbage as it begins.
+"""What a worker starts for one flow run: Prefect's own engine, with everything imported as quickly as can be.
 
-Everything imported here stays until the run ends, and Prefect and our tables are a third of a million objects: the
-collector would go through them again and again, for a second and a half of each run (docs/performance.md).
+A warm process takes the run over where there is one (`app.prefect.warm`). Otherwise it is imported here, and the
+collector is kept off it: Prefect and our tables are a third of a million objects that stay until the run ends, and it
+would go through them again and again, for a second and a half (docs/performance.md).
 """
 
-import gc
-import runpy
+import sys
 
-gc.disable()
-import prefect.flow_engine  # noqa: E402, F401 - what the engine is about to import
+from app.prefect import WARM_SOCKET, warm
 
-import app.wiring  # noqa: E402, F401 - and what every flow imports
 
-gc.freeze()
-gc.enable()
+def import_all() -> None:
+    """What every flow needs, and Prefect's engine."""
+    import gc
+
+    gc.disable()
+    import prefect.flow_engine  # noqa: F401 - what the engine is about to import
+
+    import app.wiring  # noqa: F401 - and what every flow imports
+
+    gc.freeze()
+    gc.enable()
+
+
+def carry_out() -> None:
+    """The run that the environment names. Ends the process."""
+    import runpy
+
+    sys.argv = ["prefect.engine"]
+    runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
+
 
 if __name__ == "__main__":
-    runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
+    taken = warm.ask(WARM_SOCKET) if WARM_SOCKET else None
+    if taken is not None:
+        sys.exit(taken)
+    import_all()
+    carry_out()
