@@ -97,7 +97,7 @@ def read_numbers(content: bytes) -> Iterator[NumberRow]:
             if any(cell.strip() for cell in cells):
                 yield _row(reader.line_num, cells, reference_at, number_at)
     except csv.Error:
-        raise ServiceError(Code.BAD_INPUT, f"Line {reader.line_num} is no CSV: export the file again.") from None
+        raise ServiceError(Code.BAD_INPUT, "A line of the file is no CSV: export it again.") from None
 
 
 def _row(line: int, cells: list[str], reference_at: int, number_at: int) -> NumberRow:

@@ -22,7 +22,7 @@ def kitpost(db, monkeypatch, tmp_path):
     services = tmp_path / "services"
     services.mkdir()
     chosen = (SHIPPED / "larkfield.toml").read_text(encoding="utf-8")
-    (services / "larkfield.toml").write_text(chosen + '\n[post]\nway = "file"\n', encoding="utf-8")
+    (services / "larkfield.toml").write_text(chosen.replace('way = "none"', 'way = "file"'), encoding="utf-8")
     with command.at_home(db, monkeypatch, tmp_path, SERVICE_DIR=str(services)) as run:
         yield lambda *words, **more: run("post", *words, **more)
 
