@@ -73,7 +73,9 @@ class World(AbstractContextManager["World"]):
             self._clock.communicate()
         if self._up is not None:
             self._up.terminate()
-            self._up.wait()
+            self._up.communicate()
+        self._prefect.close()
+        self._s3.close()
 
     def kill(self, each: int, *, chance: random.Random) -> Reaper:
         """Begins to kill the first runs of every flow."""

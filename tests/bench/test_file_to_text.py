@@ -32,11 +32,12 @@ def demo(tmp_path, monkeypatch):
         made = run.Demo(world, run.people(320, now=start, seed=7), start, random.Random(7))
         made.go_to(start)
         run._order(made)
-        world.run("pack-kits")
+        world.run("pack-kits", "notify-residents")
         run._read_packs(made)
         run._scan(made)
         world.run("notify-residents", "request-tests")
         made.go_to(made.at(6, 11))
+        world.run("notify-residents")  # the morning's callbacks are read: the files come to an idle service
         yield made
 
 
