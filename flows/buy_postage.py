@@ -106,7 +106,7 @@ class _Counter:
             self.desk.pause(SECONDS_A_CALL)
             found = self.seller.find(each.reference)
             if found is not None:
-                self._settle(each.reference, each.batch, found)
+                self._settle(each.reference, each.label_key, found)
                 self.tally.found += 1
                 continue
             with self.desk.begin() as session:
@@ -158,7 +158,7 @@ class _Counter:
                     postage.become_unsure(session, purchase.reference, error.code)
                 self.tally.unsure += 1
             else:
-                self._settle(purchase.reference, purchase.batch, bought)
+                self._settle(purchase.reference, purchase.label_key, bought)
                 self.tally.bought += 1
 
     def fetch_labels(self, limit: int) -> None:
@@ -175,22 +175,20 @@ class _Counter:
                 continue
             known = self.seller.find(each.reference)
             number = known.tracking_number if known else ""
-            self._settle(each.reference, each.batch, Bought(each.courier_id, number, label))
+            self._settle(each.reference, each.label_key, Bought(each.courier_id, number, label))
             self.tally.labels += 1
 
-    def _settle(self, reference: str, batch: str, bought: Bought) -> None:
+    def _settle(self, reference: str, label_key: str, bought: Bought) -> None:
         """The label is in the store before its row says so: cut short between, it is fetched again."""
-        key = ""
         if bought.label:
-            key = f"batches/{batch}/postage/{reference}.pdf"
-            self.desk.store.put(key, bought.label, "application/pdf")
+            self.desk.store.put(label_key, bought.label, "application/pdf")
         with self.desk.begin() as session:
             postage.settle_bought(
                 session,
                 reference,
                 courier_id=bought.courier_id,
                 tracking_number=bought.tracking_number,
-                label_key=key,
+                label_key=label_key if bought.label else "",
                 wants_label=self.service.post.labels,
                 now=self.desk.clock(),
                 actor=ACTOR,

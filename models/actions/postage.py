@@ -45,7 +45,7 @@ class Purchase:
     """One parcel whose postage is being bought, or handed over. Its repr says nothing of the person."""
 
     reference: str
-    batch: str
+    label_key: str
     to: Recipient = field(repr=False)
     owed_at: datetime
 
@@ -55,8 +55,13 @@ class Held:
     """Postage that the courier is asked about."""
 
     reference: str
-    batch: str
+    label_key: str
     courier_id: str
+
+
+def _label_key(batch: str, row_id: int) -> str:
+    """Where a label lies in the store: beside its batch's paper, in its order. No code of ours stands in it."""
+    return f"batches/{batch}/postage/{row_id:09d}.pdf"
 
 
 def owe_postage(session: Session, batch_id: int, batch: str, *, way: PostWay, now: datetime) -> int:
@@ -270,7 +275,7 @@ def hand_over(
             """).format(waits=_WAITS),
             (LEASE, service.id),
         )
-    references = [reference for (reference,) in on.fetchall()]
+    references = [reference for (reference,) in on]
     found = _purchases(session, references, cipher)
     ready = [each for each in found if isinstance(each, Purchase)]
     refused = [each for each in found if isinstance(each, str)]
@@ -340,11 +345,12 @@ def _held(session: Session, which: sql.Composable, service_id: str, limit: int) 
     on = cursor(session)
     on.execute(
         sql.SQL(
-            "SELECT reference, batch, courier_id FROM postage WHERE service_id = %s AND {which} ORDER BY id LIMIT %s"
+            "SELECT reference, batch, id, courier_id FROM postage WHERE service_id = %s AND {which}"
+            " ORDER BY id LIMIT %s"
         ).format(which=which),
         (service_id, limit),
     )
-    return [Held(*row) for row in on]
+    return [Held(reference, _label_key(batch, row_id), courier) for reference, batch, row_id, courier in on]
 
 
 def _purchases(session: Session, references: Sequence[str], cipher: Cipher) -> list[Purchase | str]:
@@ -352,7 +358,7 @@ def _purchases(session: Session, references: Sequence[str], cipher: Cipher) -> l
     on = cursor(session)
     on.execute(
         """
-        SELECT t.reference, t.batch, t.owed_at, p.ref, p.given_name, p.family_name, c.ref, c.delivery_address
+        SELECT t.reference, t.batch, t.id, t.owed_at, p.ref, p.given_name, p.family_name, c.ref, c.delivery_address
         FROM postage t JOIN kit k ON k.id = t.kit_id JOIN person p ON p.id = k.person_id
         JOIN contact c ON c.id = k.contact_id
         WHERE t.reference = ANY(%s) ORDER BY t.id
@@ -360,14 +366,14 @@ def _purchases(session: Session, references: Sequence[str], cipher: Cipher) -> l
         (list(references),),
     )
     found: list[Purchase | str] = []
-    for reference, batch, owed_at, person, given, family, contact, delivery in on:
+    for reference, batch, row_id, owed_at, person, given, family, contact, delivery in on:
         address = read_address(cipher.decrypt("contact", "delivery_address", contact, bytes(delivery)))
         names = (
             cipher.decrypt("person", "given_name", person, bytes(given)),
             cipher.decrypt("person", "family_name", person, bytes(family)),
         )
         to = recipient(" ".join(names), address.lines, address.postcode)
-        found.append(Purchase(reference, batch, to, owed_at) if to else reference)
+        found.append(Purchase(reference, _label_key(batch, row_id), to, owed_at) if to else reference)
     return found
 
 

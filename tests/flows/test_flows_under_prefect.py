@@ -10,6 +10,7 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 from prefect.testing.utilities import prefect_test_harness
 
 import app.wiring
+from flows.buy_postage import buy_postage
 from flows.follow_up_positives import follow_up_positives
 from flows.guard import FlowError
 from flows.ingest_results import ingest_results
@@ -20,7 +21,8 @@ from flows.request_tests import request_tests
 from flows.take_orders import take_orders
 from flows.track_returns import track_returns
 from models.rules.errors import Code
-from tests.support import aws, courier
+from models.rules.postage import PostPolicy, PostWay
+from tests.support import aws, build, courier
 from tests.support.postgres import Database
 from tests.support.web import home_on
 
@@ -32,6 +34,7 @@ pytestmark = [
 NEEDS = {
     take_orders: "inbox",
     pack_kits: "print_batch",
+    buy_postage: "postage",
     request_tests: "lab_request",
     track_returns: "parcel",
     ingest_results: "lab_file",
@@ -71,6 +74,9 @@ def installed(
     prefect: None, world: dict[str, str], db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Database]:
     home = home_on(db, public_base_url="http://127.0.0.1:1", issuer="http://127.0.0.1:1", **world)
+    with home.begin() as session:  # a council that posts by file, so that its parcels are looked at
+        council = build.in_force(session, build.service(post=PostPolicy(PostWay.FILE)))
+    vars(home)["services"] = {"larkfield": council}
     monkeypatch.setattr(app.wiring, "wiring", lambda: home)
     yield db
     home.engine.dispose()

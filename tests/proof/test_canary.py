@@ -31,15 +31,18 @@ import pytest
 from app import embedded_postgres
 from app.demo import laboratory
 from app.local import BUCKET, Choices, LocalServices
+from app.service import SHIPPED
 from models.rules.working_days import add_working_days
-from tests.support import s10
+from tests.support import courier, s10
 from tests.support.canary import Markers, spellings_of_mobile
+from tests.support.postage_seller import KEY, Seller
 
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(600)]
 
 FLOWS: Final = (
     "take-orders",
     "pack-kits",
+    "buy-postage",
     "request-tests",
     "track-returns",
     "ingest-results",
@@ -110,6 +113,7 @@ class Installation:
 
     services: LocalServices
     state: Path
+    post: Seller
     codes: list[str] = field(default_factory=list)
     bodies: list[str] = field(default_factory=list)
 
@@ -253,11 +257,18 @@ def installation() -> Iterator[Installation]:
     state = Path(tempfile.mkdtemp(prefix="kitpost-canary-"))
     state.chmod(0o711)
     choices = Choices(api_keys=("larkfield/web",), faults=0.0, usual_ports=False)
-    with pytest.MonkeyPatch.context() as patch:
+    councils = state / "services"
+    councils.mkdir()
+    chosen = (SHIPPED / "larkfield.toml").read_text(encoding="utf-8")
+    (councils / "larkfield.toml").write_text(chosen.replace('way = "none"', 'way = "click_and_drop"'), "utf-8")
+    with courier.selling() as post, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KITPOST_SERVICE_DIR", str(councils))
+        patch.setenv("KITPOST_CLICK_AND_DROP_BASE_URL", post.url)
+        patch.setenv("KITPOST_CLICK_AND_DROP_KEYS", json.dumps({"larkfield": KEY}))
         patch.delenv("PREFECT_LOGGING_TO_API_ENABLED")  # as an installation has it
         try:
             with LocalServices(state, state / "local.env", pg_bin=None, choices=choices) as services:
-                running = Installation(services, state)
+                running = Installation(services, state, post.seller)
                 for deployment in running.prefect("deployments/filter"):  # only the runs of this test
                     running.prefect(f"deployments/{deployment['id']}", {"paused": True}, "PATCH")
                 live_through_everything(running)
@@ -285,6 +296,11 @@ def live_through_everything(here: Installation) -> None:
     forms = [form for key in here.keys("batches/") if key.endswith(".pdf") for form in laboratory.read_packs(
         here.store.get_object(Bucket=BUCKET, Key=key)["Body"].read())]  # fmt: skip
     assert len(forms) == len(PEOPLE)
+    with here.spilling(reading=("postage",)):
+        here.run("buy-postage")
+    here.post.failures = ["talkative"]
+    here.run("buy-postage")
+    assert len(here.post.orders) == len(PEOPLE) - 1
     tracking = dispatch(here, forms)
     with here.spilling(reading=("lab_request",)):
         here.run("request-tests")

@@ -1,7 +1,8 @@
 """A stand-in for Royal Mail's Click & Drop on loopback: takes orders, gives labels, forgets nothing.
 
 `seller.failures` makes the next calls go wrong: "storm" (429), "closed" (500, nothing done), "down" (500, the order is
-on the books), "forbidden" (403). Held against the published description in tests/contract.
+on the books), "forbidden" (403), "talkative" (400, quoting all it was told). Held against the published description in
+tests/contract.
 """
 
 import base64
@@ -18,9 +19,10 @@ LABEL = b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj 2 0 obj<</Type/Pa
 
 DOWN = "down"
 REFUSALS = {
-    "storm": lambda: Response(status_code=429, headers={"Retry-After": "7"}),
-    "closed": lambda: JSONResponse({"message": "closed"}, 500),
-    "forbidden": lambda: Response(status_code=403),
+    "storm": lambda _: Response(status_code=429, headers={"Retry-After": "7"}),
+    "closed": lambda _: JSONResponse({"message": "closed"}, 500),
+    "forbidden": lambda _: Response(status_code=403),
+    "talkative": lambda told: JSONResponse({"message": told.decode()}, 400),
 }
 
 
@@ -85,7 +87,7 @@ def make_app():
             return Response(status_code=401)
         word = seller.failures.pop(0) if seller.failures else ""
         if word in REFUSALS:
-            return REFUSALS[word]()
+            return REFUSALS[word](await request.body())
         answer = await go_on(request)
         return JSONResponse({"message": "down"}, 500) if word == DOWN else answer
 
