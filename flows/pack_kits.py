@@ -13,6 +13,7 @@ from app.wiring import Clock, connect
 from flows.guard import guarded
 from integrations.ports import FileStore, KitPack, LabelPrinter, Tube
 from models.actions.print_batch import (
+    CONTACT_SHEET,
     KitToPrint,
     Paper,
     claim_batch,
@@ -103,7 +104,7 @@ def _print(
     folder = f"batches/{batch.ref}"
     digest = hashlib.sha256(pdf).hexdigest()
     store.put(f"{folder}/packs.pdf", pdf, "application/pdf")
-    store.put(f"{folder}/contact-sheet.png", printer.contact_sheet(pdf), "image/png")
+    store.put(f"{folder}/{CONTACT_SHEET}", printer.contact_sheet(pdf), "image/png")
     store.put(f"{folder}/manifest.json", manifest(batch, kits, digest), "application/json")
     with begin() as session:
         release_batch(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Form, Request
 from starlette.responses import RedirectResponse, Response
@@ -11,14 +11,26 @@ from app.database import Begin
 from app.web.pages import Pages
 from app.web.signin import SignedIn, Staff, check_form
 from app.wiring import Clock
+from integrations.ports import FileStore
 from models.actions.logistics import logistics
+from models.actions.print_batch import look_at_batch
+from models.actions.replacement import replace_kit, report_problem
 from models.actions.stock import adjust_lot, list_lots, recall_lot, receive_lot, running_low
 from models.rules.errors import Code, ServiceError
-from models.rules.service import Service, Services
+from models.rules.kit import normalise_kit_code, show_kit_code
+from models.rules.order import Address
+from models.rules.parcel import KitProblem
+from models.rules.person import read_postcode
+from models.rules.secrets import BlindIndex, Cipher
+from models.rules.service import Service, ServiceInForce, Services
 from models.rules.staff import Action, check_may, services_where
 
 _SAID: Final = "said"
 
+MOST_LINES: Final = 5
+"""Of an address, as an order holds it."""
+
+KitCode = Annotated[str, Form(max_length=20)]
 Word = Annotated[str, Form(max_length=40)]
 Because = Annotated[str, Form(max_length=200)]
 
@@ -31,12 +43,21 @@ class LogisticsDesk:
     clock: Clock
     services: Services
     pages: Pages
+    store: FileStore
+    cipher: Cipher
+    indexes: BlindIndex
 
 
 def logistics_router(desk: LogisticsDesk) -> APIRouter:
     """The page and its forms, behind sign-in. Every form is checked to be ours."""
     router = APIRouter(prefix="/logistics", include_in_schema=False, dependencies=[Depends(check_form)])
+    _add_page(router, desk)
+    _add_stock(router, desk)
+    _add_parcels(router, desk)
+    return router
 
+
+def _add_page(router: APIRouter, desk: LogisticsDesk) -> None:
     @router.get("")
     def overview(request: Request, who: Staff) -> Response:
         allowed = services_where(who.actor, Action.SEE_LOGISTICS) & desk.services.keys()
@@ -60,6 +81,8 @@ def logistics_router(desk: LogisticsDesk) -> APIRouter:
             low=low,
             packs=services_where(who.actor, Action.PACK_KITS),
             recalls=services_where(who.actor, Action.RECALL_STOCK),
+            minds_parcels=services_where(who.actor, Action.PARCEL_CASES),
+            problems=list(KitProblem),
             services=services,
             components={
                 name: sorted({part for recipe in each.service.recipes for part in recipe.components})
@@ -67,12 +90,24 @@ def logistics_router(desk: LogisticsDesk) -> APIRouter:
             },
         )
 
-    def chosen(who: SignedIn, action: Action, service_id: str) -> Service:
-        check_may(who.actor, action, service_id)
-        if service_id not in desk.services:
-            raise ServiceError(Code.NOT_FOUND, "There is no such service here.")
-        return desk.services[service_id].service
+    @router.get("/batches/{ref}/picture")
+    def picture(who: Staff, ref: str) -> Response:
+        services = services_where(who.actor, Action.PACK_KITS) & desk.services.keys()
+        if not services:
+            raise ServiceError(Code.NOT_ALLOWED, "Your role does not allow this: ask your service manager.")
+        with desk.begin() as session:
+            key = look_at_batch(session, ref, services=services, now=desk.clock(), actor=who.actor.audit_name)
+        return Response(desk.store.read(key), media_type="image/png")
 
+
+def _chosen(desk: LogisticsDesk, who: SignedIn, action: Action, service_id: str) -> Service:
+    check_may(who.actor, action, service_id)
+    if service_id not in desk.services:
+        raise ServiceError(Code.NOT_FOUND, "There is no such service here.")
+    return desk.services[service_id].service
+
+
+def _add_stock(router: APIRouter, desk: LogisticsDesk) -> None:
     @router.post("/{service_id}/receive")
     def receive(
         request: Request,
@@ -84,7 +119,7 @@ def logistics_router(desk: LogisticsDesk) -> APIRouter:
         pieces: Annotated[int, Form(ge=1)],
         expires_on: Annotated[date, Form()],
     ) -> Response:
-        service = chosen(who, Action.PACK_KITS, service_id)
+        service = _chosen(desk, who, Action.PACK_KITS, service_id)
         with desk.begin() as session:
             row = receive_lot(
                 session,
@@ -110,7 +145,7 @@ def logistics_router(desk: LogisticsDesk) -> APIRouter:
         pieces: Annotated[int, Form()],
         because: Because = "",
     ) -> Response:
-        service = chosen(who, Action.PACK_KITS, service_id)
+        service = _chosen(desk, who, Action.PACK_KITS, service_id)
         with desk.begin() as session:
             row = adjust_lot(
                 session,
@@ -129,7 +164,7 @@ def logistics_router(desk: LogisticsDesk) -> APIRouter:
     def recall(
         request: Request, who: Staff, service_id: str, component: Word, lot: Word, because: Because = ""
     ) -> Response:
-        service = chosen(who, Action.RECALL_STOCK, service_id)
+        service = _chosen(desk, who, Action.RECALL_STOCK, service_id)
         with desk.begin() as session:
             found = recall_lot(
                 session,
@@ -146,4 +181,64 @@ def logistics_router(desk: LogisticsDesk) -> APIRouter:
         )
         return RedirectResponse("/logistics", 303)
 
-    return router
+
+def _add_parcels(router: APIRouter, desk: LogisticsDesk) -> None:
+    def one(service: Service) -> dict[str, ServiceInForce]:
+        return {service.id: desk.services[service.id]}
+
+    @router.post("/{service_id}/problem")
+    def problem(
+        request: Request, who: Staff, service_id: str, code: KitCode, what: Annotated[KitProblem, Form()]
+    ) -> Response:
+        service = _chosen(desk, who, Action.PARCEL_CASES, service_id)
+        kit = _kit(code)
+        with desk.begin() as session:
+            report_problem(session, kit, what, services=one(service), now=desk.clock(), actor=who.actor.audit_name)
+        request.session[_SAID] = f"Kit {show_kit_code(kit)}: it is a case now, and its reminders stop."
+        return RedirectResponse("/logistics", 303)
+
+    @router.post("/{service_id}/replace")
+    def replace(
+        request: Request,
+        who: Staff,
+        service_id: str,
+        *,
+        code: KitCode,
+        because: Annotated[KitProblem | Literal["asked_for"], Form()],
+        address: Annotated[str, Form(max_length=400)] = "",
+    ) -> Response:
+        service = _chosen(desk, who, Action.PARCEL_CASES, service_id)
+        kit = _kit(code)
+        with desk.begin() as session:
+            made = replace_kit(
+                session,
+                kit,
+                because=str(because),
+                services=one(service),
+                now=desk.clock(),
+                actor=who.actor.audit_name,
+                cipher=desk.cipher,
+                indexes=desk.indexes,
+                address=_address(address),
+            )
+            new = show_kit_code(made.code)
+        request.session[_SAID] = f"Kit {new} waits to be packed in the stead of {show_kit_code(kit)}, which is void."
+        return RedirectResponse("/logistics", 303)
+
+
+def _kit(code: str) -> str:
+    kit = normalise_kit_code(code)
+    if kit is None:
+        raise ServiceError(Code.BAD_INPUT, "This is no kit code: check each of its ten characters.")
+    return kit
+
+
+def _address(written: str) -> Address | None:
+    """Another address as somebody typed it, the postcode on its last line; None where nothing was typed."""
+    lines = [line.strip() for line in written.splitlines() if line.strip()]
+    if not lines:
+        return None
+    postcode = read_postcode(lines[-1])
+    if postcode is None or not 1 <= len(lines) - 1 <= MOST_LINES:
+        raise ServiceError(Code.BAD_INPUT, "The other address needs one to five lines, and its postcode on the last.")
+    return Address(tuple(lines[:-1]), postcode)

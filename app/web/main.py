@@ -85,7 +85,11 @@ def create_app(home: Wiring) -> FastAPI:
     tools = Toolbox(home.services, home.cipher, home.index, home.catalogue.render, home.text_provider)
     app.include_router(messages_router(MessagesDesk(home.begin, home.clock, tools, pages)))
     app.include_router(board_router(BoardRoom(home.begin, home.clock, home.services, pages)))
-    app.include_router(logistics_router(LogisticsDesk(home.begin, home.clock, home.services, pages)))
+    app.include_router(
+        logistics_router(
+            LogisticsDesk(home.begin, home.clock, home.services, pages, home.store, home.cipher, home.index)
+        )
+    )
     app.include_router(
         packing_router(
             PackingRoom(home.begin, home.clock, home.services, home.cipher, home.index, pages, issuer.origin)

@@ -62,6 +62,12 @@ class BatchLine:
     kits: int
     created_at: datetime
     held_because: str
+    proved: bool
+    """Whether there is a picture of its paper."""
+    posted: int
+    """Parcels with postage, or handed to the courier."""
+    unposted: int
+    """Parcels whose postage is still owed, in doubt or refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +144,10 @@ _COHORTS: Final = """
 """Kits a cohort, and for each of 30, 60 and 90 days: how many are that old, how many were posted back by then."""
 
 _BATCHES: Final = """
-    SELECT ref, state, kits, created_at, held_because FROM print_batch
-    WHERE service_id = ANY(%(services)s) ORDER BY id DESC LIMIT 12
+    SELECT ref, state, kits, created_at, held_because, pdf_key <> '',
+           (SELECT count(*) FROM postage t WHERE t.batch = b.ref AND t.state = 'bought'),
+           (SELECT count(*) FROM postage t WHERE t.batch = b.ref AND t.state IN ('owed', 'buying', 'unsure', 'refused'))
+    FROM print_batch b WHERE service_id = ANY(%(services)s) ORDER BY id DESC LIMIT 12
 """
 
 _PARCELS: Final = """

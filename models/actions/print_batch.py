@@ -42,6 +42,9 @@ SAME_ADDRESS_WITHIN: Final = timedelta(days=7)
 LOOKED_AT: Final = 10
 """Waiting kits looked at for each that is wanted, so that one component that is short doesn't keep all others."""
 
+CONTACT_SHEET: Final = "contact-sheet.png"
+"""Beside a batch's paper in the store."""
+
 _TESTS: Final = list(Test)
 
 
@@ -232,6 +235,20 @@ def set_aside(
     session.flush()
     _hold(session, held, alone, because=because, service=service, now=now, actor=actor)
     return True
+
+
+def look_at_batch(session: Session, ref: str, *, services: Collection[str], now: datetime, actor: str) -> str:
+    """The key of a batch's verification picture. Names and addresses are in it: who looks is audited (law 10).
+
+    Raises ServiceError(NOT_FOUND) for a batch of nobody's here, or one whose paper was never proved.
+    """
+    batch = session.exec(
+        select(PrintBatch).where(PrintBatch.ref == ref, col(PrintBatch.service_id).in_(services))
+    ).one_or_none()
+    if batch is None or not batch.pdf_key:
+        raise ServiceError(Code.NOT_FOUND, "There is no such batch, or it was never proved.")
+    _audit(session, batch, "batch.looked_at", now=now, actor=actor)
+    return f"{batch.pdf_key.rpartition('/')[0]}/{CONTACT_SHEET}"
 
 
 def void_batch(

@@ -20,6 +20,7 @@ class Postage(SQLModel, table=True):
         sa.ForeignKeyConstraint(["kit_id", "service_id"], ["kit.id", "kit.service_id"]),
         sa.CheckConstraint("(state = 'buying') = (claimed_until IS NOT NULL)", name="buying_on_a_lease"),
         sa.Index("ix_postage_kit", "kit_id"),
+        sa.Index("ix_postage_batch", "batch"),
         sa.Index("ix_postage_open", "id", postgresql_where=sa.text("state IN ('owed', 'buying', 'unsure', 'bought')")),
     )
 

@@ -11,13 +11,20 @@ from sqlmodel import select
 from models.actions.kit import move_kit
 from models.actions.logistics import logistics
 from models.actions.parcel import pair_and_dispatch
+from models.actions.postage import owe_postage
 from models.actions.replacement import report_problem
-from models.rules.kit import KitState
+from models.rules.kit import KitState, show_kit_code
+from models.rules.order import Address, read_address
 from models.rules.parcel import KitProblem
+from models.rules.person import Postcode
+from models.rules.postage import PostWay
 from models.rules.service import ReminderSplit, ReturnPolicy, ServiceInForce
 from models.rules.stock import Recipe, StockPolicy
-from models.tables.kit import Kit
+from models.tables.audit import Audit
+from models.tables.kit import Kit, PrintBatch
+from models.tables.person import Contact
 from tests.support import build, s10
+from tests.support.memory_store import MemoryStore
 
 SPLIT = ReminderSplit("early", (3, 7, 14))
 numbers = s10.numbers("LG")
@@ -113,3 +120,66 @@ def test_a_cohorts_return_rate_is_read_when_it_is_old_enough_and_by_arm(begin):
     rates = {cohort.arm: cohort.returned for cohort in old}
     assert rates["early:a"] == (0.0, 0.0, None)
     assert rates["early:b"] == (back / arms["early:b"], back / arms["early:b"], None)
+
+
+def test_a_packer_takes_down_a_problem_and_sends_another_kit_elsewhere(site):
+    with site.home.begin() as session:
+        kit = build.dispatched_kit(session)
+    packer = site.signed_in("demo-packer")
+
+    told = packer.send("/logistics", "/logistics/larkfield/problem", code=kit.code, what="not_received")
+    assert "it is a case now" in words(told)
+    sent = packer.send(
+        "/logistics",
+        "/logistics/larkfield/replace",
+        code=show_kit_code(kit.code),
+        because="not_received",
+        address="Flat 9\n2 Elsewhere Road\nLarkfield\nls1 1aa\n",
+    )
+
+    assert f"in the stead of {show_kit_code(kit.code)}, which is void" in words(sent)
+    with site.home.begin() as session:
+        made = session.exec(select(Kit).where(Kit.replaces_kit_id == kit.id)).one()
+        contact = session.get_one(Contact, made.contact_id)
+        written = build.cipher().decrypt("contact", "delivery_address", contact.ref, contact.delivery_address)
+        assert read_address(written) == Address(("Flat 9", "2 Elsewhere Road", "Larkfield"), Postcode("LS1 1AA"))
+        first = session.exec(select(Kit.state).where(Kit.id == kit.id)).one()
+        assert first is KitState.REPLACED
+
+
+def test_another_address_without_a_postcode_is_refused_with_what_it_needs(site):
+    with site.home.begin() as session:
+        kit = build.dispatched_kit(session)
+
+    told = site.signed_in("demo-packer").send(
+        "/logistics", "/logistics/larkfield/replace", code=kit.code, because="lost", address="2 Elsewhere Road"
+    )
+
+    assert "its postcode on the last" in words(told)
+
+
+def test_a_batch_shows_its_postage_and_its_picture_to_packers_alone_and_who_looked_is_audited(site, monkeypatch):
+    with site.home.begin() as session:
+        kit = build.printed_kit(session)
+        batch = session.get_one(PrintBatch, kit.batch_id)
+        batch.pdf_key = f"batches/{batch.ref}/packs.pdf"
+        session.flush()
+        owe_postage(session, kit.batch_id, batch.ref, way=PostWay.FILE, now=build.NOW)
+        ref = batch.ref
+    store = MemoryStore()
+    store.put(f"batches/{ref}/contact-sheet.png", b"\x89PNG", "image/png")
+    monkeypatch.setattr(site.home.store, "read", store.read)
+    packer, manager = site.signed_in("demo-packer"), site.signed_in("demo-manager")
+
+    page = packer.get("/logistics")
+    assert "1 of 1 still wait" in words(page)
+    link = f"/logistics/batches/{ref}/picture"
+    assert link in page.text
+    assert link not in manager.get("/logistics").text
+    shown = packer.get(link)
+    assert (shown.content, shown.headers["content-type"]) == (b"\x89PNG", "image/png")
+    assert shown.headers["cache-control"] == "no-store"
+    assert manager.get(link).status_code == 403
+    with site.home.begin() as session:
+        [line] = session.exec(select(Audit).where(Audit.action == "batch.looked_at"))
+        assert line.actor == "staff:demo-packer"

@@ -52,6 +52,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("reference", name=op.f("uq_postage_reference")),
     )
     op.create_index("ix_postage_kit", "postage", ["kit_id"])
+    op.create_index("ix_postage_batch", "postage", ["batch"])
     op.create_index(
         "ix_postage_open",
         "postage",
