@@ -109,7 +109,16 @@ KIT_MOVES: Final[Mapping[KitState, frozenset[KitState]]] = {
             KitState.CANCELLED,
         }
     ),
-    KitState.COMING_BACK: frozenset({KitState.AT_LAB, KitState.REPORTED, KitState.LAPSED, KitState.REPLACED}),
+    # The courier may say of the way out, late, that the box came back to us: two words that contradict are a person's.
+    KitState.COMING_BACK: frozenset(
+        {
+            KitState.AT_LAB,
+            KitState.REPORTED,
+            KitState.LAPSED,
+            KitState.REPLACED,
+            KitState.RETURNED_TO_SENDER,
+        }
+    ),
     KitState.AT_LAB: frozenset({KitState.REPORTED, KitState.LAPSED, KitState.REPLACED}),
     KitState.REPORTED: frozenset({KitState.CLOSED, KitState.AT_LAB, KitState.REPLACED}),
     KitState.CLOSED: frozenset({KitState.REPORTED, KitState.AT_LAB}),

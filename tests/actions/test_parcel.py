@@ -1,5 +1,6 @@
 """The packing bench over the database, and what courier events do (FEATURES 16, 21, 25-29, 81)."""
 
+import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice, permutations
@@ -8,6 +9,7 @@ import pytest
 from sqlmodel import Session, col, select
 
 from app.database import Begin
+from models.actions.balance import strike_balance
 from models.actions.kit import cancel_kit, move_kit
 from models.actions.parcel import (
     CourierScan,
@@ -318,6 +320,46 @@ def test_the_courier_events_of_a_parcel_end_the_same_in_every_order_and_in_any_p
 
     moved = [at for kind, _, at in JOURNEY if kind is not ScanKind.LABELLED]
     assert ends == {(KitState.COMING_BACK, moved[0], ScanKind.DELIVERED, moved[0], moved[-1])}
+
+
+OUTWARD = (
+    (ScanKind.LABELLED, "EVAIE", build.NOW + DAY),
+    (ScanKind.IN_NETWORK, "EVIMC", build.NOW + DAY * 1.5),
+    (ScanKind.OUT_FOR_DELIVERY, "EVGPD", build.NOW + 2 * DAY),
+    (ScanKind.ATTEMPTED, "EVKNA", build.NOW + DAY * 2.1),
+    (ScanKind.DELIVERED, "EVKSP", build.NOW + 3 * DAY),
+    (ScanKind.RETURNED_TO_SENDER, "EVRTS", build.NOW + 9 * DAY),
+)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_events_of_both_parcels_end_the_same_however_they_come_and_no_kit_leaves_the_books(
+    begin: Begin, seed: int
+) -> None:
+    dice = random.Random(seed)
+    both = [(Direction.OUT, each) for each in OUTWARD] + [(Direction.BACK, each) for each in JOURNEY]
+    told = [each for each in both if dice.random() < 0.7]  # some are never told
+    muddled = told + dice.choices(told, k=len(told)) if told else []
+    dice.shuffle(muddled)
+    ends = []
+    for serial, order in zip(s10.numbers(f"M{chr(65 + seed)}"), (told, muddled), strict=False):
+        kit = _dispatched(begin, serial)
+        for direction, event in order:
+            _take(begin, kit, [event], direction=direction)
+        with begin() as session:
+            stored = session.get_one(Kit, kit.id)
+            parcels = [_parcel(session, kit, direction) for direction in (Direction.OUT, Direction.BACK)]
+            cases = session.exec(select(ClinicCase.detail).where(ClinicCase.kit_id == kit.id)).all()
+            places = [(each.status, each.first_scan_at, each.last_scan_at) for each in parcels]
+            ends.append((stored.state, stored.posted_back_at, places, sorted(str(case) for case in cases)))
+            session.rollback()
+
+    assert ends[0] == ends[1]
+    with begin() as session:
+        balance = strike_balance(session, now=build.NOW + DAY)
+    builders_own = {"order_decided"}  # they decide no order
+    assert [each for each in balance.differences if each.check not in builders_own] == []
+    assert balance.figures["kits"] == 2
 
 
 def test_the_same_event_twice_is_stored_once(begin: Begin) -> None:
