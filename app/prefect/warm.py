@@ -22,7 +22,7 @@ from threading import Thread
 from typing import IO, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-CODE: Final = ("app", "flows", "integrations", "models", "templates")
+CODE: Final = ("app", "flows", "integrations", "models")
 
 STREAMS: Final = 3
 _LENGTH: Final = struct.Struct("!I")
@@ -82,9 +82,11 @@ def _kill(process: int, which: int) -> bool:
 # ── The warm process ─────────────────────────────────────────────────────────────────────────
 
 
-def serve(path: Path) -> None:
-    """Forks a child for each order. Returns in every child, as the run; never in the parent, which a signal ends."""
-    made_of = _code()
+def serve(path: Path, *, made_of: float) -> None:
+    """Forks a child for each order. Returns in every child, as the run; never in the parent, which a signal ends.
+
+    `made_of` is `newest_code` as it was before anything was imported: once it is another, no order is taken.
+    """
     with _listening(path) as door, selectors.DefaultSelector() as watch:
         woken, wakes = socket.socketpair()
         for each in (woken, wakes, door):
@@ -101,8 +103,11 @@ def serve(path: Path) -> None:
                         woken.recv(4096)
                     _bury(runs)
                     continue
-                line, _ = door.accept()
-                order = _read(line) if _is_us(line) and _code() == made_of else None
+                try:
+                    line, _ = door.accept()
+                except BlockingIOError:  # whoever knocked is gone
+                    continue
+                order = _read(line) if _is_us(line) and newest_code() == made_of else None
                 if order is None:
                     line.close()
                     continue
@@ -204,6 +209,6 @@ def _listening(path: Path) -> Iterator[socket.socket]:
         yield door
 
 
-def _code() -> float:
+def newest_code() -> float:
     """When our own code was last changed."""
-    return max((file.stat().st_mtime for package in CODE for file in (ROOT / package).rglob("*.[pt]*")), default=0.0)
+    return max(file.stat().st_mtime for package in CODE for file in (ROOT / package).rglob("*.py"))

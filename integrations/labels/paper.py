@@ -9,7 +9,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import Enum
+from enum import StrEnum
 from functools import cache
 from io import BytesIO
 from itertools import accumulate
@@ -47,7 +47,7 @@ _FONT_FOLDER: Final = Path(__file__).parent / "fonts"
 rl_config.useA85 = 0  # no ASCII armour round streams: a quarter larger for no printer of this century
 
 
-class Face(Enum):
+class Face(StrEnum):
     """The two faces. Condensed, because addresses are long and labels are narrow."""
 
     PLAIN = "DejaVuSansCondensed"
@@ -98,7 +98,7 @@ def printable(text: str) -> str:
 
 def width_pt(text: str, face: Face, size_pt: float) -> float:
     """How wide the text is when set in one line."""
-    return sum(map(_widths(face).__getitem__, map(ord, text))) * size_pt / 1000
+    return sum(map(_widths(face).__getitem__, text.encode() if text.isascii() else map(ord, text))) * size_pt / 1000
 
 
 def wrap(text: str, face: Face, size_pt: float, room_pt: float) -> list[str]:
