@@ -151,6 +151,37 @@ def replay(
     )
 
 
+@app.command("ask-again")
+def ask_again(
+    code: Annotated[str, typer.Argument(help="The kit that the laboratory was to be told of.")],
+    because: Annotated[str, typer.Option(help="What the laboratory said. Kept in the audit.")],
+) -> None:
+    """Send one kit's request to its laboratory once more: one in doubt, one that was refused, or one it has lost.
+
+    Ask the laboratory first. It goes with the next run, under the same control id.
+    """
+    import getpass
+
+    from app.wiring import connect
+    from models.actions import lab_request
+    from models.rules.kit import normalise_kit_code
+
+    kit = normalise_kit_code(code)
+    if kit is None:
+        _stop("This is no kit code: check each of its ten characters.")
+    home = connect()
+    with home.begin() as session:
+        lab_request.ask_again(
+            session,
+            kit,
+            services=home.services,
+            because=because,
+            now=home.clock(),
+            actor=f"cli:{getpass.getuser()}",
+        )
+    typer.echo("Its request goes out with the next run.")
+
+
 @app.command()
 def rehearse(
     map_file: Annotated[Path, typer.Argument(help="The changed map, reviewed, before it goes live.")],

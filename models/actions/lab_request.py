@@ -6,12 +6,16 @@ no machine sends it again.
 """
 
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Final
 
 from sqlmodel import Session
 
+from models.actions import audit
+from models.rules.errors import Code, ServiceError
+from models.rules.kit import show_kit_code
 from models.rules.lab_request import KitRequest, RequestState, TubeRequest
 from models.rules.secrets import Cipher
 from models.rules.vocabulary import Specimen, Test
@@ -124,6 +128,46 @@ def settle_sending(session: Session, batch: str, state: RequestState, *, now: da
         (state.value, error_code[:40], state.value, now, state.value, now, batch),
     )
     return on.rowcount
+
+
+def ask_again(
+    session: Session, code: str, *, services: Collection[str], because: str, now: datetime, actor: str
+) -> None:
+    """A person asked the lab, and has one kit's request sent once more, under the same control id: a repeat is known.
+
+    No machine does this (a request in doubt may have arrived). Raises ServiceError(NOT_FOUND), or
+    ServiceError(CONFLICT) for a request that waits already, is under way, or was answered; BAD_INPUT without a reason.
+    """
+    if not because.strip():
+        raise ServiceError(Code.BAD_INPUT, "Say what the laboratory said: it is kept in the audit.")
+    on = cursor(session)
+    on.execute(
+        """
+        SELECT r.id, r.state, r.service_id, k.id FROM lab_request r JOIN kit k ON k.id = r.kit_id
+        WHERE k.code = %s AND k.service_id = ANY(%s) FOR UPDATE OF r
+        """,
+        (code, list(services)),
+    )
+    found = on.fetchone()
+    if found is None:
+        raise ServiceError(Code.NOT_FOUND, f"No laboratory was to be told of kit {show_kit_code(code)}.", ref=code)
+    request_id, state, service_id, kit_id = found
+    if state not in {RequestState.UNSURE, RequestState.REFUSED, RequestState.SENT}:
+        raise ServiceError(
+            Code.CONFLICT, f"The request of kit {show_kit_code(code)} is {state}: nothing is to be sent.", ref=code
+        )
+    on.execute("UPDATE lab_request SET state = 'owed', batch = '', error_code = '' WHERE id = %s", (request_id,))
+    audit.record(
+        session,
+        action="lab_request.again",
+        subject="kit",
+        subject_id=kit_id,
+        actor=actor,
+        now=now,
+        service_id=service_id,
+        because=because[:400],
+        was=state,
+    )
 
 
 def take_answer(session: Session, *, lab: str, control_id: str, accepted: bool, code: str, now: datetime) -> bool:

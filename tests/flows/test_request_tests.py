@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import hl7
 import pytest
+from sqlmodel import select
 
 from app.lab_messages import MllpDesk
 from app.service import SHIPPED, load_services
@@ -15,9 +16,11 @@ from flows.request_tests import Desk, send_requests
 from integrations.lab.hl7_words import answer, header_of
 from integrations.lab.mllp import ListenerChoices, MllpAddress, MllpListener, MllpSender
 from integrations.ports import NotSent, Unsure
+from models.actions.lab_request import ask_again
 from models.actions.parcel import pair_and_dispatch
 from models.rules.errors import ServiceError
 from models.rules.lab_request import RequestForm, RequestWay
+from models.tables.audit import Audit
 from tests.support import build, s10
 from tests.support.certificates import Authority
 from tests.support.ingesting import ask, ingest
@@ -219,13 +222,14 @@ class Laboratory:
     """A lab's listener, as its side of the line: answers as it is told."""
 
     def __init__(self, *codes):
-        self.codes, self.taken = list(codes), []
+        self.codes, self.taken, self.tried = list(codes), [], []
 
     def __call__(self):
         return self
 
     def send(self, message):
         code = self.codes.pop(0)
+        self.tried.append(message)
         if isinstance(code, BaseException):
             raise code
         self.taken.append(message)
@@ -267,6 +271,40 @@ def test_a_message_in_doubt_is_never_sent_again_and_the_others_go_on(begin, stor
 
     assert [state for state, _ in states(begin)] == ["acknowledged", "unsure", "acknowledged"]
     assert len(laboratory.taken) == 2
+
+
+def test_a_person_who_asked_the_lab_has_a_request_in_doubt_sent_once_more_under_its_control_id(begin, store, dispatch):
+    service = council(**BY_MLLP)
+    kit = dispatch(service)
+    laboratory = Laboratory(Unsure("TimeoutError"), "AA")
+    send_requests(desk(begin, store, service, laboratory), limit=10)
+
+    with begin() as session:
+        ask_again(session, kit.code, services=["larkfield"], because="never came", now=build.NOW, actor="cli:lab")
+    send_requests(desk(begin, store, service, laboratory), limit=10)
+
+    assert [state for state, _ in states(begin)] == ["acknowledged"]
+    first, second = laboratory.tried
+    assert header_of(first).control_id == header_of(second).control_id
+    with begin() as session:
+        line = session.exec(select(Audit).where(Audit.action == "lab_request.again")).one()
+    assert (line.because, line.detail["was"], line.subject_id) == ("never came", "unsure", kit.id)
+
+
+@pytest.mark.parametrize(
+    ("services", "because"), [(["moorside"], "lost"), (["larkfield"], " "), (["larkfield"], "lost")]
+)
+def test_a_request_that_is_answered_or_anothers_or_asked_for_without_a_reason_is_not_sent_again(
+    begin, store, dispatch, services, because
+):
+    service = council(**BY_MLLP)
+    kit = dispatch(service)
+    send_requests(desk(begin, store, service, Laboratory("AA")), limit=10)
+
+    with begin() as session, pytest.raises(ServiceError):
+        ask_again(session, kit.code, services=services, because=because, now=build.NOW, actor="cli:lab")
+
+    assert [state for state, _ in states(begin)] == ["acknowledged"]
 
 
 def test_a_run_killed_with_a_message_under_way_leaves_it_unsure(begin, store, db, dispatch):

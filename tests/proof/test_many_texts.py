@@ -20,9 +20,8 @@ from tests.support.texts import owe_many, pass_machine_time
 
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(1800)]
 
-MANY = int(os.environ.get("PROOF_TEXTS", "500"))
-"""What fits into the time that all proofs have. PROOF_TEXTS=5000 wants a quiet machine: provider and callback page run
-in the test's own process, and on a busy one its answers come later than the sender waits."""
+MANY = int(os.environ.get("PROOF_TEXTS", "5000"))
+"""Four minutes; fewer for whoever works on the sender."""
 
 KILLS = 50
 
