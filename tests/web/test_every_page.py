@@ -1,0 +1,114 @@
+"""Every page there is, found from the routes: what its answer says to a browser, and what a reader finds in it.
+
+A new page without a row in PAGES fails here. WCAG 2.2 AA as far as axe can tell, on a phone, on a desk, and at twice
+the size; no page is wider than its window; nothing is kept, nothing runs but what we serve, every form is ours.
+"""
+
+import re
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from sqlmodel import select
+
+from models.tables.kit import Kit
+from tests.support.texts import owed_journey_text
+from tests.web.test_access import ALLOWED
+from tests.web.test_browser import CLIPPED, DESK, PHONE, chromium, keep, pytestmark, shift, sign_in, visit
+from tests.web.test_lab_browser import desk
+
+__all__ = ["chromium", "desk", "pytestmark", "shift", "visit"]
+
+PAGES = {
+    "/worklist": "senior",
+    "/cases/{ref}": "senior",
+    "/kits/{code}": "senior",
+    "/messages": "senior",
+    "/messages/{ref}": "senior",
+    "/board": "manager",
+    "/sending": "manager",
+    "/logistics": "packer",
+    "/packing": "packer",
+    "/labs": "clinician",
+    "/labs/rows/{ref}": "clinician",
+}
+"""Each page of the staff, and who looks at it here."""
+
+NOT_PAGES = {
+    "/packing/waiting": "what a bench's script asks for",
+    "/labs/lists/{lab}": "a list to download",
+    "/logistics/batches/{ref}/picture": "a picture",
+}
+
+OPEN_PAGES = ("/sign-in", "/signed-out")
+
+NAMES = {
+    "senior": "Sian Senior",
+    "manager": "Mina Manager",
+    "packer": "Paul Packer",
+    "clinician": "Dora Doctor",
+}
+TWICE_THE_SIZE = {"width": 640, "height": 450}
+"""A desk's window at 200 %."""
+
+
+@pytest.fixture
+def addresses(site, shift, desk):
+    """The address of each page, with something on it."""
+    with site.home.begin() as session:
+        message = owed_journey_text(session).ref
+        code = session.exec(select(Kit.code).order_by(Kit.id)).first()
+    filled = {
+        "/cases/{ref}": shift,
+        "/kits/{code}": f"/kits/{code}",
+        "/messages/{ref}": f"/messages/{message}",
+        "/labs/rows/{ref}": desk,
+    }
+    return {page: filled.get(page, page) for page in PAGES}
+
+
+def test_every_page_has_a_row_here():
+    pages = {path for method, path in ALLOWED if method == "GET"}
+    assert pages == PAGES.keys() | NOT_PAGES.keys()
+
+
+def test_no_page_is_kept_runs_anothers_script_or_has_a_form_that_is_not_ours(site, addresses):
+    looking = {who: site.signed_in(f"demo-{who}") for who in NAMES}
+    answers = {page: looking[who].get(addresses[page]) for page, who in PAGES.items()}
+    answers |= {page: site.browser().get(page) for page in OPEN_PAGES}
+    for page, answer in answers.items():
+        assert (page, answer.status_code) == (page, 200)
+        policy = answer.headers["content-security-policy"]
+        assert answer.headers["cache-control"] == "no-store", page
+        assert policy.startswith("default-src 'none'; style-src 'self'; img-src 'self'; "), page
+        assert "unsafe" not in policy, page
+        assert not re.search(r"<script(?![^>]*\ssrc=\"/static/)|\sstyle=|\son[a-z]+=|javascript:", answer.text), page
+        for form in re.findall(r"<form\b.*?</form>", answer.text, re.DOTALL):
+            changes = 'method="post"' in form
+            assert not changes or re.search(r'name="csrf" value="[^"]+"', form), (page, form[:120])
+        [title] = re.findall(r"<title>(.*?)</title>", answer.text)
+        assert re.fullmatch(r"[A-Za-z ,:–-]+", title), (page, title)  # no code, no name's number, no date
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize(
+    ("viewport", "name"), [(PHONE, "phone"), (DESK, "desk"), (TWICE_THE_SIZE, "twice")], ids=["phone", "desk", "twice"]
+)
+def test_no_page_breaks_a_rule_of_axe_or_is_wider_than_its_window(site, visit, addresses, viewport, name):
+    axe = Axe()
+    found = {}
+    for who, person in NAMES.items():
+        page = visit(viewport=viewport, java_script=True)
+        sign_in(page, person)
+        for path in [path for path, looker in PAGES.items() if looker == who]:
+            page.goto(addresses[path])
+            keep(page, f"every-{path.strip('/').split('/')[0]}-{name}")
+            if not page.evaluate("document.documentElement.scrollWidth <= innerWidth"):
+                found[path, "wide"] = page.evaluate(CLIPPED)
+            for each in axe.run(page).response["violations"]:
+                found[path, each["id"]] = [node["html"][:120] for node in each["nodes"]]
+    page = visit(viewport=viewport, java_script=True)
+    for path in OPEN_PAGES:
+        page.goto(path)
+        for each in axe.run(page).response["violations"]:
+            found[path, each["id"]] = [node["html"][:120] for node in each["nodes"]]
+    assert found == {}
