@@ -264,6 +264,13 @@ class Settings(BaseSettings):
         default=1 << 20, ge=1024, le=1 << 20, description="longer messages are refused, and the connection ended"
     )
 
+    smtp_host: str = Field(default="", description="mail server for notices to staff on duty; without it none is sent")
+    smtp_port: int = Field(default=587, ge=1, le=65535, description="its port")
+    smtp_user: str = Field(default="", description="user there; empty: nobody signs in")
+    smtp_password: SecretStr | None = Field(default=None, description="password there")
+    smtp_sender: str = Field(default="", description="address that notices come from; names no purpose")
+    smtp_over_tls: bool = Field(default=True, description="STARTTLS; only a server on this machine may go without")
+
     prefect_api_url: WebAddress = Field(
         default="http://127.0.0.1:4200/api", description="Prefect's API; keep it on loopback or behind a proxy"
     )
@@ -282,6 +289,8 @@ class Settings(BaseSettings):
         if (self.s3_access_key is None) != (self.s3_secret_key is None):
             raise ValueError("KITPOST_S3_ACCESS_KEY and KITPOST_S3_SECRET_KEY must be set together or not at all")
         self._texts_can_leave()
+        if self.smtp_host and not self.smtp_sender:
+            raise ValueError("KITPOST_SMTP_SENDER is not set: a mail server wants to know who writes")
         if self.environment == "production":
             open_ways = [name for name in ("public_base_url", "twilio_base_url", "notify_base_url", "courier_base_url",
                                            "click_and_drop_base_url", "oidc_issuer")

@@ -33,6 +33,7 @@ from integrations.ports import (
     LabDrop,
     LabelPrinter,
     LabLine,
+    MailSender,
     Pace,
     ParcelNews,
     ParcelTracker,
@@ -178,6 +179,28 @@ class Wiring:
         from integrations.letters.draw import Letter, draw_letter
 
         return lambda **says: draw_letter(Letter(**says))
+
+    @cached_property
+    def mail(self) -> MailSender | None:
+        """Who takes e-mails to staff on duty. Raises ServiceError(SETTINGS) for mailboxes without a mail server."""
+        from integrations.mail import SmtpPost
+
+        chosen = self.settings
+        if chosen.smtp_host:
+            return SmtpPost(
+                chosen.smtp_host,
+                chosen.smtp_port,
+                sender=chosen.smtp_sender,
+                user=chosen.smtp_user,
+                password=_revealed(chosen.smtp_password) or "",
+                over_tls=chosen.smtp_over_tls,
+            )
+        for service_id, in_force in self.services.items():
+            if in_force.service.clinic.duty_mails:
+                raise ServiceError(
+                    Code.SETTINGS, f"KITPOST_SMTP_HOST is not set, and {service_id} has mailboxes in clinic.duty_mails."
+                )
+        return None
 
     @cached_property
     def courier(self) -> ParcelTracker:

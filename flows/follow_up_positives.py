@@ -13,12 +13,15 @@ from app.database import Begin
 from app.text_call import call
 from app.wiring import TEMPLATES, Clock, connect
 from flows.guard import guarded, log
-from integrations.ports import OutgoingText, TextSender
+from integrations.ports import MailSender, NotSent, OutgoingMail, OutgoingText, Refused, TextSender, Unsure
 from models.actions.clinic import escalate_due, open_and_overdue, open_missing_cases, return_stale_claims
-from models.actions.duty import claim_notices, record_notice
+from models.actions.duty import Notice, claim_notices, record_notice
 from models.actions.release import close_finished_kits
 from models.actions.text_switch import chosen_provider
-from models.rules.service import ServiceInForce, Services
+from models.rules.clinic import NoticeChannel
+from models.rules.service import Service, ServiceInForce, Services
+from models.rules.text_delivery import Answer, DidNotSend, MayHave, Took, WillNot
+from models.rules.vocabulary import DeliveryStatus
 from models.tables.clinic import NoticeState
 
 ACTOR: Final = "flow:follow_up_positives"
@@ -36,9 +39,24 @@ class Tally:
     cases_opened: int = 0
     claims_ended: int = 0
     duty_texts: int = 0
+    duty_mails: int = 0
     kits_closed: int = 0
     open: int = 0
     overdue: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DutyWords:
+    """What whoever is on duty is told, with places for how many and for whom."""
+
+    body: str
+    mail_subject: str
+    mail_body: str
+
+
+def load_duty_words(file: Path = TEMPLATES / "texts" / "duty.toml") -> DutyWords:
+    """The words of the text and of the e-mail."""
+    return DutyWords(**tomllib.loads(file.read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +66,32 @@ class DutyTexts:
     senders: Mapping[str, TextSender]
     provider: str
     """Where nobody chose another."""
-    body: str
+    words: DutyWords
 
 
-def load_duty_body(file: Path = TEMPLATES / "texts" / "duty.toml") -> str:
-    """The words of the text to a duty phone."""
-    body: str = tomllib.loads(file.read_text(encoding="utf-8"))["body"]
-    return body
+@dataclass(frozen=True, slots=True)
+class DutyMails:
+    """How duty mailboxes are written to."""
+
+    post: MailSender
+    worklist: str
+    """Its address."""
+    words: DutyWords
 
 
 def follow_up(
-    begin: Begin, services: Services, *, clock: Clock, limit: int, duty_texts: DutyTexts | None = None
+    begin: Begin,
+    services: Services,
+    *,
+    clock: Clock,
+    limit: int,
+    duty_texts: DutyTexts | None = None,
+    duty_mails: DutyMails | None = None,
 ) -> Tally:
     """Tells up to about `limit` steps of each service's ladder, oldest due first. Safe to repeat and to run late.
 
-    Cases whose holder has done nothing for too long go back to their queue, for anyone to see and take. The
-    duty phones are texted where `duty_texts` says how.
+    Cases whose holder has done nothing for too long go back to their queue, for anyone to see and take. Whoever is
+    on duty is texted and written to where `duty_texts` and `duty_mails` say how.
     """
     now = clock()
     tally = Tally()
@@ -79,6 +107,8 @@ def follow_up(
         _escalate(begin, in_force, tally, now=now, limit=limit)
         if duty_texts is not None:
             _text_duty(begin, in_force, duty_texts, tally, now=now)
+        if duty_mails is not None:
+            _mail_duty(begin, in_force, duty_mails, tally, now=now)
     while tally.kits_closed < limit:
         with begin() as session:
             closed = close_finished_kits(session, limit=min(AT_ONCE, limit - tally.kits_closed), now=now, actor=ACTOR)
@@ -94,14 +124,42 @@ def _text_duty(begin: Begin, in_force: ServiceInForce, duty_texts: DutyTexts, ta
     """One text an hour to each duty phone: claimed and committed, called with no session open, written down."""
     service = in_force.service
     with begin() as session:
-        claimed = claim_notices(session, service=service, now=now, limit=AT_ONCE)
+        claimed = claim_notices(session, service=service, channel=NoticeChannel.TEXT, now=now, limit=AT_ONCE)
         provider = chosen_provider(session) or duty_texts.provider
     for notice in claimed:
-        cases = f"{notice.cases} case{'' if notice.cases == 1 else 's'}"
-        body = duty_texts.body.format(sender=service.text_name, cases=cases, role=notice.role.replace("_", " "))
-        answer = call(duty_texts.senders[provider], OutgoingText(notice.ref, notice.to_e164, body))
+        body = duty_texts.words.body.format(**_says(notice, service))
+        answer = call(duty_texts.senders[provider], OutgoingText(notice.ref, notice.to, body))
         with begin() as session:
             tally.duty_texts += record_notice(session, notice.id, answer, now=now) is NoticeState.SENT
+
+
+def _mail_duty(begin: Begin, in_force: ServiceInForce, duty_mails: DutyMails, tally: Tally, *, now: datetime) -> None:
+    """One e-mail an hour to each duty mailbox, in the same way."""
+    service = in_force.service
+    with begin() as session:
+        claimed = claim_notices(session, service=service, channel=NoticeChannel.MAIL, now=now, limit=AT_ONCE)
+    for notice in claimed:
+        says = {**_says(notice, service), "worklist": duty_mails.worklist}
+        words = duty_mails.words
+        mail = OutgoingMail(
+            notice.ref, notice.to, words.mail_subject.format(**says), words.mail_body.format(**says).strip() + "\n"
+        )
+        answer: Answer = Took("", DeliveryStatus.IN_FLIGHT)
+        try:
+            duty_mails.post.send(mail)
+        except NotSent as error:
+            answer = DidNotSend(error.code)
+        except Refused as error:
+            answer = WillNot(error.code, error.kind)
+        except Unsure as error:
+            answer = MayHave(error.code)
+        with begin() as session:
+            tally.duty_mails += record_notice(session, notice.id, answer, now=now) is NoticeState.SENT
+
+
+def _says(notice: Notice, service: Service) -> dict[str, str]:
+    cases = f"{notice.cases} case{'' if notice.cases == 1 else 's'}"
+    return {"sender": service.text_name, "cases": cases, "role": notice.role.replace("_", " ")}
 
 
 def _escalate(begin: Begin, in_force: ServiceInForce, tally: Tally, *, now: datetime, limit: int) -> None:
@@ -130,17 +188,25 @@ def _escalate(begin: Begin, in_force: ServiceInForce, tally: Tally, *, now: date
 def follow_up_positives(limit: int = 500) -> None:
     """Follows clinic cases up."""
     product = connect()
-    duty_texts = DutyTexts(product.senders, product.text_provider, load_duty_body())
-    tally = follow_up(product.begin, product.services, clock=product.clock, limit=limit, duty_texts=duty_texts)
+    words = load_duty_words()
+    worklist = f"{str(product.settings.public_base_url).rstrip('/')}/worklist"
+    tally = follow_up(
+        product.begin,
+        product.services,
+        clock=product.clock,
+        limit=limit,
+        duty_texts=DutyTexts(product.senders, product.text_provider, words),
+        duty_mails=DutyMails(product.mail, worklist, words) if product.mail else None,
+    )
     log.info(
         "follow-up-positives: %d looked at, %d steps told, %d cases opened, %d claims ended, %d duty texts, "
-        "%d kits closed; "
-        "%d open, %d overdue",
+        "%d duty mails, %d kits closed; %d open, %d overdue",
         tally.looked_at,
         tally.steps_told,
         tally.cases_opened,
         tally.claims_ended,
         tally.duty_texts,
+        tally.duty_mails,
         tally.kits_closed,
         tally.open,
         tally.overdue,

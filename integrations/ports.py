@@ -24,7 +24,9 @@ __all__ = [
     "LabDrop",
     "LabLine",
     "LabelPrinter",
+    "MailSender",
     "NotSent",
+    "OutgoingMail",
     "OutgoingText",
     "Pace",
     "ParcelNews",
@@ -175,6 +177,28 @@ class TextSender(Protocol):
 
     def parse_reply(self, url: str, signature: str, form: Mapping[str, str]) -> Reply:
         """Reads one text that came back. Raises as `parse_status` does."""
+        ...
+
+
+# ── E-mail ───────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingMail:
+    """One e-mail to a shared mailbox of the service's own staff: nothing about a person is in it."""
+
+    ref: str
+    """Opaque: its Message-ID, so that mail systems know the same one twice."""
+    to: str = field(repr=False)
+    subject: str
+    body: str
+
+
+class MailSender(Protocol):
+    """Hands e-mails to a mail server. Never retries."""
+
+    def send(self, mail: OutgoingMail) -> None:
+        """Raises NotSent (try later), Refused (never will), Unsure (it may be on its way)."""
         ...
 
 

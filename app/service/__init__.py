@@ -87,6 +87,9 @@ def _check_whole(service: Service, path: Path) -> None:
         raise _wrong(path, f"clinic.due_working_hours.{missing[0]}", "is missing: every kind of case needs a due time")
     if unknown := sorted(set(due) - {kind.value for kind in CaseKind}):
         raise _wrong(path, f"clinic.due_working_hours.{unknown[0]}", "is not a kind of case")
+    for role, address in (service.clinic.duty_mails or {}).items():
+        if not re.fullmatch(r"[^@\s<>,;]+@[^@\s<>,;]+\.[^@\s<>,;]+", address):
+            raise _wrong(path, f"clinic.duty_mails.{role}", "is no e-mail address: one shared mailbox a role")
     if not service.labs:
         raise _wrong(path, "labs", "is empty: a service needs a laboratory")
     windows = service.release.window_days or {}

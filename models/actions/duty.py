@@ -1,7 +1,7 @@
-"""Duty phones: when the ladder tells a role about cases, its phone gets one text an hour that says how many.
+"""Whoever is on duty: when the ladder tells a role about cases, its phone and its shared mailbox hear how many.
 
-No case, kit, person or result is in it: it sends its reader to the worklist. A text that may have gone is never
-sent again: the worklist says the same, and the next hour tells anew.
+One text and one e-mail an hour at most. No case, kit, person or result is in them: they send their reader to the
+worklist. One that may have gone is never sent again: the worklist says the same, and the next hour tells anew.
 """
 
 import secrets
@@ -16,6 +16,7 @@ from sqlmodel import Session, col, select
 
 from models.actions.text_moves import machine_now
 from models.actions.text_switch import sending_stopped
+from models.rules.clinic import NoticeChannel
 from models.rules.service import ClinicPolicy, Service, TextWindow
 from models.rules.text_delivery import Answer, DidNotSend, MayHave, Took, WillNot
 from models.rules.working_days import is_open
@@ -26,12 +27,13 @@ LEASE: Final = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
-class DutyText:
-    """One text to one duty phone."""
+class Notice:
+    """One text or e-mail to whoever is on duty."""
 
     id: int
     ref: str
-    to_e164: str = field(repr=False)
+    to: str = field(repr=False)
+    """A number as +44..., or an address."""
     role: str
     cases: int
 
@@ -39,14 +41,19 @@ class DutyText:
 def owe_notices(
     session: Session, told: Mapping[str, int], *, service_id: str, policy: ClinicPolicy, now: datetime
 ) -> None:
-    """Owes each told role that has a duty phone its text of this hour, or adds to the one that has not left yet."""
-    for role, cases in told.items():
-        if role not in (policy.duty_phones or {}):
-            continue
+    """Owes each told role its text and e-mail of this hour, where it has them, or adds to those that have not left."""
+    wanted = [
+        (role, cases, channel)
+        for role, cases in told.items()
+        for channel in NoticeChannel
+        if role in _addresses(policy, channel)
+    ]
+    for role, cases, channel in wanted:
         owed = insert(DutyNotice).values(
             ref=secrets.token_hex(16),
             service_id=service_id,
             role=role,
+            channel=channel,
             hour_at=now.replace(minute=0, second=0, microsecond=0),
             cases=cases,
             state=NoticeState.OWED,
@@ -56,17 +63,19 @@ def owe_notices(
         )
         session.execute(
             owed.on_conflict_do_update(
-                index_elements=["service_id", "role", "hour_at"],
+                index_elements=["service_id", "role", "hour_at", "channel"],
                 set_={"cases": sa.text("duty_notice.cases + excluded.cases")},
                 where=sa.text("duty_notice.state = 'owed'"),
             )
         )
 
 
-def claim_notices(session: Session, *, service: Service, now: datetime, limit: int) -> list[DutyText]:
-    """Takes texts that are owed to this service's duty phones: in its working hours, and while sending is not stopped.
+def claim_notices(
+    session: Session, *, service: Service, channel: NoticeChannel, now: datetime, limit: int
+) -> list[Notice]:
+    """Takes what is owed to this service's duty over one channel, in its working hours.
 
-    A call that was begun and never answered for becomes unsure, and is left at that.
+    Texts not while sending is stopped. A call that was begun and not answered for becomes unsure, and is left at that.
     """
     machine = machine_now(session)
     session.execute(
@@ -76,25 +85,33 @@ def claim_notices(session: Session, *, service: Service, now: datetime, limit: i
         .execution_options(synchronize_session=False)
     )
     hours = TextWindow(service.clinic.opens, service.clinic.closes, working_days_only=True)
-    if not is_open(now, hours) or sending_stopped(session):
+    if not is_open(now, hours) or (channel is NoticeChannel.TEXT and sending_stopped(session)):
         return []
     owed = session.exec(
         select(DutyNotice)
-        .where(col(DutyNotice.service_id) == service.id, col(DutyNotice.state) == NoticeState.OWED)
+        .where(
+            col(DutyNotice.service_id) == service.id,
+            col(DutyNotice.channel) == channel,
+            col(DutyNotice.state) == NoticeState.OWED,
+        )
         .order_by(col(DutyNotice.id))
         .limit(limit)
         .with_for_update(skip_locked=True)
     ).all()
-    phones = service.clinic.duty_phones or {}
+    addresses = _addresses(service.clinic, channel)
     taken = []
     for notice in owed:
-        if notice.role not in phones:
-            notice.state, notice.error_code, notice.settled_at = NoticeState.FAILED, "no_phone", now
+        if notice.role not in addresses:
+            notice.state, notice.error_code, notice.settled_at = NoticeState.FAILED, "no_address", now
             continue
         notice.state, notice.claimed_until = NoticeState.SENDING, machine + LEASE
         assert notice.id is not None  # a stored row
-        taken.append(DutyText(notice.id, notice.ref, phones[notice.role], notice.role, notice.cases))
+        taken.append(Notice(notice.id, notice.ref, addresses[notice.role], notice.role, notice.cases))
     return taken
+
+
+def _addresses(policy: ClinicPolicy, channel: NoticeChannel) -> Mapping[str, str]:
+    return (policy.duty_phones if channel is NoticeChannel.TEXT else policy.duty_mails) or {}
 
 
 def record_notice(session: Session, notice_id: int, answer: Answer, *, now: datetime) -> NoticeState:

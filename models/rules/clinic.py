@@ -18,6 +18,13 @@ from models.rules.vocabulary import IDENTITY_FAILURES, REACTIONS, SAMPLE_FAILURE
 from models.rules.working_days import add_working_hours
 
 
+class NoticeChannel(StrEnum):
+    """How a role on duty is told that cases wait, beside the worklist."""
+
+    TEXT = "text"
+    MAIL = "mail"
+
+
 class CaseKind(StrEnum):
     """What a case is about: one queue each, most urgent first."""
 

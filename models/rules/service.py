@@ -157,6 +157,8 @@ class ClinicPolicy:
     """So often may a case rest since its newest result."""
     duty_phones: Mapping[str, str] | None = None
     """By role: the number, as +44..., texted when a step of the ladder is told to that role. It names nobody."""
+    duty_mails: Mapping[str, str] | None = None
+    """By role: the address that is written to then, as duty@example.gov.uk: a shared one, which names nobody."""
 
 
 @dataclass(frozen=True, slots=True)

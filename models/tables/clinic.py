@@ -6,7 +6,15 @@ from enum import StrEnum
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from models.rules.clinic import AttemptResult, CaseKind, CaseOutcome, Confirmation, SnoozeReason, Urgency
+from models.rules.clinic import (
+    AttemptResult,
+    CaseKind,
+    CaseOutcome,
+    Confirmation,
+    NoticeChannel,
+    SnoozeReason,
+    Urgency,
+)
 from models.rules.partners import PartnerType
 from models.rules.treatment import Treatment
 from models.rules.vocabulary import Outcome, Site, Test
@@ -221,11 +229,11 @@ class NoticeState(StrEnum):
 
 
 class DutyNotice(SQLModel, table=True):
-    """One text owed to the duty phone of a role: how many cases were told to it. At most one an hour. No case in it."""
+    """One text or e-mail owed to a role on duty: how many cases were told to it. At most one an hour. No case in it."""
 
     __tablename__ = "duty_notice"
     __table_args__ = (
-        sa.UniqueConstraint("service_id", "role", "hour_at"),
+        sa.UniqueConstraint("service_id", "role", "hour_at", "channel"),
         sa.Index("ix_duty_notice_open", "id", postgresql_where=sa.text("state IN ('owed', 'sending')")),
     )
 
@@ -233,6 +241,7 @@ class DutyNotice(SQLModel, table=True):
     ref: str = reference()
     service_id: str = Field(max_length=40)
     role: str = Field(max_length=40)
+    channel: NoticeChannel = words(NoticeChannel, "channel")
     hour_at: datetime
     """The full hour (service time) whose steps it tells."""
     cases: int

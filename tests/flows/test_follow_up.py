@@ -8,10 +8,13 @@ import pytest
 from sqlmodel import col, select
 
 from app.database import Begin
+from app.service import SHIPPED, load_services
 from flows import follow_up_positives as flow
 from flows.follow_up_positives import Tally, follow_up
-from integrations.ports import NotSent
+from integrations.ports import NotSent, OutgoingMail, Unsure
+from models.actions.text_switch import set_sending
 from models.rules.clinic import CaseKind, CaseOutcome
+from models.rules.errors import ServiceError
 from models.rules.kit import KitState
 from models.rules.text import TextPurpose
 from models.rules.vocabulary import Outcome, Site, Test
@@ -172,7 +175,7 @@ def run_with_duty_phone(begin: Begin, sender: FakeSender, *, now) -> Tally:
     with begin() as session:
         services = {"larkfield": build.in_force(session, build.service(clinic=clinic))}
     sender.watched = WatchedBegin(begin)
-    texts = flow.DutyTexts({"fake": sender}, "fake", flow.load_duty_body())
+    texts = flow.DutyTexts({"fake": sender}, "fake", flow.load_duty_words())
     return follow_up(sender.watched, services, clock=lambda: now, limit=500, duty_texts=texts)
 
 
@@ -216,3 +219,89 @@ def test_a_duty_text_that_certainly_did_not_go_is_tried_again(begin):
     sender = FakeSender(troubles=deque([NotSent("busy")]))
 
     assert [run_with_duty_phone(begin, sender, now=WEEKDAY).duty_texts for _ in range(2)] == [0, 1]
+
+
+# ── Duty mailboxes ───────────────────────────────────────────────────────────────────────────
+
+
+class Mailbox:
+    """A mail server that takes what it is told to take."""
+
+    def __init__(self, *troubles: Exception) -> None:
+        self.troubles, self.taken = deque(troubles), []
+
+    def send(self, mail: OutgoingMail) -> None:
+        """Takes one e-mail, or the trouble that comes first."""
+        if self.troubles:
+            raise self.troubles.popleft()
+        self.taken.append(mail)
+
+
+def run_with_mailbox(begin: Begin, post: Mailbox, *, now=WEEKDAY) -> Tally:
+    clinic = replace(build.service().clinic, duty_mails={"senior_health_adviser": "duty@clinic.example"})
+    with begin() as session:
+        services = {"larkfield": build.in_force(session, build.service(clinic=clinic))}
+    mails = flow.DutyMails(post, "https://kits.example.test/worklist", flow.load_duty_words())
+    return follow_up(begin, services, clock=lambda: now, limit=500, duty_mails=mails)
+
+
+def test_a_duty_mailbox_is_written_to_once_an_hour_how_many_cases_wait_and_nothing_about_them(begin):
+    reported(begin, REACTIVE, count=2)
+    post = Mailbox()
+
+    assert [run_with_mailbox(begin, post).duty_mails for _ in range(2)] == [1, 0]
+    [mail] = post.taken
+    assert (mail.to, mail.subject) == ("duty@clinic.example", "2 cases past due on the worklist")
+    assert mail.body == (
+        "2 cases on the worklist of Larkfield are past their due time. This is told to: senior health adviser.\n\n"
+        "Please look at the worklist now: https://kits.example.test/worklist\n\n"
+        "Nothing about a person stands in this message, and nobody reads answers to it.\n"
+    )
+
+
+def test_an_e_mail_that_may_have_gone_is_never_sent_again_and_one_that_did_not_is(begin):
+    reported(begin, REACTIVE)
+    post = Mailbox(NotSent("451"), Unsure("TimeoutError"))
+
+    assert [run_with_mailbox(begin, post).duty_mails for _ in range(3)] == [0, 0, 0]
+    assert post.taken == []
+    with begin() as session:
+        assert session.exec(select(DutyNotice.state)).one() is NoticeState.UNSURE
+
+
+def test_stopped_texts_stop_no_e_mail_to_the_staff(begin):
+    reported(begin, REACTIVE)
+    with begin() as session:
+        set_sending(session, stopped=True, actor="test:manager", because="wrong wording", now=WEEKDAY)
+
+    assert run_with_mailbox(begin, Mailbox()).duty_mails == 1
+
+
+def test_a_role_with_a_phone_and_a_mailbox_is_told_over_both(begin):
+    reported(begin, REACTIVE)
+    mailboxes = {"senior_health_adviser": "d@clinic.example"}
+    clinic = replace(build.service().clinic, duty_phones=PHONES, duty_mails=mailboxes)
+    with begin() as session:
+        services = {"larkfield": build.in_force(session, build.service(clinic=clinic))}
+    words, post, sender = flow.load_duty_words(), Mailbox(), FakeSender()
+    sender.watched = WatchedBegin(begin)
+
+    tally = follow_up(
+        sender.watched,
+        services,
+        clock=lambda: WEEKDAY,
+        limit=500,
+        duty_texts=flow.DutyTexts({"fake": sender}, "fake", words),
+        duty_mails=flow.DutyMails(post, "https://kits.example.test/worklist", words),
+    )
+
+    assert (tally.duty_texts, tally.duty_mails, len(sender.ledger), len(post.taken)) == (1, 1, 1, 1)
+
+
+def test_a_mailbox_that_is_no_address_stops_the_start_by_its_name(tmp_path):
+    written = (SHIPPED / "larkfield.toml").read_text(encoding="utf-8")
+    written = written.replace("# duty_mails = {", "duty_mails = {").replace("duty@example.gov.uk", "the duty desk")
+    (tmp_path / "larkfield.toml").write_text(written, encoding="utf-8")
+
+    with pytest.raises(ServiceError, match=r"clinic\.duty_mails\.senior_health_adviser is no e-mail address"):
+        load_services(tmp_path)
