@@ -151,8 +151,8 @@ def replay(
     )
 
 
-@app.command("ask-again")
-def ask_again(
+@app.command()
+def resend(
     code: Annotated[str, typer.Argument(help="The kit that the laboratory was to be told of.")],
     because: Annotated[str, typer.Option(help="What the laboratory said. Kept in the audit.")],
 ) -> None:
