@@ -54,6 +54,8 @@ WORK_POOL: Final = "/api/work_pools/kitpost"
 PATIENCE_SECONDS: Final = 1.5
 """With the SMS provider on loopback: an answer that takes longer is one that it withholds on purpose."""
 
+WARM_SOCKET: Final = "KITPOST_WARM_SOCKET"
+
 BUCKET: Final = "kitpost"
 QUEUE: Final = "kitpost-arrivals"
 MOTO_ACCOUNT: Final = "123456789012"
@@ -165,7 +167,8 @@ class LocalServices:
                 self.start(name)
             pool_is_there()
             self._spawn("worker")
-            self._spawn("warm")
+            if WARM_SOCKET in self.settings:
+                self._spawn("warm")
             self._spawn("listener")
             self._wait_for(self._running)
 
@@ -205,8 +208,14 @@ class LocalServices:
                 {pair: keys.get(pair, secrets.token_urlsafe(32)) for pair in self._choices.api_keys}
             ),
             "KITPOST_PREFECT_API_URL": f"{self._address('prefect')}/api",
-            "KITPOST_WARM_SOCKET": str(self._state / "warm.sock"),
+            **self._warm(),
         }
+
+    def _warm(self) -> dict[str, str]:
+        """Where runs begin at once: nowhere, in a folder whose path is too long for a socket."""
+        socket_path = self._state.resolve() / "warm.sock"
+        fits = len(os.fsencode(socket_path)) <= embedded_postgres.LONGEST_SOCKET_PATH
+        return {WARM_SOCKET: str(socket_path)} if fits else {}
 
     def _environment(self) -> dict[str, str]:
         prefect = {

@@ -203,10 +203,22 @@ def _listening(path: Path) -> Iterator[socket.socket]:
         before = os.umask(0o077)
         try:
             door.bind(str(path))
+        except OSError as error:
+            raise _no_place(error) from error
         finally:
             os.umask(before)
         door.listen(16)
         yield door
+
+
+def _no_place(error: OSError) -> Exception:
+    from models.rules.errors import Code, ServiceError
+
+    return ServiceError(
+        Code.SETTINGS,
+        f"KITPOST_WARM_SOCKET can't be made ({error.strerror or 'its path is too long'}): "
+        "name a short path in a folder that is there and yours.",
+    )
 
 
 def newest_code() -> float:

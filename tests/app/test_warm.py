@@ -11,14 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from app.local import Choices, LocalServices
 from app.prefect import warm
+from models.rules.errors import ServiceError
 
 ROOT = Path(__file__).parents[2]
 
 SERVER = """
 import os, sys
 from pathlib import Path
+from app.local import Choices, LocalServices
 from app.prefect import warm
+from models.rules.errors import ServiceError
 print("ready", flush=True)
 warm.serve(Path(sys.argv[1]), made_of=warm.newest_code())
 exec(os.environ["JOB"])
@@ -27,7 +31,9 @@ exec(os.environ["JOB"])
 
 COMMAND = """
 import sys
+from app.local import Choices, LocalServices
 from app.prefect import warm
+from models.rules.errors import ServiceError
 taken = warm.ask(sys.argv[1])
 sys.exit(99 if taken is None else taken)
 """
@@ -196,3 +202,20 @@ def test_a_run_outlives_whoever_forked_it_and_is_waited_for(place, tmp_path):
 def test_only_our_user_may_open_the_socket(place):
     with serving(place):
         assert Path(place).stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("folder", ["no-such-folder", "long" * 40])
+def test_a_socket_that_cannot_be_made_is_said_in_one_sentence(tmp_path, folder):
+    path = tmp_path / folder / "warm.sock"
+    if folder != "no-such-folder":
+        path.parent.mkdir()
+    with pytest.raises(ServiceError, match="name a short path in a folder that is there and yours"):
+        warm.serve(path, made_of=warm.newest_code())
+
+
+def test_services_in_a_folder_too_deep_for_a_socket_run_without_a_warm_process(tmp_path):
+    deep = tmp_path / ("deep" * 30)
+    choices = Choices(api_keys=("larkfield/web",))
+    for folder, warmed in ((tmp_path, True), (deep, False)):
+        services = LocalServices(folder, folder / "local.env", pg_bin=None, choices=choices)
+        assert bool(services._warm()) is warmed
