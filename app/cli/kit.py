@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli.asked import who
+
 if TYPE_CHECKING:
     from models.rules.order import Address
     from models.rules.staff import Actor
@@ -88,12 +90,12 @@ def reprint(
     with home.begin() as session:
         if kit:
             new = reprint_kit(
-                session, kit, because=because, now=home.clock(), actor=_who(), cipher=home.cipher, indexes=home.index
+                session, kit, because=because, now=home.clock(), actor=who(), cipher=home.cipher, indexes=home.index
             )
             typer.echo(f"Kit {show_kit_code(kit)} is void and waits to be packed again, as {show_kit_code(new)}.")
         else:
             again = void_batch(
-                session, batch, because=because, now=home.clock(), actor=_who(), cipher=home.cipher, indexes=home.index
+                session, batch, because=because, now=home.clock(), actor=who(), cipher=home.cipher, indexes=home.index
             )
             typer.echo(f"The batch is void; {again} kits wait to be packed again.")
 
@@ -113,7 +115,7 @@ def problem(
         raise ServiceError(Code.BAD_INPUT, f"There is no problem {what}: {', '.join(KitProblem)}.")
     home = connect()
     with home.begin() as session:
-        report_problem(session, _code(code), KitProblem(what), services=home.services, now=home.clock(), actor=_who())
+        report_problem(session, _code(code), KitProblem(what), services=home.services, now=home.clock(), actor=who())
     typer.echo("It is a case now, and this kit's reminders stop.")
 
 
@@ -139,7 +141,7 @@ def replace(
             because=because,
             services=home.services,
             now=home.clock(),
-            actor=_who(),
+            actor=who(),
             cipher=home.cipher,
             indexes=home.index,
             address=address,
@@ -172,16 +174,8 @@ def _code(code: str) -> str:
     return kit
 
 
-def _who() -> str:
-    import getpass
-
-    return f"cli:{getpass.getuser()}"
-
-
 def _operator(service_ids: Iterable[str]) -> "Actor":
     """Whoever may run commands on this machine, named in the audit."""
-    import getpass
-
     from models.rules.staff import Actor, Role
 
-    return Actor(f"cli:{getpass.getuser()}", frozenset({Role.CLINICIAN}), frozenset(service_ids))
+    return Actor(who(), frozenset({Role.CLINICIAN}), frozenset(service_ids))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 
+from app.cli.asked import who
+
 if TYPE_CHECKING:
     from models.rules.lab import Fault, LabMap, LabMessage
     from models.rules.lab_time import LabTime
@@ -128,8 +130,6 @@ def replay(
 
     A row that can still not be used stays as it is. Doing it again changes nothing. The audit names you.
     """
-    import getpass
-
     from app.lab_reading import ingest_of, read_rows_again
     from app.wiring import connect
     from models.rules.vocabulary import Quarantine
@@ -138,7 +138,7 @@ def replay(
         _stop(f"{reason} is no quarantine word: docs/lab-integration.md lists them.")
     again = read_rows_again(
         ingest_of(connect()),
-        actor=f"cli:{getpass.getuser()}",
+        actor=who(),
         lab=lab.upper(),
         reason=Quarantine(reason) if reason else None,
         dry_run=dry_run,
@@ -160,8 +160,6 @@ def resend(
 
     Ask the laboratory first. It goes with the next run, under the same control id.
     """
-    import getpass
-
     from app.wiring import connect
     from models.actions import lab_request
     from models.rules.kit import normalise_kit_code
@@ -177,7 +175,7 @@ def resend(
             services=home.services,
             because=because,
             now=home.clock(),
-            actor=f"cli:{getpass.getuser()}",
+            actor=who(),
         )
     typer.echo("Its request goes out with the next run.")
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from app.cli.asked import who
+
 app = typer.Typer(help="Orders: take a file in, see what was decided, settle what is held.", no_args_is_help=True)
 
 
@@ -71,8 +73,6 @@ def settle(
     because: Annotated[str, typer.Option(help="Why; kept with the decision. No name, number or address.")],
 ) -> None:
     """Say what becomes of a held order, as somebody who has looked into it."""
-    import getpass
-
     from app.wiring import connect
     from models.actions.order import settle_order
 
@@ -84,7 +84,7 @@ def settle(
             accept=accept,
             because=because,
             now=home.clock(),
-            actor=f"cli:{getpass.getuser()}",
+            actor=who(),
             intake=home.intake,
         )
     typer.echo(f"The order is {taken.outcome.value}.")

@@ -2,13 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from app.wiring import Wiring
-    from models.rules.service import Service
+from app.cli.asked import one_service, who
 
 app = typer.Typer(help="Postage: hand parcels over as a file, take their numbers back.", no_args_is_help=True)
 
@@ -31,14 +29,14 @@ def export(
     from models.rules.postage import PostWay
 
     home = connect()
-    chosen = _service(home, service)
+    chosen = one_service(home, service)
     if chosen.post.way is not PostWay.FILE:
         raise ServiceError(Code.BAD_INPUT, f"{chosen.id} does not hand its parcels over by file: see post.way.")
     if file.exists():
         raise ServiceError(Code.BAD_INPUT, f"{file} is there already: name another file.")
     with home.begin() as session:
         ready, refused = hand_over(
-            session, service=chosen, batch=batch, now=home.clock(), actor=_who(), cipher=home.cipher
+            session, service=chosen, batch=batch, now=home.clock(), actor=who(), cipher=home.cipher
         )
         if ready:
             content = post_files.write_parcels([(each.reference, each.to) for each in ready], chosen.post)
@@ -65,7 +63,7 @@ def import_(
     from models.rules.errors import EXIT_CODE, Code
 
     home = connect()
-    chosen = _service(home, service)
+    chosen = one_service(home, service)
     rows = list(post_files.read_numbers(file.read_bytes()))
     with home.begin() as session:
         audit.record(
@@ -73,7 +71,7 @@ def import_(
             action="postage.numbers_read",
             subject="service",
             subject_id=0,
-            actor=_who(),
+            actor=who(),
             now=home.clock(),
             service_id=chosen.id,
             lines=len(rows),
@@ -89,20 +87,3 @@ def import_(
     typer.echo(f"{len(rows) - faulty} numbers were taken, {faulty} lines could not be used.")
     if faulty:
         raise typer.Exit(EXIT_CODE[Code.BAD_INPUT])
-
-
-def _service(home: "Wiring", name: str) -> "Service":
-    from models.rules.errors import Code, ServiceError
-
-    known = sorted(home.services)
-    if not name and len(known) == 1:
-        name = known[0]
-    if name not in home.services:
-        raise ServiceError(Code.BAD_INPUT, f"Name one of these services with --service: {', '.join(known)}.")
-    return home.services[name].service
-
-
-def _who() -> str:
-    import getpass
-
-    return f"cli:{getpass.getuser()}"

@@ -1,13 +1,11 @@
 """`kitpost stock`: what lies in the packing room, by lot; deliveries in, corrections, recalls."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from app.wiring import Wiring
-    from models.rules.service import Service
+from app.cli.asked import one_service, who
 
 app = typer.Typer(help="Stock by lot: deliveries, corrections, recalls, what runs low.", no_args_is_help=True)
 
@@ -53,7 +51,7 @@ def receive(
     from models.actions.stock import receive_lot
 
     home = connect()
-    chosen = _service(home, service)
+    chosen = one_service(home, service)
     with home.begin() as session:
         row = receive_lot(
             session,
@@ -63,7 +61,7 @@ def receive(
             pieces=pieces,
             expires_on=expires.date(),
             now=home.clock(),
-            actor=_who(),
+            actor=who(),
         )
         typer.echo(f"Lot {lot} of {component} holds {row.on_hand}.")
 
@@ -84,13 +82,13 @@ def adjust(
     with home.begin() as session:
         row = adjust_lot(
             session,
-            service_id=_service(home, service).id,
+            service_id=one_service(home, service).id,
             component=component,
             lot=lot,
             pieces=pieces,
             because=because,
             now=home.clock(),
-            actor=_who(),
+            actor=who(),
         )
         typer.echo(f"Lot {lot} of {component} holds {row.on_hand}.")
 
@@ -110,31 +108,14 @@ def recall(
     with home.begin() as session:
         found = recall_lot(
             session,
-            service=_service(home, service),
+            service=one_service(home, service),
             component=component,
             lot=lot,
             because=because,
             now=home.clock(),
-            actor=_who(),
+            actor=who(),
         )
     typer.echo(
         f"Lot {lot} of {component} is recalled. {found.in_our_room} kits here can't be dispatched with it; "
         f"{found.outside} kits are outside, each a case."
     )
-
-
-def _service(home: "Wiring", name: str) -> "Service":
-    from models.rules.errors import Code, ServiceError
-
-    known = sorted(home.services)
-    if not name and len(known) == 1:
-        name = known[0]
-    if name not in home.services:
-        raise ServiceError(Code.BAD_INPUT, f"Name one of these services with --service: {', '.join(known)}.")
-    return home.services[name].service
-
-
-def _who() -> str:
-    import getpass
-
-    return f"cli:{getpass.getuser()}"

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli.asked import who
+
 if TYPE_CHECKING:
     from models.rules.text import TextValues
 
@@ -52,7 +54,7 @@ def use(
             Code.NOT_FOUND, f"There are no credentials for {provider}: set its KITPOST_ variables first."
         )
     with home.begin() as session:
-        choose_provider(session, provider=chosen, actor=_who(), because=because, now=home.clock())
+        choose_provider(session, provider=chosen, actor=who(), because=because, now=home.clock())
     typer.echo(f"New texts go through {chosen or home.text_provider}.")
 
 
@@ -64,7 +66,7 @@ def resume(because: Because) -> None:
 
     home = connect()
     with home.begin() as session:
-        was = text_switch.caught_up(session, actor=_who(), because=because, now=home.clock())
+        was = text_switch.caught_up(session, actor=who(), because=because, now=home.clock())
     typer.echo("Texts leave as usual again." if was else "This database is not known as a restored one.")
 
 
@@ -81,7 +83,7 @@ def release(
     if service not in home.services:
         raise ServiceError(Code.NOT_FOUND, f"There is no service {service}: {', '.join(sorted(home.services))}.")
     with home.begin() as session:
-        freed = release_burst(session, service_id=service, actor=_who(), because=because, now=home.clock())
+        freed = release_burst(session, service_id=service, actor=who(), because=because, now=home.clock())
     typer.echo(f"{freed} texts may go.")
 
 
@@ -195,7 +197,7 @@ def send(
             action="texts.test_sent",
             subject="service",
             subject_id=0,
-            actor=_who(),
+            actor=who(),
             now=home.clock(),
             service_id=service,
             purpose=purpose,
@@ -261,7 +263,7 @@ def _switch(because: str, service: str, text_class: str, *, stopped: bool) -> No
         raise ServiceError(Code.NOT_FOUND, f"There is no such class of texts: {', '.join(TextClass)}.")
     with home.begin() as session:
         if not service and not text_class:
-            set_sending(session, stopped=stopped, actor=_who(), because=because, now=home.clock())
+            set_sending(session, stopped=stopped, actor=who(), because=because, now=home.clock())
             return
         for service_id in [service] if service else sorted(home.services):
             for each in [TextClass(text_class)] if text_class else TextClass:
@@ -270,13 +272,7 @@ def _switch(because: str, service: str, text_class: str, *, stopped: bool) -> No
                     service_id=service_id,
                     text_class=each,
                     stopped=stopped,
-                    actor=_who(),
+                    actor=who(),
                     because=because,
                     now=home.clock(),
                 )
-
-
-def _who() -> str:
-    import getpass
-
-    return f"cli:{getpass.getuser()}"

@@ -1,60 +1,28 @@
 """`kitpost scan` and `kitpost kit` as packers type them (FEATURES 16, 21)."""
 
-import base64
-
 import pytest
 from sqlmodel import select
 from typer.testing import CliRunner
 
 from app.cli import cli
-from app.wiring import wiring
 from models.rules.errors import ServiceError
 from models.rules.kit import KitState, show_kit_code
 from models.tables.kit import Kit, KitSample
 from models.tables.parcel import Direction, Parcel
-from tests.support import build, s10
+from tests.support import build, command, s10
 
 NUMBER = next(s10.numbers())
-SECRET = "swordfish-swordfish-swordfish-swordfish"
-
-
-def _key(raw: bytes) -> str:
-    return base64.b64encode(raw).decode()
 
 
 @pytest.fixture
 def kitpost(db, monkeypatch, tmp_path):
     """The command on a whole installation, with the tests' own keys."""
-    settings = {
-        "STATE_DIR": str(tmp_path),
-        "PUBLIC_BASE_URL": "https://kits.example.test/",
-        "DATABASE_URL": db.url,
-        "DATA_KEYS": f'{{"test": "{_key(bytes(range(32)))}"}}',
-        "DATA_KEY_CURRENT": "test",
-        "INDEX_KEYS": f'{{"1": "{_key(bytes(reversed(range(32))))}"}}',
-        "SESSION_SECRET": SECRET,
-        "S3_BUCKET": "kits",
-        "SQS_QUEUE_URL": "https://sqs.example.test/1/arrivals",
-        "TWILIO_ACCOUNT_SID": "AC0",
-        "TWILIO_AUTH_TOKEN": SECRET,
-        "TWILIO_MESSAGING_SERVICE_SID": "MG0",
-        "COURIER_CLIENT_ID": "us",
-        "COURIER_CLIENT_SECRET": SECRET,
-        "OIDC_ISSUER": "https://id.example.test",
-        "OIDC_CLIENT_ID": "us",
-        "OIDC_CLIENT_SECRET": SECRET,
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(f"KITPOST_{name}", value)
-    monkeypatch.setenv("COLUMNS", "200")
-    wiring.cache_clear()
+    with command.at_home(db, monkeypatch, tmp_path, INDEX_KEYS=command.BUILDERS_INDEX_KEYS):
 
-    def run(*words: str, typed: str = ""):
-        return CliRunner().invoke(cli, list(words), input=typed, catch_exceptions=False)
+        def run(*words: str, typed: str = ""):
+            return CliRunner().invoke(cli, list(words), input=typed, catch_exceptions=False)
 
-    yield run
-    wiring().engine.dispose()
-    wiring.cache_clear()
+        yield run
 
 
 @pytest.fixture

@@ -15,6 +15,9 @@ from tests.support import postgres
 KEY = base64.b64encode(bytes(range(32))).decode()
 SECRET = "swordfish-swordfish-swordfish-swordfish"
 
+BUILDERS_INDEX_KEYS = f'{{"1": "{base64.b64encode(bytes(reversed(range(32)))).decode()}"}}'
+"""The key of tests.support.build, for whoever finds people by their indexes."""
+
 SETTINGS = {
     "PUBLIC_BASE_URL": "https://kits.example.test/",
     "DATA_KEYS": f'{{"test": "{KEY}"}}',
