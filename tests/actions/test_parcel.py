@@ -322,7 +322,7 @@ def test_the_courier_events_of_a_parcel_end_the_same_in_every_order_and_in_any_p
     assert ends == {(KitState.COMING_BACK, moved[0], ScanKind.DELIVERED, moved[0], moved[-1])}
 
 
-OUTWARD = (
+WHOLE_WAY_OUT = (
     (ScanKind.LABELLED, "EVAIE", build.NOW + DAY),
     (ScanKind.IN_NETWORK, "EVIMC", build.NOW + DAY * 1.5),
     (ScanKind.OUT_FOR_DELIVERY, "EVGPD", build.NOW + 2 * DAY),
@@ -337,7 +337,7 @@ def test_any_events_of_both_parcels_end_the_same_however_they_come_and_no_kit_le
     begin: Begin, seed: int
 ) -> None:
     dice = random.Random(seed)
-    both = [(Direction.OUT, each) for each in OUTWARD] + [(Direction.BACK, each) for each in JOURNEY]
+    both = [(Direction.OUT, each) for each in WHOLE_WAY_OUT] + [(Direction.BACK, each) for each in JOURNEY]
     told = [each for each in both if dice.random() < 0.7]  # some are never told
     muddled = told + dice.choices(told, k=len(told)) if told else []
     dice.shuffle(muddled)

@@ -12,6 +12,7 @@ from tests.web.test_browser import CLIPPED, DESK, PHONE, chromium, keep, pytestm
 __all__ = ["chromium", "pytestmark", "visit"]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(("viewport", "name"), [(PHONE, "phone"), (DESK, "desk")])
 def test_the_board_fits_its_window_and_breaks_no_rule_of_axe(site, visit, viewport, name):
     busy(site.home.begin)

@@ -32,6 +32,7 @@ def desk(site) -> str:
     return f"/labs/rows/{ref}"
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(("viewport", "name"), [({"width": 320, "height": 640}, "phone"), (DESK, "desk")])
 def test_no_page_of_the_lab_desk_is_wider_than_its_window_or_breaks_a_rule_of_axe(visit, desk, viewport, name):
     page = visit(viewport=viewport, java_script=True)

@@ -139,6 +139,7 @@ def test_the_chart_is_as_high_as_the_busiest_day_and_each_bar_stands_on_the_one_
 
 
 @pytest.mark.browser
+@pytest.mark.proof
 @pytest.mark.timeout(180)
 @pytest.mark.skipif(CHROMIUM is None, reason="BROWSER TESTS LEFT OUT: no Chromium here")
 @pytest.mark.parametrize(("name", "viewport"), [("desk", DESK), ("phone", PHONE)])

@@ -216,6 +216,7 @@ def test_the_bench_fits_its_window_and_breaks_no_rule_of_axe(site, visit, kits, 
     assert [(each["id"], [node["html"][:120] for node in each["nodes"]]) for each in found] == []
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(("viewport", "name"), [(PHONE, "phone"), (DESK, "desk")])
 def test_the_page_of_kits_and_stock_fits_its_window_and_breaks_no_rule_of_axe(site, visit, kits, viewport, name):
     parts = build.service(recipes=(Recipe("northlab", {"lancet": 3}),), stock=StockPolicy(low_below={"lancet": 9}))
