@@ -291,6 +291,8 @@ class Settings(BaseSettings):
         self._texts_can_leave()
         if self.smtp_host and not self.smtp_sender:
             raise ValueError("KITPOST_SMTP_SENDER is not set: a mail server wants to know who writes")
+        if self.smtp_host and not self.smtp_over_tls and self.smtp_host not in {"localhost", "127.0.0.1", "::1"}:
+            raise ValueError("KITPOST_SMTP_OVER_TLS may be false only for a mail server on this machine")
         if self.environment == "production":
             open_ways = [name for name in ("public_base_url", "twilio_base_url", "notify_base_url", "courier_base_url",
                                            "click_and_drop_base_url", "oidc_issuer")

@@ -78,20 +78,19 @@ def buy_owed(desk: Desk, *, limit: int) -> Tally:
             _hand_back(desk, service, tally, limit=limit)
             continue
         counter = _Counter(desk, service, desk.sellers[service_id], tally)
-        try:
-            counter.look_up(limit)
-            counter.take_back(limit)
-            counter.buy(limit)
-            counter.fetch_labels(limit)
-        except NotSent as error:
-            tally.down, tally.alarm = True, tally.alarm or error.alarm
-            log.warning("postage of %s: the courier can't be asked now (%s)", service_id, error.code)
+        for step in (counter.look_up, counter.buy, counter.fetch_labels, counter.take_back):
+            # Each for itself: one parcel about which the courier can't answer keeps no other from its postage.
+            try:
+                step(limit)
+            except NotSent as error:
+                tally.down, tally.alarm = True, tally.alarm or error.alarm
+                log.warning("postage of %s: the courier can't be asked now (%s)", service_id, error.code)
     return tally
 
 
 @dataclass(frozen=True, slots=True)
 class _Counter:
-    """One service at its courier's counter. NotSent ends the queue: the next run stands at its head."""
+    """One service at its courier's counter. NotSent ends a queue; whom it was about comes last in the next."""
 
     desk: Desk
     service: Service
@@ -103,8 +102,12 @@ class _Counter:
         with self.desk.begin() as session:
             unsure = postage.unsure_purchases(session, service_id=self.service.id, limit=limit)
         for each in unsure:
-            self.desk.pause(SECONDS_A_CALL)
-            found = self.seller.find(each.reference)
+            self._call_about(each)
+            try:
+                found = self.seller.find(each.reference)
+            except Refused as error:
+                self._refuse(each.reference, error)
+                continue
             if found is not None:
                 self._settle(each.reference, each.label_key, found)
                 self.tally.found += 1
@@ -117,7 +120,7 @@ class _Counter:
         with self.desk.begin() as session:
             void = postage.void_purchases(session, service_id=self.service.id, limit=limit)
         for each in void:
-            self.desk.pause(SECONDS_A_CALL)
+            self._call_about(each)
             try:
                 self.seller.cancel(each.courier_id)
                 kept = False
@@ -143,16 +146,7 @@ class _Counter:
                     postage.give_back(session, purchase.reference, error.code, after_seconds=error.retry_after_seconds)
                 raise
             except Refused as error:
-                with self.desk.begin() as session:
-                    postage.refuse(
-                        session,
-                        purchase.reference,
-                        error.code,
-                        service=self.service,
-                        now=self.desk.clock(),
-                        actor=ACTOR,
-                    )
-                self.tally.refused += 1
+                self._refuse(purchase.reference, error)
             except Unsure as error:
                 with self.desk.begin() as session:
                     postage.become_unsure(session, purchase.reference, error.code)
@@ -166,17 +160,27 @@ class _Counter:
         with self.desk.begin() as session:
             missing = postage.missing_labels(session, service_id=self.service.id, limit=limit)
         for each in missing:
-            self.desk.pause(SECONDS_A_CALL)
+            self._call_about(each)
             try:
                 label = self.seller.label(each.courier_id)
+                known = self.seller.find(each.reference)
             except Refused as error:
                 with self.desk.begin() as session:
                     postage.without_label(session, each.reference, error.code)
                 continue
-            known = self.seller.find(each.reference)
             number = known.tracking_number if known else ""
             self._settle(each.reference, each.label_key, Bought(each.courier_id, number, label))
             self.tally.labels += 1
+
+    def _call_about(self, held: postage.Held) -> None:
+        with self.desk.begin() as session:
+            postage.put_off(session, held.reference)
+        self.desk.pause(SECONDS_A_CALL)
+
+    def _refuse(self, reference: str, error: Refused) -> None:
+        with self.desk.begin() as session:
+            postage.refuse(session, reference, error.code, service=self.service, now=self.desk.clock(), actor=ACTOR)
+        self.tally.refused += 1
 
     def _settle(self, reference: str, label_key: str, bought: Bought) -> None:
         """The label is in the store before its row says so: cut short between, it is fetched again."""

@@ -291,7 +291,7 @@ class PostageSeller(Protocol):
         ...
 
     def find(self, reference: str) -> Bought | None:
-        """What the courier holds under a reference of ours, without its label. Raises NotSent."""
+        """What the courier holds under a reference of ours, without its label. Raises NotSent, Refused if twice."""
         ...
 
     def label(self, courier_id: str) -> bytes:

@@ -13,12 +13,11 @@ from app.prefect import WARM_SOCKET, warm
 def import_all() -> None:
     """What every flow needs, and Prefect's engine."""
     import gc
+    from importlib import import_module
 
     gc.disable()
-    import prefect.flow_engine  # noqa: F401 - what the engine is about to import
-
-    import app.wiring  # noqa: F401 - and what every flow imports
-
+    for module in ("prefect.flow_engine", "app.wiring"):
+        import_module(module)
     gc.freeze()
     gc.enable()
 

@@ -68,7 +68,7 @@ class ClickAndDrop:
         return _read(lambda: _created(answer.json(), posting.reference), Unsure("unreadable"))
 
     def find(self, reference: str) -> Bought | None:
-        """The order that carries our reference. Raises NotSent, also where there are two: a person must look."""
+        """The order that carries our reference. Raises NotSent, or Refused where there are two: a person must look."""
         quoted = quote(f'"{reference}"', safe="")
         answer = self._ask("GET", f"/orders/{quoted}")
         if answer.status_code == _NOT_FOUND:
@@ -78,7 +78,7 @@ class ClickAndDrop:
             NotSent("unreadable", alarm=True),
         )
         if len(found) > 1:
-            raise NotSent("twice", alarm=True)
+            raise Refused("twice", RefusalKind.CONTENT)
         return found[0] if found else None
 
     def label(self, courier_id: str) -> bytes:

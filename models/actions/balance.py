@@ -363,7 +363,7 @@ def strike_balance(session: Session, *, now: datetime, services: Services | None
 
 
 POSTAGE_WITHIN: Final = timedelta(days=1)
-"""Paper that was released so long ago should have its postage; over a weekend, too, no courier is asked by hand."""
+"""Paper that was released so long ago has its postage: the flow that buys it runs every quarter of an hour."""
 _UNPOSTED_SINCE: Final = """
     SELECT reference FROM postage WHERE state IN ('owed', 'buying', 'unsure') AND owed_at < %(before)s ORDER BY id
 """

@@ -35,7 +35,7 @@ _NEVER_LEFT: Final = sql.SQL("""
 """)
 """The parcel's paper is void, or its kit was cancelled before it left."""
 
-_VOID: Final = sql.SQL("state = 'bought' AND ") + _NEVER_LEFT
+_VOID: Final = sql.SQL("state = 'bought' AND (ask_at IS NULL OR ask_at <= clock_timestamp()) AND ") + _NEVER_LEFT
 _TO_LOOK_UP: Final = sql.SQL("state = 'unsure' AND ask_at <= clock_timestamp()")
 _WITHOUT_LABEL: Final = sql.SQL("state = 'bought' AND label_key = '' AND ask_at <= clock_timestamp()")
 
@@ -190,11 +190,12 @@ def become_unsure(session: Session, reference: str, code: str) -> None:
 
 
 def refuse(session: Session, reference: str, code: str, *, service: Service, now: datetime, actor: str) -> None:
-    """A purchase that the courier will never make with this address: a packer has a case, with a due time."""
+    """A purchase that no machine can make: a packer has a case, with a due time."""
     row = _locked(session, reference)
-    if row.state is not PostageState.BUYING:
+    if row.state not in {PostageState.BUYING, PostageState.UNSURE}:
         return
-    row.state, row.claimed_until, row.error_code = PostageState.REFUSED, None, code[:80]
+    row.state, row.claimed_until, row.ask_at = PostageState.REFUSED, None, None
+    row.error_code = code[:80]
     session.add(row)
     _open_case(session, row, "postage_refused", service=service, now=now, actor=actor)
 
@@ -202,6 +203,14 @@ def refuse(session: Session, reference: str, code: str, *, service: Service, now
 def unsure_purchases(session: Session, *, service_id: str, limit: int) -> list[Held]:
     """Purchases that are to be looked up now, the oldest first."""
     return _held(session, _TO_LOOK_UP, service_id, limit)
+
+
+def put_off(session: Session, reference: str) -> None:
+    """Before the courier is asked about one parcel: if it can't be, the next run asks about the others first."""
+    cursor(session).execute(
+        "UPDATE postage SET ask_at = clock_timestamp() + %s WHERE reference = %s AND state IN ('unsure', 'bought')",
+        (LOOK_AFTER, reference),
+    )
 
 
 def not_found(session: Session, reference: str) -> bool:
@@ -261,8 +270,10 @@ def hand_over(
     on = cursor(session)
     if batch:
         on.execute(
-            "SELECT reference FROM postage WHERE service_id = %s AND way = 'file' AND batch = %s"
-            " AND state = 'bought' ORDER BY id FOR UPDATE",
+            sql.SQL(
+                "SELECT reference FROM postage WHERE service_id = %s AND way = 'file' AND batch = %s"
+                " AND state = 'bought' AND {waits} ORDER BY id FOR UPDATE"
+            ).format(waits=_WAITS),
             (service.id, batch),
         )
     else:
@@ -346,7 +357,7 @@ def _held(session: Session, which: sql.Composable, service_id: str, limit: int) 
     on.execute(
         sql.SQL(
             "SELECT reference, batch, id, courier_id FROM postage WHERE service_id = %s AND {which}"
-            " ORDER BY id LIMIT %s"
+            " ORDER BY ask_at NULLS FIRST, id LIMIT %s"
         ).format(which=which),
         (service_id, limit),
     )

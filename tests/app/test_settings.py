@@ -128,6 +128,15 @@ def test_a_provider_that_is_chosen_must_be_named(monkeypatch):
     assert "KITPOST_NOTIFY_API_KEY is not set" in message
 
 
+def test_mail_goes_in_the_open_only_on_this_machine(monkeypatch):
+    mail = {"KITPOST_SMTP_HOST": "localhost", "KITPOST_SMTP_SENDER": "kits@example.test"}
+    load(monkeypatch, {**mail, "KITPOST_SMTP_OVER_TLS": "false"})
+
+    message = refusal(monkeypatch, {**mail, "KITPOST_SMTP_HOST": "mail.example.test", "KITPOST_SMTP_OVER_TLS": "false"})
+
+    assert "KITPOST_SMTP_OVER_TLS may be false only for a mail server on this machine" in message
+
+
 def test_a_misspelt_variable_is_not_silently_ignored(monkeypatch):
     sentence = refusal(monkeypatch, {"KITPOST_DATABSE_URL": "postgresql://db/kitpost"})
 

@@ -37,7 +37,7 @@ def seller(running):
     running.seller.orders.clear()
     running.seller.failures.clear()
     running.seller.asked.clear()
-    running.seller.keeps = False
+    running.seller.keeps, running.seller.mute = False, ""
     return running.seller
 
 
@@ -218,6 +218,47 @@ def test_postage_of_a_parcel_that_left_is_never_taken_back(post, seller):
         cancel_kit(session, kit, now=NOW, actor="clinician:1", reason="resident_asked")  # after it left: texts end
     assert buy_owed(post, limit=10).cancelled == 0
     assert len(seller.orders) == 1
+
+
+def test_a_parcel_that_the_courier_has_twice_is_a_packers_case_and_keeps_nobody_waiting(post, seller):
+    owe(post.begin)
+    seller.failures = ["down"]
+    buy_owed(post, limit=10)
+    seller.take(seller.asked[0])  # somebody made it once more in the courier's own pages
+    owe(post.begin)
+    wait(post.begin)
+
+    tally = buy_owed(post, limit=10)
+
+    assert (tally.refused, tally.bought) == (1, 1)
+    assert states(post.begin) == [PostageState.REFUSED, PostageState.BOUGHT]
+    assert cases(post.begin) == ["postage_refused"]
+
+
+@pytest.mark.parametrize("trouble", ["look_up", "label", "take_back"])
+def test_a_parcel_about_which_the_courier_cannot_answer_keeps_no_other_from_its_postage(post, seller, trouble):
+    owe(post.begin)
+    if trouble == "look_up":
+        seller.failures = ["down"]
+    buy_owed(post, limit=10)
+    with post.begin() as session:
+        [row] = session.exec(select(Postage))
+        if trouble == "label":
+            row.label_key, row.ask_at = "", row.recorded_at
+        session.add(row)
+        if trouble == "take_back":
+            cancel_kit(session, session.get_one(Kit, row.kit_id), now=NOW, actor="clinician:1", reason="resident_asked")
+        reference = row.reference
+    owe(post.begin)
+    wait(post.begin)
+
+    for _ in range(3):
+        seller.mute = reference
+        assert buy_owed(post, limit=10).down
+        wait(post.begin)
+
+    assert states(post.begin)[-1] is PostageState.BOUGHT
+    assert numbers(post.begin)[-1]
 
 
 class Killed(BaseException):

@@ -33,6 +33,8 @@ class Seller:
         self.orders = {}
         self.failures = []
         self.asked = []
+        self.mute = ""
+        """A reference about which, and about whose order, nothing can be had but an error."""
         self.keeps = False
         """Whether it refuses to delete: as for accounts that may not."""
 
@@ -75,6 +77,13 @@ class Seller:
             if str(order["orderIdentifier"]) in names or f'"{order["orderReference"]}"' in names
         ]
 
+    def trouble(self, path):
+        """What goes wrong with the next call, to this path."""
+        names = path.removeprefix("/orders").strip("/").split("/")[0]
+        if any(order["orderReference"] == self.mute for order in self.find(names)):
+            return "closed"
+        return self.failures.pop(0) if self.failures else ""
+
 
 def make_app():
     """The stand-in as an ASGI application; its state is at `app.state.seller`."""
@@ -85,7 +94,7 @@ def make_app():
     async def misbehave(request: Request, go_on):
         if request.headers.get("authorization") != f"Bearer {KEY}":
             return Response(status_code=401)
-        word = seller.failures.pop(0) if seller.failures else ""
+        word = seller.trouble(request.url.path)
         if word in REFUSALS:
             return REFUSALS[word](await request.body())
         answer = await go_on(request)

@@ -37,7 +37,7 @@ def world(running):
     running.seller.orders.clear()
     running.seller.failures.clear()
     running.seller.asked.clear()
-    running.seller.keeps = False
+    running.seller.keeps, running.seller.mute = False, ""
     return running
 
 
@@ -112,9 +112,9 @@ def test_a_reference_that_the_courier_does_not_know_is_not_found(post):
 def test_two_orders_under_one_reference_are_for_a_person(world, post):
     post.buy(POSTING)
     post.buy(POSTING)
-    with pytest.raises(NotSent) as told:
+    with pytest.raises(Refused) as told:
         post.find(POSTING.reference)
-    assert told.value.alarm
+    assert told.value.code == "twice"
 
 
 @pytest.mark.parametrize(
