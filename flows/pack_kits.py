@@ -147,6 +147,10 @@ def _pack(kit: KitToPrint, service: Service) -> KitPack:
     if contract is None or not contract.address:
         message = f"Lab {kit.lab} has no contract with an address to print: add it to the council's file."
         raise ServiceError(Code.BAD_INPUT, message, ref=kit.kit_code)
+    point = service.collection.point(kit.collection_point)
+    if kit.collection_point and point is None:
+        message = f"There is no collection point {kit.collection_point} any more: send this kit elsewhere."
+        raise ServiceError(Code.BAD_INPUT, message, ref=kit.kit_code)
     return KitPack(
         kit_code=kit.kit_code,
         parcel_code=kit.parcel_code,
@@ -162,6 +166,7 @@ def _pack(kit: KitToPrint, service: Service) -> KitPack:
         sender_lines=service.packing.return_address,
         responsible_person=service.packing.responsible_person,
         responsible_phone=service.packing.responsible_phone,
+        counter_name=point.name if point else "",
     )
 
 

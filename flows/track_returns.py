@@ -11,6 +11,7 @@ from app.database import Begin
 from app.wiring import Clock, connect
 from flows.guard import guarded
 from integrations.ports import NotSent, ParcelNews, ParcelTracker
+from models.actions.collection import end_uncollected, report_missing
 from models.actions.courier_news import ToldScan, next_news, settle_news
 from models.actions.parcel import CourierScan, lapse_unreturned, parcels_to_ask, report_stuck, take_scans
 from models.rules.errors import Code, ServiceError
@@ -35,6 +36,7 @@ class Tally:
     asked: int = 0
     events: int = 0
     lapsed: int = 0
+    not_collected: int = 0
     stuck: int = 0
     courier_down: str = ""
     """The courier's own error code, when it could not be asked."""
@@ -71,7 +73,15 @@ def follow_parcels(
         tally.lapsed += ended
         if not ended:
             break
+    while tally.not_collected < limit:
+        with begin() as session:
+            ended = end_uncollected(session, services=services, now=started, limit=AT_ONCE, actor=ACTOR)
+        tally.not_collected += ended
+        if not ended:
+            break
     for in_force in services.values():
+        with begin() as session:
+            tally.stuck += report_missing(session, service=in_force.service, now=started, limit=limit, actor=ACTOR)
         with begin() as session:
             tally.stuck += report_stuck(session, service=in_force.service, now=started, limit=limit, actor=ACTOR)
     return tally
@@ -117,10 +127,11 @@ def track_returns(limit: int = 500) -> None:
         product.begin, product.courier, product.services, clock=product.clock, cipher=product.cipher, limit=limit
     )
     log.info(
-        "track-returns: %d asked, %d events, %d lapsed, %d stuck",
+        "track-returns: %d asked, %d events, %d lapsed, %d not collected, %d stuck",
         tally.asked,
         tally.events,
         tally.lapsed,
+        tally.not_collected,
         tally.stuck,
     )
     if tally.courier_down:

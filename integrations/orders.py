@@ -17,11 +17,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 from models.rules.errors import Code, ServiceError
 from models.rules.order import Address, MobileProof, Order, Safeguarding, SafeTime
 from models.rules.panel import BodyPart, Exposure
-from models.rules.person import OLDEST_AGE_YEARS, is_possible_birth_date, read_postcode
+from models.rules.person import OLDEST_AGE_YEARS, Postcode, is_possible_birth_date, read_postcode
 from models.rules.phone import MobileRefused, read_mobile
-from models.rules.service import OrderPolicy, Service
+from models.rules.service import CollectionPolicy, OrderPolicy, Service
 from models.rules.vocabulary import Language, Wording
 from models.rules.working_days import london_day
+
+NO_POINTS: Final = CollectionPolicy()
 
 _PRINTABLE: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
 ChannelRef = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,80}$")]
@@ -92,6 +94,9 @@ class OrderIn(BaseModel):
     delivery_line_3: OptionalLine = ""
     delivery_line_4: OptionalLine = ""
     delivery_postcode: Short = ""
+    collect_from: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{0,40}$")] = Field(
+        "", description="The id of a collection point, instead of a delivery address. Its code goes by text."
+    )
     body_parts: frozenset[BodyPart] = Field(description="What the person has; the samples depend on it.")
     exposures: frozenset[Exposure] = Field(description="What may have exposed the person; an empty list is an answer.")
     last_risk_on: date | None = Field(None, description="London date of the last sex or other risk.")
@@ -129,7 +134,7 @@ class OrderIn(BaseModel):
         ).encode()
 
 
-_LATER: Final = {"mobile_verification_ref"}
+_LATER: Final = {"mobile_verification_ref", "collect_from"}
 FIELDS: Final = tuple(OrderIn.model_fields)
 REQUIRED: Final = tuple(name for name, info in OrderIn.model_fields.items() if info.is_required())
 _LISTS: Final = frozenset({"body_parts", "exposures", "safe_times"})
@@ -176,6 +181,7 @@ _WORDS: Final[Mapping[str, tuple[str, ...]]] = {
     "wording": tuple(Wording),
     "language": tuple(Language),
 }
+_NO_SUCH_POINT: Final = "There is no such collection point: ask for the list, or leave it out."
 _DAY_SENTENCE: Final = "Give a date that exists, as YYYY-MM-DD."
 _INSTANT_SENTENCE: Final = "Give a date and time with its offset, like 2026-11-24T09:58:00+00:00."
 _SENTENCES: Final[Mapping[str, str]] = {
@@ -204,6 +210,8 @@ def _fault(error: Mapping[str, Any]) -> Fault:
         return Fault(name, "Use up to 80 letters, digits and . _ : - only, and nothing personal.")
     if name == "mobile_verification_ref":
         return Fault(name, "Give the verification_ref that we answered with, or leave it out.")
+    if name == "collect_from":
+        return Fault(name, _NO_SUCH_POINT)
     if name == "email":
         return Fault(name, "This is not an e-mail address: correct it, or leave it out.")
     return Fault(name, "This can't be read: write it as plain text in one line.")
@@ -256,11 +264,18 @@ def _place(fault: Fault) -> int:
 # ── Meaning ──────────────────────────────────────────────────────────────────────────────────
 
 
-def read_order(order_in: OrderIn, *, today: date, policy: OrderPolicy, allow_test_numbers: bool) -> Order:
+def read_order(
+    order_in: OrderIn,
+    *,
+    today: date,
+    policy: OrderPolicy,
+    allow_test_numbers: bool,
+    collection: CollectionPolicy = NO_POINTS,
+) -> Order:
     """The order as the rules know it. `today` is the London date.
 
     Raises OrderUnreadable for an impossible date of birth, a number that can't be texted, a postcode
-    that is not British, or a delivery address without one of its parts.
+    that is not British, a delivery address without one of its parts, or a counter that is none of ours.
     """
     faults: list[Fault] = []
     if not is_possible_birth_date(order_in.date_of_birth, today):
@@ -275,7 +290,10 @@ def read_order(order_in: OrderIn, *, today: date, policy: OrderPolicy, allow_tes
 
     residence = _address(order_in, "residence", faults)
     delivers_elsewhere = any(getattr(order_in, name) for name in FIELDS if name.startswith("delivery_"))
-    delivery = _address(order_in, "delivery", faults) if delivers_elsewhere else residence
+    if order_in.collect_from:
+        delivery = _counter(order_in, collection, faults, delivers_elsewhere=delivers_elsewhere)
+    else:
+        delivery = _address(order_in, "delivery", faults) if delivers_elsewhere else residence
     if faults or mobile is None or residence is None or delivery is None:
         raise OrderUnreadable(faults)
 
@@ -290,6 +308,7 @@ def read_order(order_in: OrderIn, *, today: date, policy: OrderPolicy, allow_tes
         email=order_in.email,
         residence=residence,
         delivery=delivery,
+        collect_from=order_in.collect_from,
         body=order_in.body_parts,
         exposures=order_in.exposures,
         last_risk_on=order_in.last_risk_on,
@@ -316,6 +335,20 @@ def read_order(order_in: OrderIn, *, today: date, policy: OrderPolicy, allow_tes
     )
 
 
+def _counter(
+    order_in: OrderIn, collection: CollectionPolicy, faults: list[Fault], *, delivers_elsewhere: bool
+) -> Address | None:
+    """Where a kit goes that is fetched at a counter; None, and the faults, where it can't."""
+    point = collection.point(order_in.collect_from)
+    if point is None:
+        faults.append(Fault("collect_from", _NO_SUCH_POINT))
+    if delivers_elsewhere:
+        faults.append(Fault("collect_from", "Give a collection point or a delivery address, not both."))
+    if not order_in.text_consent:
+        faults.append(Fault("collect_from", "Its code goes by text: text_consent must be true, or have it delivered."))
+    return Address(point.lines, Postcode(point.postcode)) if point and not faults else None
+
+
 def order_reader(*, allow_test_numbers: bool) -> Callable[[str, Service, datetime], Order]:
     """What `Intake.read` asks for: a stored order's text, its service and the moment -> the order as the rules know it.
 
@@ -325,7 +358,13 @@ def order_reader(*, allow_test_numbers: bool) -> Callable[[str, Service, datetim
     def read(body: str, service: Service, now: datetime) -> Order:
         order_in = parse_order(body.encode())
         today = london_day(now)
-        return read_order(order_in, today=today, policy=service.orders, allow_test_numbers=allow_test_numbers)
+        return read_order(
+            order_in,
+            today=today,
+            policy=service.orders,
+            allow_test_numbers=allow_test_numbers,
+            collection=service.collection,
+        )
 
     return read
 

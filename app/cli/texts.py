@@ -220,6 +220,7 @@ def _examples() -> list["TextValues"]:
         FailedTest,
         KitLapsed,
         KitPosted,
+        KitReady,
         OrderReceived,
         ReceivedAtLab,
         RetestDue,
@@ -237,6 +238,7 @@ def _examples() -> list["TextValues"]:
     return [
         OrderReceived(),
         KitPosted(due_back_on),
+        KitReady("22 Market Street", "7K3F9X", due_back_on),
         ReturnReminder(due_back_on, last=False),
         ReturnReminder(due_back_on, last=True),
         ReceivedAtLab(),

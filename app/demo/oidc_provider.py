@@ -47,6 +47,7 @@ LOGINS: Final = (
     Login("demo-packer", "Paul Packer", ("packer",)),
     Login("demo-manager", "Mina Manager", ("service_manager",)),
     Login("demo-auditor", "Otto Auditor", ("auditor",)),
+    Login("demo-counter", "Cora Counter", ("counter",)),
     Login("demo-nobody", "Norah Norole", ()),
 )
 

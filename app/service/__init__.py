@@ -18,7 +18,9 @@ from pydantic import TypeAdapter, ValidationError
 from models.rules.clinic import CaseKind
 from models.rules.errors import Code, ServiceError
 from models.rules.lab_request import RequestForm, RequestWay
-from models.rules.service import Service
+from models.rules.person import read_postcode
+from models.rules.service import LONGEST_TOLD_AS, Service
+from models.rules.text import is_neutral
 from models.rules.vocabulary import Specimen
 
 SHIPPED: Final = Path(__file__).parent
@@ -27,6 +29,7 @@ SHIPPED: Final = Path(__file__).parent
 _ADAPTER: Final = TypeAdapter(Service)
 
 _WHOLE_PERCENT: Final = 100
+_MOST_LINES: Final = 4
 
 
 def load_services(folder: Path = SHIPPED) -> dict[str, Service]:
@@ -102,6 +105,7 @@ def _check_whole(service: Service, path: Path) -> None:
             where = f"labs.{contract.lab}.tubeless_signed_by"
             raise _wrong(path, where, "is missing: going without tube ids is signed for")
     _check_recipes(service, path)
+    _check_collection(service, path)
     split = service.returns.split
     if split and (not re.fullmatch("[a-z0-9_]{1,18}", split.name) or not 0 < split.percent_b < _WHOLE_PERCENT):
         raise _wrong(path, "returns.split", "needs a name of at most 18 small letters, and 1 to 99 per cent for arm b")
@@ -126,6 +130,24 @@ def _check_recipes(service: Service, path: Path) -> None:
         for specimen in Specimen:
             if (service.labs[0].lab, specimen) not in there:
                 raise _wrong(path, "recipes", f"have none for a {specimen.value} at {service.labs[0].lab}")
+
+
+def _check_collection(service: Service, path: Path) -> None:
+    """Counters by one id each, with an address that can be written to and a name that any text may carry."""
+    ids = [point.id for point in service.collection.points]
+    for number, point in enumerate(service.collection.points):
+        where = f"collection.points.{number}"
+        if not re.fullmatch("[a-z0-9][a-z0-9-]{0,39}", point.id) or ids.count(point.id) > 1:
+            raise _wrong(path, f"{where}.id", "must be small letters, digits and hyphens, and no other point's")
+        if not point.name.strip() or not 1 <= len(point.lines) <= _MOST_LINES:
+            raise _wrong(path, where, f"needs a name, and an address of one to {_MOST_LINES} lines")
+        if read_postcode(point.postcode) != point.postcode:
+            raise _wrong(path, f"{where}.postcode", "is no postcode, or not written as usual: LS1 4AP")
+        if len(point.told_as) > LONGEST_TOLD_AS or not is_neutral(point.told_as):
+            what = f"is said in texts: at most {LONGEST_TOLD_AS} plain characters, and no word of health or a clinic"
+            raise _wrong(path, f"{where}.told_as", what)
+    if service.collection.hold_days < 1:
+        raise _wrong(path, "collection.hold_days", "must be a day or more")
 
 
 def _plain(value: object) -> object:

@@ -47,6 +47,16 @@ class SentenceOut(BaseModel):
     sentence: str
 
 
+class PointOut(BaseModel):
+    """One counter where a kit may be fetched. Its `id` is an order's `collect_from`."""
+
+    id: str
+    name: str
+    lines: list[str]
+    postcode: str
+    hours: str
+
+
 class OrderOut(BaseModel):
     """What became of an order. The same as long as nothing new was decided, however often it is asked."""
 
@@ -190,6 +200,25 @@ def orders_router(api: OrdersApi) -> APIRouter:
             known = find_order(session, service_id=by.service_id, channel=by.name, channel_ref=channel_ref)
             taken = cancel_order(session, known.order_ref, now=api.clock(), actor=by.actor)
         return answer(taken, by)
+
+    return router
+
+
+def collection_points_router(api: OrdersApi) -> APIRouter:
+    """The counters of a channel's service, for its page. Include it in an application; it answers its own errors."""
+    router = APIRouter(
+        prefix="/api/collection-points", tags=["orders"], route_class=ProblemRoute, responses=problems(401)
+    )
+    Caller = Annotated[Channel, Depends(caller_of(api.keys, api.intake))]  # noqa: N806 - a type
+
+    @router.get("", summary="List the collection points")
+    def points(by: Caller) -> list[PointOut]:
+        """Where a kit may be fetched instead of being delivered, in the order in which to show them."""
+        collection = api.intake.service(by.service_id).service.collection
+        return [
+            PointOut(id=each.id, name=each.name, lines=list(each.lines), postcode=each.postcode, hours=each.hours)
+            for each in collection.points
+        ]
 
     return router
 

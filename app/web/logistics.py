@@ -12,6 +12,7 @@ from app.web.pages import Pages
 from app.web.signin import SignedIn, Staff, check_form
 from app.wiring import Clock
 from integrations.ports import FileStore
+from models.actions.collection import counters, new_code
 from models.actions.logistics import logistics
 from models.actions.print_batch import look_at_batch
 from models.actions.replacement import replace_kit, report_problem
@@ -54,6 +55,7 @@ def logistics_router(desk: LogisticsDesk) -> APIRouter:
     _add_page(router, desk)
     _add_stock(router, desk)
     _add_parcels(router, desk)
+    _add_counters(router, desk)
     return router
 
 
@@ -69,6 +71,7 @@ def _add_page(router: APIRouter, desk: LogisticsDesk) -> None:
             shown = logistics(session, service_ids=services, now=now)
             lots = list_lots(session, services=services, now=now)
             low = running_low(session, services=services, now=now)
+            at_counters = counters(session, service_ids=services)
         return desk.pages.show(
             "logistics.html",
             request,
@@ -83,6 +86,13 @@ def _add_page(router: APIRouter, desk: LogisticsDesk) -> None:
             recalls=services_where(who.actor, Action.RECALL_STOCK),
             minds_parcels=services_where(who.actor, Action.PARCEL_CASES),
             problems=list(KitProblem),
+            counters=[
+                (point.name if point else line.point, line)
+                for name, lines in at_counters.items()
+                for line in lines
+                for point in [services[name].service.collection.point(line.point)]
+            ],
+            collects={name for name, each in services.items() if each.service.collection.points},
             services=services,
             components={
                 name: sorted({part for recipe in each.service.recipes for part in recipe.components})
@@ -223,6 +233,26 @@ def _add_parcels(router: APIRouter, desk: LogisticsDesk) -> None:
             )
             new = show_kit_code(made.code)
         request.session[_SAID] = f"Kit {new} waits to be packed in the stead of {show_kit_code(kit)}, which is void."
+        return RedirectResponse("/logistics", 303)
+
+
+def _add_counters(router: APIRouter, desk: LogisticsDesk) -> None:
+    @router.post("/{service_id}/code")
+    def code(request: Request, who: Staff, service_id: str, code: KitCode) -> Response:
+        service = _chosen(desk, who, Action.PARCEL_CASES, service_id)
+        kit = _kit(code)
+        with desk.begin() as session:
+            made = new_code(
+                session,
+                kit,
+                services={service.id: desk.services[service.id]},
+                now=desk.clock(),
+                actor=who.actor.audit_name,
+                cipher=desk.cipher,
+                indexes=desk.indexes,
+            )
+        told = f"Read it to nobody but them: {made}." if made else "It goes to them by text."
+        request.session[_SAID] = f"Kit {show_kit_code(kit)} has a new code, the old one is void. {told}"
         return RedirectResponse("/logistics", 303)
 
 

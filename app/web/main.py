@@ -13,10 +13,11 @@ from starlette.responses import JSONResponse
 
 from app.database import check_ready
 from app.lab_reading import ingest_of
-from app.web.api import orders_api, orders_router
+from app.web.api import collection_points_router, orders_api, orders_router
 from app.web.board import BoardRoom, board_router
 from app.web.callbacks import Callbacks, callbacks_router
 from app.web.clinic import Clinic, clinic_router
+from app.web.counter import CounterDesk, counter_router
 from app.web.faults import add_faults
 from app.web.fhir import LabResultsApi, lab_results_router
 from app.web.labs import Labs, labs_router
@@ -57,6 +58,7 @@ def create_app(home: Wiring) -> FastAPI:
         Middleware(SealedSessions, secret=choices.session_secret, over_https=over_https),
     ]
     app.include_router(orders_router(orders_api(home)))
+    app.include_router(collection_points_router(orders_api(home)))
     app.include_router(verifications_router(verifications_api(home)))
     app.include_router(
         lab_results_router(
@@ -94,6 +96,9 @@ def create_app(home: Wiring) -> FastAPI:
         packing_router(
             PackingRoom(home.begin, home.clock, home.services, home.cipher, home.index, pages, issuer.origin)
         )
+    )
+    app.include_router(
+        counter_router(CounterDesk(home.begin, home.clock, home.services, home.cipher, home.index, pages))
     )
     app.mount("/static", StaticFiles(directory=STATIC))
     _add_health(app, home)

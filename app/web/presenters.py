@@ -1,7 +1,7 @@
 """How values read on staff pages: London time, plain words, and what to do next with each kind of case."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 from models.actions.lab_desk import Late
@@ -260,6 +260,11 @@ def moment(at: datetime) -> str:
     return f"{at.astimezone(LONDON):%-d %B %Y, %H:%M}"
 
 
+def day(on: date) -> str:
+    """A date as staff read it: 24 November 2026."""
+    return f"{on:%-d %B %Y}"
+
+
 def due(at: datetime, now: datetime) -> str:
     """How a due time stands to now, in words as well as in figures."""
     if at <= now:
@@ -394,6 +399,11 @@ def sees_logistics(actor: Actor) -> bool:
     return bool(services_where(actor, Action.SEE_LOGISTICS))
 
 
+def stands_at_counter(actor: Actor) -> bool:
+    """Whether parcels are handed over by this person."""
+    return bool(services_where(actor, Action.HAND_OVER_PARCELS))
+
+
 def sees_board(actor: Actor) -> bool:
     """Whether the board of queues and times is this person's."""
     return bool(services_where(actor, Action.SEE_BOARD))
@@ -444,6 +454,8 @@ WORDS: Final[Mapping[str, Callable[..., object]]] = {
     "may_pack": may_pack,
     "sees_logistics": sees_logistics,
     "sees_board": sees_board,
+    "stands_at_counter": stands_at_counter,
+    "day": day,
     "standard_words": standard_words,
     "standard_heading": standard_heading,
     "text_class": text_class,

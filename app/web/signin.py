@@ -139,7 +139,8 @@ def sign_in_router(pages: Pages, issuer: Issuer, public_base_url: str) -> APIRou
 
     @router.get("/")
     def front(request: Request) -> RedirectResponse:
-        return RedirectResponse("/worklist" if _WHO in request.session else "/sign-in", 303)
+        who = request.session.get(_WHO)
+        return RedirectResponse(_start_page(who["roles"]) if who else "/sign-in", 303)
 
     @router.get("/sign-in")
     def sign_in(request: Request) -> HTMLResponse:
@@ -171,8 +172,8 @@ def sign_in_router(pages: Pages, issuer: Issuer, public_base_url: str) -> APIRou
             ) from None
         except (httpx.HTTPError, RuntimeError) as error:
             raise _unreachable(error) from None
-        back_to = request.session.get(_BACK_TO, "/worklist")
         who = _who(claims)
+        back_to = request.session.get(_BACK_TO) or _start_page(who["roles"])
         request.session.clear()
         request.session.update({_WHO: who, UNTIL: time.time() + LONGEST_SECONDS})
         return RedirectResponse(back_to, 303)
@@ -212,6 +213,11 @@ def _who(claims: Any) -> dict[str, Any]:
         "services": services,
         "csrf": secrets.token_urlsafe(24),
     }
+
+
+def _start_page(roles: list[str]) -> str:
+    """Where somebody's day begins."""
+    return "/counter" if set(roles) == {Role.COUNTER.value} else "/worklist"
 
 
 def _words(claim: object) -> list[str]:

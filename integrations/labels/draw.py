@@ -102,7 +102,7 @@ def _outer_artwork(pen: Pen, words: Words) -> None:
 
 
 def _outer(pen: Pen, pack: KitPack) -> None:
-    name = (printable(pack.recipient_name), Face.BOLD)
+    name = (printable(pack.addressee), Face.BOLD)
     pen.block(10, 112, 84, 56, [name, *_plain(pack.recipient_lines)], _ADDRESS_SIZES)
     pen.code_128(5, 36, 91.6, 14, pack.parcel_code)
     pen.text(_centred(50.8, pack.parcel_code, 9), 31.5, pack.parcel_code, 9)

@@ -40,6 +40,13 @@ class KitPack:
     sender_lines: tuple[str, ...]
     responsible_person: str
     responsible_phone: str
+    counter_name: str = ""
+    """Where it is fetched at a counter: stands on the outer label in the person's stead, who is not on it at all."""
+
+    @property
+    def addressee(self) -> str:
+        """Whose name stands above the address."""
+        return self.counter_name or self.recipient_name
 
     def __repr__(self) -> str:
         return f"KitPack(kit_code={self.kit_code!r})"

@@ -56,6 +56,8 @@ class Problem(StrEnum):
     BARCODE_EXTRA = "barcode_extra"
     WORDS_MISSING = "words_missing"
     BETRAYS_KIT = "betrays_kit"
+    BETRAYS_PERSON = "betrays_person"
+    """Whose kit it is stands on a box that waits at a counter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,8 @@ def _mismatches(page: _Page, reading: Future[Codes]) -> Iterator[Mismatch]:
             yield mismatch(Problem.WORDS_MISSING, field)
     if page.expected.kind is PageKind.OUTER and page.pack.kit_code in words:
         yield mismatch(Problem.BETRAYS_KIT)
+    if page.expected.kind is PageKind.OUTER and page.pack.counter_name and _squeezed(page.pack.recipient_name) in words:
+        yield mismatch(Problem.BETRAYS_PERSON)
 
 
 def _decoded(picture: Image.Image) -> Codes:
@@ -195,7 +199,7 @@ def _expected_words(pack: KitPack, kind: PageKind, tube: int) -> Iterator[tuple[
     """(field, text) of what people must be able to read on a page; a sample and its tube code in one piece."""
     match kind:
         case PageKind.OUTER:
-            yield "recipient_name", pack.recipient_name
+            yield "counter_name" if pack.counter_name else "recipient_name", pack.addressee
             yield "recipient_lines", "".join(pack.recipient_lines)
             yield "sender_lines", "".join(pack.sender_lines)
             yield "parcel_code", pack.parcel_code

@@ -11,9 +11,10 @@ from typing import Any, Final, assert_never
 
 from jinja2 import Environment, StrictUndefined, Template, TemplateError, meta
 
+from models.rules.collection import show_collection_code
 from models.rules.errors import Code, ServiceError
 from models.rules.release import Target
-from models.rules.service import Service
+from models.rules.service import LONGEST_TOLD_AS, Service
 from models.rules.text import (
     CLASS_OF,
     AllClear,
@@ -24,6 +25,7 @@ from models.rules.text import (
     FailedTest,
     KitLapsed,
     KitPosted,
+    KitReady,
     OrderReceived,
     ReceivedAtLab,
     RetestDue,
@@ -59,6 +61,7 @@ _FOR_ALL: Final = ALWAYS_THERE | {"web", "hours"}
 _ALLOWED: Final[dict[TextPurpose, frozenset[str]]] = {
     TextPurpose.ORDER_RECEIVED: frozenset(),
     TextPurpose.KIT_POSTED: frozenset({"due_back_on"}),
+    TextPurpose.KIT_READY: frozenset({"where", "code", "until_on"}),
     TextPurpose.RETURN_REMINDER: frozenset({"due_back_on", "last"}),
     TextPurpose.RECEIVED_AT_LAB: frozenset(),
     TextPurpose.KIT_LAPSED: frozenset(),
@@ -338,6 +341,9 @@ def _filling(values: TextValues, words: Words) -> dict[str, object]:
             return {"by_on": words.date(values.by_on)}
         case KitPosted():
             return {"due_back_on": words.date(values.due_back_on)}
+        case KitReady():
+            code, until_on = show_collection_code(values.code), words.date(values.until_on)
+            return {"where": values.where, "code": code, "until_on": until_on}
         case ReturnReminder():
             return {"due_back_on": words.date(values.due_back_on), "last": values.last}
         case AllClear():
@@ -384,6 +390,7 @@ LONG_VALUES: Final[tuple[TextValues, ...]] = (
     *(Delayed(day) for day in _LONG_DAYS),
     *(SwabPositive(frozenset(SwabInfection), so_far) for so_far in (True, False)),
     *(KitPosted(day) for day in _LONG_DAYS),
+    *(KitReady("W" * LONGEST_TOLD_AS, "7K3F9X", day) for day in _LONG_DAYS),
     *(ReturnReminder(day, last=True) for day in _LONG_DAYS),
     *(AllClear(_SWABS + _BLOODS, day) for day in _LONG_DAYS),
     *(

@@ -298,6 +298,19 @@ _CHECKS: Final[tuple[tuple[str, str, str], ...]] = (
         """,
     ),
     (
+        "kit_at_counter",
+        "every kit for a counter is on its way over it, who it waits for was told, and what is stock is in no kit",
+        """
+        SELECT k.code FROM kit k JOIN contact c ON c.id = k.contact_id LEFT JOIN collection o ON o.kit_id = k.id
+        WHERE c.collection_point <> '' AND k.dispatched_at IS NOT NULL
+          AND (o.id IS NULL
+               OR (o.state = 'waiting' AND k.state = 'dispatched'
+                   AND NOT EXISTS (SELECT FROM text t WHERE t.kit_id = k.id AND t.purpose = 'kit_ready')
+                   AND NOT EXISTS (SELECT FROM clinic_case a WHERE a.key = 'kit:' || k.id || ':code_not_texted'))
+               OR (o.state = 'back' AND EXISTS (SELECT FROM kit_part p WHERE p.kit_id = k.id AND p.pieces > 0)))
+        """,
+    ),
+    (
         "overdue_case_was_escalated",
         "every open case that passed its due time a working day ago was taken up the ladder (FEATURES 62)",
         """

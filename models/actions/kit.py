@@ -48,6 +48,7 @@ ENDS: Final = frozenset(
 JOURNEY_TEXTS: Final = (
     TextPurpose.ORDER_RECEIVED,
     TextPurpose.KIT_POSTED,
+    TextPurpose.KIT_READY,
     TextPurpose.RETURN_REMINDER,
     TextPurpose.RECEIVED_AT_LAB,
     TextPurpose.DELAYED,

@@ -487,6 +487,7 @@ class _Taking:
             mobile_proved_at=order.mobile_proved_at,
             mobile_proved_how=order.mobile_proved_how.value,
             delivery_address=sealed("delivery_address", write_address(order.delivery)),
+            collection_point=order.collect_from,
             text_consent=order.text_consent,
             voicemail_consent=order.voicemail_consent,
             letter_consent=order.letter_consent,

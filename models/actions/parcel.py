@@ -16,10 +16,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
-from models.actions import event, owed
-from models.actions.kit import is_void, move_kit
+from models.actions import collection, event, owed
+from models.actions.journey_texts import FIRST, owe_agreed, reminders_of, tells
+from models.actions.kit import ENDS, is_void, move_kit
 from models.actions.stock import recalled_part
-from models.actions.text_choice import OPTED_OUT
 from models.rules.clinic import CaseKind
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import AWAITING_RETURN, KitState, may_move, show_kit_code, show_tube_code
@@ -36,26 +36,23 @@ from models.rules.parcel import (
     judge_scan,
     lapse_of,
     merge,
+    probably_delivered_at,
     read_label,
     reminder_arm,
-    reminder_policy,
-    reminders,
 )
 from models.rules.secrets import Cipher
 from models.rules.service import Service, Services
-from models.rules.text import KitLapsed, KitPosted, ReturnReminder, TextPurpose
+from models.rules.text import KitLapsed, KitPosted, TextPurpose
 from models.rules.vocabulary import ScanKind
 from models.rules.working_days import london_day
 from models.tables.bulk import cursor
 from models.tables.clinic import ClinicCase
 from models.tables.kit import Kit
 from models.tables.parcel import CourierEvent, Direction, Parcel
-from models.tables.person import Contact
 
-FIRST: Final = "1"
-"""What a journey text that is sent once tells: its first occurrence (ruling 3)."""
-
-_UNSENT_ONCE_BACK: Final = (TextPurpose.KIT_POSTED, TextPurpose.RETURN_REMINDER, TextPurpose.KIT_LAPSED)
+_UNSENT_ONCE_BACK: Final = (
+    TextPurpose.KIT_POSTED, TextPurpose.KIT_READY, TextPurpose.RETURN_REMINDER, TextPurpose.KIT_LAPSED
+)  # fmt: skip
 """Texts that no longer hold once the parcel was posted back."""
 
 
@@ -156,7 +153,7 @@ def pair_and_dispatch(
             f"The return label of kit {show_kit_code(kit.code)} is on another parcel: take a new one.",
             ref=kit.code,
         ) from None
-    due_back = due_back_on(now, kit.expires_on, service.packing)
+    due_back = due_back_on(now, kit.expires_on, service.packing)  # counted anew where it is fetched at a counter
     kit.due_back_on = due_back
     kit.reminder_arm = reminder_arm(kit.code, service.returns.split)
     move_kit(
@@ -170,17 +167,17 @@ def pair_and_dispatch(
         bench=bench,
     )
     owed.owe_lab_request(session, kit_id=kit.id, service=service, lab=kit.lab, now=now)
-    texts = [owed.OwedText(kit.order_id, kit.id, kit.contact_id, KitPosted(due_back), _tells(kit, FIRST))]
-    for each in reminders(
-        now,
-        lapses_at=lapse_of(due_back),
-        policy=reminder_policy(kit.reminder_arm, service.returns),
-        window=service.texts.reminder_window,
-    ):
-        says = ReturnReminder(due_back, last=each.last)
-        tells = _tells(kit, str(each.occurrence))
-        texts.append(owed.OwedText(kit.order_id, kit.id, kit.contact_id, says, tells, not_before=each.due_at))
-    _owe(session, texts, service=service, now=now, cipher=cipher)
+    if collection.set_out(session, kit, now=now):
+        return  # its person is told when it waits at the counter
+    posted = owed.OwedText(kit.order_id, kit.id, kit.contact_id, KitPosted(due_back), tells(kit, FIRST))
+    in_hands_at = probably_delivered_at(now, service.returns)
+    owe_agreed(
+        session,
+        [posted, *reminders_of(kit, in_hands_at=in_hands_at, service=service)],
+        service=service,
+        now=now,
+        cipher=cipher,
+    )
 
 
 def came_back_to_sender(
@@ -209,6 +206,10 @@ def scan_returned(session: Session, text: str, *, services: Services, now: datet
     shown = show_kit_code(kit.code)
     if kit.dispatched_at is None:
         return ScanAnswer(fine=False, sentence=f"Kit {shown} was never dispatched.", kit_code=kit.code)
+    unopened, was_out = collection.take_back(session, kit, now=now, actor=actor), kit.state not in ENDS
+    if unopened and not was_out:
+        told = f"Kit {shown} came back from its counter: its parts are stock again. Take them out, destroy its paper."
+        return ScanAnswer(fine=True, sentence=told, kit_code=kit.code)
     came_back_to_sender(session, kit, service=services[kit.service_id].service, at=now, now=now, actor=actor)
     return ScanAnswer(fine=True, sentence=f"Kit {shown} came back: a case asks for its address.", kit_code=kit.code)
 
@@ -496,9 +497,9 @@ def lapse_unreturned(
             continue
         move_kit(session, kit, KitState.LAPSED, at=now, actor=actor, reason="not_returned")
         owed.cancel_texts(session, [kit.id], because="kit_lapsed", now=now, purposes=[TextPurpose.RETURN_REMINDER])
-        _owe(
+        owe_agreed(
             session,
-            [owed.OwedText(kit.order_id, kit.id, kit.contact_id, KitLapsed(), _tells(kit, FIRST))],
+            [owed.OwedText(kit.order_id, kit.id, kit.contact_id, KitLapsed(), tells(kit, FIRST))],
             service=service,
             now=now,
             cipher=cipher,
@@ -641,27 +642,6 @@ def _open_case(session: Session, kit: Kit, why: str, *, service: Service, now: d
         reopen=False,
     )
     owed.owe_cases(session, [case], service=service, now=now, actor=actor)
-
-
-def _tells(kit: Kit, occurrence: str) -> str:
-    """What makes a journey text unique within its order: a kit in another's stead is told of anew (ruling 3)."""
-    return f"kit:{kit.id}:{occurrence}" if kit.replaces_kit_id else occurrence
-
-
-def _owe(session: Session, texts: Sequence[owed.OwedText], *, service: Service, now: datetime, cipher: Cipher) -> None:
-    """Owes texts to people who agreed to texts; nothing to the others."""
-    agreed = set(
-        session.exec(
-            select(Contact.id).where(
-                col(Contact.id).in_({each.contact_id for each in texts}),
-                col(Contact.text_consent).is_(True),
-                sa.text(f"NOT {OPTED_OUT.format('contact.person_id')}"),
-            )
-        )
-    )
-    owed.owe_texts(
-        session, [each for each in texts if each.contact_id in agreed], service=service, now=now, cipher=cipher
-    )
 
 
 def _day_after(day: object) -> sa.ColumnElement[datetime]:

@@ -129,7 +129,7 @@ def claim_purchase(session: Session, *, service: Service, now: datetime, actor: 
         found = on.fetchone()
         if found is None:
             return None
-        [purchase] = _purchases(session, [found[0]], cipher)
+        [purchase] = _purchases(session, [found[0]], service, cipher)
         if isinstance(purchase, Purchase):
             return purchase
         refuse(session, found[0], "no_town", service=service, now=now, actor=actor)
@@ -287,7 +287,7 @@ def hand_over(
             (LEASE, service.id),
         )
     references = [reference for (reference,) in on]
-    found = _purchases(session, references, cipher)
+    found = _purchases(session, references, service, cipher)
     ready = [each for each in found if isinstance(each, Purchase)]
     refused = [each for each in found if isinstance(each, str)]
     for reference in refused:
@@ -364,12 +364,13 @@ def _held(session: Session, which: sql.Composable, service_id: str, limit: int) 
     return [Held(reference, _label_key(batch, row_id), courier) for reference, batch, row_id, courier in on]
 
 
-def _purchases(session: Session, references: Sequence[str], cipher: Cipher) -> list[Purchase | str]:
+def _purchases(session: Session, references: Sequence[str], service: Service, cipher: Cipher) -> list[Purchase | str]:
     """For each reference, in the order of kits, what the courier is told; the reference alone where it has no town."""
     on = cursor(session)
     on.execute(
         """
-        SELECT t.reference, t.batch, t.id, t.owed_at, p.ref, p.given_name, p.family_name, c.ref, c.delivery_address
+        SELECT t.reference, t.batch, t.id, t.owed_at, p.ref, p.given_name, p.family_name, c.ref, c.delivery_address,
+               c.collection_point
         FROM postage t JOIN kit k ON k.id = t.kit_id JOIN person p ON p.id = k.person_id
         JOIN contact c ON c.id = k.contact_id
         WHERE t.reference = ANY(%s) ORDER BY t.id
@@ -377,13 +378,15 @@ def _purchases(session: Session, references: Sequence[str], cipher: Cipher) -> l
         (list(references),),
     )
     found: list[Purchase | str] = []
-    for reference, batch, row_id, owed_at, person, given, family, contact, delivery in on:
+    for reference, batch, row_id, owed_at, person, given, family, contact, delivery, point_id in on:
         address = read_address(cipher.decrypt("contact", "delivery_address", contact, bytes(delivery)))
         names = (
             cipher.decrypt("person", "given_name", person, bytes(given)),
             cipher.decrypt("person", "family_name", person, bytes(family)),
         )
-        to = recipient(" ".join(names), address.lines, address.postcode)
+        # A box that waits at a counter names its counter, and nobody else.
+        point = service.collection.point(point_id)
+        to = recipient(point.name if point else " ".join(names), address.lines, address.postcode)
         found.append(Purchase(reference, _label_key(batch, row_id), to, owed_at) if to else reference)
     return found
 

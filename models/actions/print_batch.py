@@ -63,6 +63,8 @@ class KitToPrint:
     language: Language
     expires_on: date
     lab: str
+    collection_point: str
+    """The id of the counter where it is fetched, or ''."""
     same_address_as: tuple[str, ...]
     """Codes of other kits that went or go to this address within a week."""
 
@@ -172,6 +174,7 @@ def kits_to_print(session: Session, batch_id: int, cipher: Cipher) -> list[KitTo
                 language=Language(contact.language),
                 expires_on=kit.expires_on,
                 lab=kit.lab,
+                collection_point=contact.collection_point,
                 same_address_as=tuple(neighbours[kit.code]),
             )
         )

@@ -107,6 +107,8 @@ class Order:
     mobile_proved_how: MobileProof
     residence: Address = field(repr=False)
     delivery: Address = field(repr=False)
+    collect_from: str = ""
+    """The collection point whose address `delivery` is; '' where the kit goes to the person."""
     mobile_verification_ref: str = ""
     """Names our own proof of this mobile, which counts instead of what the channel says."""
     email: str = field(default="", repr=False)

@@ -207,11 +207,10 @@ class Reminder:
 
 
 def reminders(
-    dispatched_at: datetime, *, lapses_at: datetime, policy: ReturnPolicy, window: TextWindow
+    in_hands_at: datetime, *, lapses_at: datetime, policy: ReturnPolicy, window: TextWindow
 ) -> list[Reminder]:
-    """Every reminder of a kit that does not come back, none before probable delivery, none after it lapses."""
-    start = probably_delivered_at(dispatched_at, policy)
-    due = [next_opening(start + timedelta(days=days), window) for days in policy.reminder_days]
+    """Every reminder of a kit that does not come back: from when its person has it, probably, to when it lapses."""
+    due = [next_opening(in_hands_at + timedelta(days=days), window) for days in policy.reminder_days]
     kept = [at for at in due if at < lapses_at]
     return [Reminder(number, at, last=number == len(kept)) for number, at in enumerate(kept, start=1)]
 

@@ -44,6 +44,8 @@ KIT_BORN: Final = "kit_born"
 KIT_FAMILY: Final = "kit_family"
 """Kit code and folded family name."""
 NAME_BORN: Final = "name_born"
+COLLECTION: Final = "collection"
+"""The code that fetches a parcel at a counter."""
 
 
 def kit_born(kit_code: str, iso_date: str) -> str:

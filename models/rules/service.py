@@ -8,6 +8,7 @@ that uses them.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import time
+from typing import Final
 
 from models.rules.lab_request import RequestForm, RequestWay
 from models.rules.postage import PostPolicy
@@ -161,6 +162,45 @@ class ClinicPolicy:
     """By role: the address that is written to then, as duty@example.gov.uk: a shared one, which names nobody."""
 
 
+LONGEST_TOLD_AS: Final = 40
+"""Characters of a counter's name in a text: with them it still fits."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionPoint:
+    """One counter where kits may be fetched."""
+
+    id: str
+    """What channels order by."""
+    name: str
+    """On the outer label in the person's stead, and on the channel's page."""
+    lines: tuple[str, ...]
+    postcode: str
+    told_as: str
+    """How a text names it: an address, nothing that speaks of health (ruling 14)."""
+    hours: str = ""
+    """When it is open, for the channel's page."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionPolicy:
+    """Where kits may be fetched, and how long they wait."""
+
+    points: tuple[CollectionPoint, ...] = ()
+    hold_days: int = 42
+    """Six weeks, the day of arrival not counted; then it goes back (clinical.md 2, R29)."""
+    remind_after_days: tuple[int, ...] = (7, 28)
+    """Days after arrival on which the code is sent once more."""
+    arrives_within_days: int = 10
+    """From dispatch; then somebody asks where it is."""
+    back_within_days: int = 21
+    """From the end of its wait; then somebody asks where it is."""
+
+    def point(self, point_id: str) -> CollectionPoint | None:
+        """One counter by its id, or None."""
+        return next((each for each in self.points if each.id == point_id), None)
+
+
 @dataclass(frozen=True, slots=True)
 class LabContract:
     """One laboratory's contract with one service (ruling 16)."""
@@ -209,6 +249,7 @@ class Service:
     """What kits are made of, by laboratory and sample."""
     stock: StockPolicy = field(default_factory=StockPolicy)
     post: PostPolicy = field(default_factory=PostPolicy)
+    collection: CollectionPolicy = field(default_factory=CollectionPolicy)
     channels: tuple[str, ...] = ("web",)
     """Ordering channels that hold an API key for this service."""
 

@@ -24,6 +24,8 @@ class Role(StrEnum):
     SERVICE_MANAGER = "service_manager"
     SAFEGUARDING_LEAD = "safeguarding_lead"
     AUDITOR = "auditor"
+    COUNTER = "counter"
+    """Of a pharmacy or a clinic's desk, where kits are fetched."""
 
 
 class Action(StrEnum):
@@ -67,6 +69,8 @@ class Action(StrEnum):
     """Stop a class of the service's texts and start it again, and let a held burst go (H11)."""
     PACK_KITS = "pack_kits"
     """Scan at a bench, set a kit aside, have its paper printed anew, book stock in and out."""
+    HAND_OVER_PARCELS = "hand_over_parcels"
+    """Book parcels in at a collection point, hand them over for a code, send them back. Parcels' codes alone."""
     SEE_LOGISTICS = "see_logistics"
     """How many kits stand where and for how long, and what stock there is. Counts, and codes of kits."""
     SEE_BOARD = "see_board"
@@ -144,6 +148,7 @@ GRANTS: Final[Mapping[Role, frozenset[Action]]] = {
         }
     ),
     Role.AUDITOR: frozenset({Action.SEE_TIMELINE, Action.SEE_AUDIT}),
+    Role.COUNTER: frozenset({Action.HAND_OVER_PARCELS}),
 }
 """The whole of it: `docs/` and the access matrix test are drawn from this table."""
 

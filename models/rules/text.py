@@ -10,7 +10,8 @@ Sources: clinical.md 3.2, 3.5, 9 (H5, H7, H8, H18, H22, H30); sms-and-post.md A3
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from enum import StrEnum
@@ -27,6 +28,7 @@ class TextPurpose(StrEnum):
 
     ORDER_RECEIVED = "order_received"
     KIT_POSTED = "kit_posted"
+    KIT_READY = "kit_ready"
     RETURN_REMINDER = "return_reminder"
     RECEIVED_AT_LAB = "received_at_lab"
     KIT_LAPSED = "kit_lapsed"
@@ -51,6 +53,7 @@ class TextClass(StrEnum):
 CLASS_OF: Final[dict[TextPurpose, TextClass]] = {
     TextPurpose.ORDER_RECEIVED: TextClass.ROUTINE,
     TextPurpose.KIT_POSTED: TextClass.ROUTINE,
+    TextPurpose.KIT_READY: TextClass.ROUTINE,
     TextPurpose.RETURN_REMINDER: TextClass.REMINDER,
     TextPurpose.RECEIVED_AT_LAB: TextClass.ROUTINE,
     TextPurpose.KIT_LAPSED: TextClass.ROUTINE,
@@ -133,6 +136,16 @@ class KitPosted:
 
     purpose: ClassVar[TextPurpose] = TextPurpose.KIT_POSTED
     due_back_on: date
+
+
+@dataclass(frozen=True, slots=True)
+class KitReady:
+    """The parcel waits at a counter. `where` is the council's own neutral name of it, `code` fetches the parcel."""
+
+    purpose: ClassVar[TextPurpose] = TextPurpose.KIT_READY
+    where: str
+    code: str
+    until_on: date
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +240,7 @@ class ExpectCall:
 TextValues = (
     OrderReceived
     | KitPosted
+    | KitReady
     | ReturnReminder
     | ReceivedAtLab
     | KitLapsed
@@ -237,6 +251,11 @@ TextValues = (
     | SwabPositive
     | ExpectCall
 )
+
+
+_TAKES_NOTHING: Final[Mapping[TextPurpose, Callable[..., TextValues]]] = {
+    kind.purpose: kind for kind in (OrderReceived, ReceivedAtLab, KitLapsed, RetestDue, ExpectCall)
+}
 
 
 def _only(kind: type, members: Iterable[object]) -> None:
@@ -260,6 +279,8 @@ def write_values(values: TextValues) -> str:
             plain = {"by_on": _iso(values.by_on)}
         case KitPosted():
             plain = {"due_back_on": _iso(values.due_back_on)}
+        case KitReady():
+            plain = {"where": values.where, "code": values.code, "until_on": _iso(values.until_on)}
         case ReturnReminder():
             plain = {"due_back_on": _iso(values.due_back_on), "last": values.last}
         case AllClear():
@@ -277,25 +298,19 @@ def write_values(values: TextValues) -> str:
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 
-def read_values(purpose: TextPurpose, written: str) -> TextValues:  # noqa: C901, PLR0911 - one case a purpose
+def read_values(purpose: TextPurpose, written: str) -> TextValues:
     """The values that `write_values` wrote. Raises ServiceError(BAD_INPUT) for anything else."""
-    try:
+    with suppress(ValueError, TypeError, KeyError):
         plain = json.loads(written)
+        if purpose in _TAKES_NOTHING:
+            return _TAKES_NOTHING[purpose](**plain)
         match purpose:
-            case TextPurpose.ORDER_RECEIVED:
-                return OrderReceived(**plain)
-            case TextPurpose.RECEIVED_AT_LAB:
-                return ReceivedAtLab(**plain)
-            case TextPurpose.KIT_LAPSED:
-                return KitLapsed(**plain)
-            case TextPurpose.RETEST_DUE:
-                return RetestDue(**plain)
-            case TextPurpose.PLEASE_EXPECT_OUR_CALL:
-                return ExpectCall(**plain)
             case TextPurpose.DELAYED:
                 return Delayed(date.fromisoformat(plain["by_on"]))
             case TextPurpose.KIT_POSTED:
                 return KitPosted(date.fromisoformat(plain["due_back_on"]))
+            case TextPurpose.KIT_READY:
+                return KitReady(str(plain["where"]), str(plain["code"]), date.fromisoformat(plain["until_on"]))
             case TextPurpose.RETURN_REMINDER:
                 return ReturnReminder(date.fromisoformat(plain["due_back_on"]), _flag(plain["last"]))
             case TextPurpose.ALL_CLEAR:
@@ -305,9 +320,8 @@ def read_values(purpose: TextPurpose, written: str) -> TextValues:  # noqa: C901
                 return FailedSample(failed, _targets(plain["negative"]), _day(plain["retest_on"]))
             case TextPurpose.SWAB_POSITIVE:
                 return SwabPositive(frozenset(map(SwabInfection, plain["found"])), _flag(plain["so_far"]))
-    except (ValueError, TypeError, KeyError):
-        # The stored words are not quoted: they are part of somebody's result.
-        raise ServiceError(Code.BAD_INPUT, "The stored values of a text can't be read for its purpose.") from None
+    # The stored words are not quoted: they are part of somebody's result.
+    raise ServiceError(Code.BAD_INPUT, "The stored values of a text can't be read for its purpose.")
 
 
 def _iso(day: date | None) -> str | None:
@@ -475,6 +489,12 @@ def check_body(body: str, *, language: Language, wording: Wording, max_segments:
         raise BadWording(WordingFault.REVEALING_START, "The first 40 characters must say nothing of tests or health.")
     if revealing and wording is Wording.DISCREET:
         raise BadWording(WordingFault.REVEALING_DISCREET, "A discreet text may not speak of tests or health at all.")
+
+
+def is_neutral(words: str) -> bool:
+    """Whether a name that texts carry can stand in any of them: the council's own words, checked at start."""
+    speaks = _REVEALING.search(words) or _REACTIVE.search(words) or _LINK.search(words) or _UNRENDERED.search(words)
+    return bool(words.strip()) and not speaks and words == words.strip() and GSM_BASIC.issuperset(words)
 
 
 def host_of(link: str) -> str:

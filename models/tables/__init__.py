@@ -3,6 +3,7 @@
 from models.tables import (
     audit,
     clinic,
+    collection,
     inbox,
     kit,
     lab_message,
@@ -20,6 +21,7 @@ from models.tables import (
 __all__ = [
     "audit",
     "clinic",
+    "collection",
     "inbox",
     "kit",
     "lab_message",

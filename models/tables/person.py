@@ -79,6 +79,8 @@ class Contact(SQLModel, table=True):
     mobile_proved_at: datetime
     mobile_proved_how: str = Field(max_length=40)
     delivery_address: bytes
+    collection_point: str = Field(default="", max_length=40, sa_column_kwargs={"server_default": ""})
+    """Whose address that is, where the kit waits at a counter; '' where it goes to the person."""
     text_consent: bool
     voicemail_consent: bool
     letter_consent: bool

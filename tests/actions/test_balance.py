@@ -110,6 +110,8 @@ ONE_ROW = {
     "replaced_kit_has_a_successor": f"UPDATE kit SET replaces_kit_id = {CLEAR} WHERE id = {SILENT}",
     "stock_adds_up": """INSERT INTO stock_lot (ref, service_id, component, lot, expires_on, on_hand, created_at)
                         VALUES ('lot', 'larkfield', 'lancet', 'L1', '2027-09-01', 5, '2026-11-24T12:00Z')""",
+    "kit_at_counter": f"""
+        UPDATE contact SET collection_point = 'market' WHERE id = (SELECT contact_id FROM kit WHERE id = {SILENT})""",
     "overdue_case_was_escalated": f"UPDATE clinic_case SET due_at = '2026-10-30T12:00Z' WHERE kit_id = {POSITIVE}",
 }
 

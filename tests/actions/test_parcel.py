@@ -362,6 +362,52 @@ def test_any_events_of_both_parcels_end_the_same_however_they_come_and_no_kit_le
     assert balance.figures["kits"] == 2
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_muddled_scans_at_two_benches_and_courier_events_among_them_end_as_orderly_ones(
+    begin: Begin, seed: int
+) -> None:
+    """Shuffled, doubled, missing and foreign scans; the courier's first words may come before a bench is online."""
+    dice = random.Random(seed)
+    outward = [each for each in WHOLE_WAY_OUT if dice.random() < 0.7]
+    back = [each for each in JOURNEY if dice.random() < 0.7]
+    ends = []
+    for serial, muddled in zip(s10.numbers(f"X{chr(65 + seed)}"), (False, True), strict=False):
+        with begin() as session:
+            kit, neighbour = build.printed_kit(session), build.printed_kit(session)
+        tubes, outer = _pieces(begin, kit)
+        pieces = [kit.code, *tubes, serial, outer]
+        told = [(Direction.OUT, each) for each in outward] + [(Direction.BACK, each) for each in back]
+        if muddled:
+            foreign = [neighbour.code, *_pieces(begin, neighbour)[0], _pieces(begin, neighbour)[1]]
+            hands: list[str | tuple[ScanKind, str, datetime]] = dice.choices(pieces + foreign, k=12)
+            hands += dice.sample(outward, k=len(outward) // 2)
+            dice.shuffle(hands)
+            for each in hands:
+                if isinstance(each, str):
+                    _scan(begin, each, by=dice.choice((PACKER, OTHER)))
+                else:
+                    _take(begin, kit, [each], direction=Direction.OUT)
+            told = told + dice.choices(told, k=len(told)) if told else []
+            dice.shuffle(told)
+        _scan(begin, *pieces)
+        for direction, event in told:
+            _take(begin, kit, [event], direction=direction)
+        with begin() as session:
+            stored = session.get_one(Kit, kit.id)
+            parcels = [_parcel(session, kit, direction) for direction in (Direction.OUT, Direction.BACK)]
+            places = [(each.status, each.first_scan_at, each.last_scan_at) for each in parcels]
+            texts = session.exec(select(Text.purpose, Text.state, Text.tells).where(Text.kit_id == kit.id)).all()
+            cases = session.exec(select(ClinicCase.detail).where(ClinicCase.kit_id == kit.id)).all()
+            numbers = [each.tracking_number == serial for each in parcels]
+            ends.append((stored.state, stored.posted_back_at, places, sorted(texts), sorted(map(str, cases)), numbers))
+
+    assert ends[0] == ends[1]
+    with begin() as session:
+        balance = strike_balance(session, now=build.NOW + DAY)
+    assert [each for each in balance.differences if each.check != "order_decided"] == []
+    assert balance.figures["kits"] == 4
+
+
 def test_the_same_event_twice_is_stored_once(begin: Begin) -> None:
     kit = _dispatched(begin)
 

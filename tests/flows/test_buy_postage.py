@@ -13,7 +13,7 @@ from models.actions.postage import owe_postage
 from models.actions.print_batch import reprint_kit
 from models.rules.kit import KitState
 from models.rules.postage import PostageState, PostPolicy, PostWay
-from models.rules.service import ServiceInForce
+from models.rules.service import CollectionPoint, CollectionPolicy, ServiceInForce
 from models.tables.clinic import ClinicCase
 from models.tables.kit import Kit, PrintBatch
 from models.tables.parcel import Direction, Parcel
@@ -116,6 +116,22 @@ def test_nothing_on_the_way_to_the_courier_names_the_kit(post, seller):
     with post.begin() as session:
         [kit] = session.exec(select(Kit.code))
     assert kit not in str(seller.asked)
+
+
+def test_a_box_for_a_counter_is_the_counters_post_and_names_nobody_else(post, seller):
+    market = CollectionPoint("market", "Larkfield Pharmacy", ("22 Market Street",), "LS1 4AP", "22 Market Street")
+    in_force = post.services["larkfield"]
+    council = replace(in_force.service, collection=CollectionPolicy(points=(market,)))
+    desk = replace(post, services={"larkfield": replace(in_force, service=council)})
+    with post.begin() as session:
+        person = build.person(session)
+        to = build.contact(session, person, collection_point="market")
+    owe(post.begin, of=person, to=to)
+
+    buy_owed(desk, limit=10)
+
+    assert seller.asked[0]["recipient"]["address"]["fullName"] == "Larkfield Pharmacy"
+    assert "Testina" not in str(seller.asked)
 
 
 def test_what_may_have_been_bought_is_found_and_not_bought_again(post, seller):

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from datetime import timedelta
 
+import pypdfium2 as pdfium
 import pytest
 import sqlalchemy as sa
 from sqlmodel import col, select
@@ -20,7 +21,7 @@ from models.rules.kit import KitState
 from models.rules.order import Address, write_address
 from models.rules.person import Postcode, fold_address
 from models.rules.secrets import ADDRESS
-from models.rules.service import PackPolicy, Service, ServiceInForce
+from models.rules.service import CollectionPoint, CollectionPolicy, PackPolicy, Service, ServiceInForce
 from models.tables.clinic import ClinicCase
 from models.tables.kit import BatchState, Kit, PrintBatch
 from models.tables.person import Person, PersonIndex
@@ -333,3 +334,24 @@ def _let_leases_end(db) -> None:
     """Machine time passes."""
     with db.owner_engine.begin() as connection:
         connection.execute(sa.text("UPDATE print_batch SET claimed_until = clock_timestamp() - interval '1 second'"))
+
+
+def test_a_kit_for_a_counter_is_addressed_to_the_counter_and_one_for_no_counter_of_ours_is_held(begin: Begin) -> None:
+    market = CollectionPoint("market", "Larkfield Pharmacy", ("22 Market Street",), "LS1 4AP", "22 Market Street")
+    with begin() as session:
+        for point in ("market", "closed"):
+            person = build.person(session)
+            where = write_address(Address(("22 Market Street",), Postcode("LS1 4AP")))
+            to = build.contact(session, person, collection_point=point, delivery_address=where)
+            build.kit(session, of=person, to=to)
+    store = MemoryStore()
+
+    tally = _pack(begin, store, service=build.service(collection=CollectionPolicy(points=(market,))))
+
+    assert (tally.kits, tally.held) == (2, 1)
+    assert _states(begin) == [KitState.PRINTED, KitState.TO_PACK]
+    [key] = [key for key in store.objects if key.endswith("packs.pdf")]
+    with pdfium.PdfDocument(store.read(key)) as document:
+        outer = document[0].get_textpage().get_text_range()
+    assert "Larkfield Pharmacy" in outer
+    assert "Testina" not in outer

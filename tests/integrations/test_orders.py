@@ -27,7 +27,7 @@ from models.rules.errors import ServiceError
 from models.rules.order import Address, Order, Safeguarding, SafeTime
 from models.rules.panel import BodyPart, Exposure
 from models.rules.phone import Mobile
-from models.rules.service import OrderPolicy
+from models.rules.service import CollectionPoint, CollectionPolicy, OrderPolicy
 
 TODAY = date(2026, 11, 24)
 
@@ -100,6 +100,40 @@ def test_the_published_example_is_a_good_order() -> None:
         safe_times=frozenset({SafeTime.MORNING, SafeTime.EVENING}),
         safeguarding=Safeguarding(),
     )
+
+
+COUNTERS = CollectionPolicy(points=(CollectionPoint("market", "Pharmacy", ("22 Market Street",), "LS1 4AP", "Market"),))
+
+
+def at_a_counter(**changes: object) -> Order:
+    order_in = parse_order(json_order(collect_from="market", **changes))
+    return read_order(order_in, today=TODAY, policy=OrderPolicy(), allow_test_numbers=True, collection=COUNTERS)
+
+
+def test_a_kit_for_a_counter_goes_to_the_counters_address() -> None:
+    order = at_a_counter()
+
+    assert (order.collect_from, order.delivery) == ("market", Address(("22 Market Street",), "LS1 4AP"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"collect_from": "moon"}, "There is no such collection point"),
+        ({"delivery_line_1": "1 A Row", "delivery_postcode": "LS1 4AP"}, "not both"),
+        ({"text_consent": False}, "Its code goes by text"),
+    ],
+)
+def test_a_counter_that_can_not_be_is_a_fault_of_its_field(changes: dict[str, object], says: str) -> None:
+    order_in = parse_order(json_order(**{"collect_from": "market", **changes}))
+    with pytest.raises(OrderUnreadable) as caught:
+        read_order(order_in, today=TODAY, policy=OrderPolicy(), allow_test_numbers=True, collection=COUNTERS)
+    assert [(fault.field, says in fault.sentence) for fault in caught.value.faults] == [("collect_from", True)]
+
+
+def test_an_order_without_a_counter_is_the_order_that_it_was_before_there_were_any() -> None:
+    assert b"collect_from" not in parse_order(json_order()).canonical()
+    assert b"collect_from" in parse_order(json_order(collect_from="market")).canonical()
 
 
 def test_a_delivery_address_of_its_own_is_kept_apart_from_the_residence() -> None:

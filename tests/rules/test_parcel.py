@@ -191,7 +191,7 @@ def test_a_whole_journey_ends_the_same_in_each_of_its_orders():
 
 def _reminders(dispatched_at: datetime, lapses_at: datetime | None = None, policy: ReturnPolicy = POLICY):
     until = lapses_at or lapse_of(london_day(dispatched_at) + timedelta(days=60))
-    return reminders(dispatched_at, lapses_at=until, policy=policy, window=WINDOW)
+    return reminders(probably_delivered_at(dispatched_at, policy), lapses_at=until, policy=policy, window=WINDOW)
 
 
 @given(instants)

@@ -23,6 +23,7 @@ OPEN = {
     "/api/orders",
     "/api/orders/{channel_ref}",
     "/api/orders/{channel_ref}/cancel",
+    "/api/collection-points",
     "/api/labs/{lab}/results",
     "/api/labs/{lab}/results/{correlation_id}",
     "/api/fhir/metadata",
@@ -37,6 +38,8 @@ OPEN = {
 """Without a staff session: they say nothing of anyone, or ask for a key or a signature of their own."""
 
 EVERYONE = {"adviser", "adviser-2", "senior", "clinician", "safeguarding", "lab", "packer", "manager", "auditor"}
+"""Of the service itself; a counter is somebody else's house."""
+COUNTER = {"counter"}
 CARING = {"adviser", "adviser-2", "senior", "clinician"}
 SENIOR = {"senior", "clinician"}
 STOPPING = {"manager", *SENIOR}
@@ -45,7 +48,7 @@ PACKING = {"packer"}
 
 ALLOWED = {
     ("GET", "/worklist"): EVERYONE - {"auditor"},
-    ("POST", "/kits/find"): EVERYONE,
+    ("POST", "/kits/find"): EVERYONE | COUNTER,
     ("GET", "/kits/{code}"): EVERYONE - {"packer"},
     ("GET", "/cases/{ref}"): CARING,
     ("POST", "/cases/{ref}/contact"): CARING,
@@ -75,6 +78,12 @@ ALLOWED = {
     ("POST", "/logistics/{service_id}/receive"): PACKING,
     ("POST", "/logistics/{service_id}/adjust"): PACKING,
     ("POST", "/logistics/{service_id}/recall"): {"packer", *STOPPING},
+    ("POST", "/logistics/{service_id}/code"): {"packer", *CARING},
+    ("GET", "/counter"): COUNTER,
+    ("POST", "/counter/point"): COUNTER,
+    ("POST", "/counter/arrived"): COUNTER,
+    ("POST", "/counter/code"): COUNTER,
+    ("POST", "/counter/handed"): COUNTER,
     ("GET", "/packing"): PACKING,
     ("GET", "/packing/waiting"): PACKING,
     ("POST", "/packing/bench"): PACKING,
@@ -100,7 +109,7 @@ ALLOWED = {
     ("POST", "/sending/{service_id}/release"): STOPPING,
     ("POST", "/sending/{service_id}/{text_class}/stop"): STOPPING,
     ("POST", "/sending/{service_id}/{text_class}/start"): STOPPING,
-    ("POST", "/sign-out"): EVERYONE,
+    ("POST", "/sign-out"): EVERYONE | COUNTER,
 }
 """Who may, on a reactive blood case of their own service. Refused is 403; allowed is anything that the rules answer."""
 
@@ -133,6 +142,7 @@ FORMS = {
     "/logistics/{service_id}/recall": {"component": "lancet", "lot": "L", "because": "the maker says so"},
     "/logistics/{service_id}/problem": {"code": "7K3-F9X-N2PP", "what": "lost"},
     "/logistics/{service_id}/replace": {"code": "7K3-F9X-N2PP", "because": "asked_for"},
+    "/logistics/{service_id}/code": {"code": "7K3-F9X-N2PP"},
     "/packing/scan": {"ref": "0" * 32, "code": "7K3-F9X-N2PP"},
     "/packing/scans": {"bench": "1", "scans": "[]"},
     "/packing/aside": {"code": "7K3-F9X-N2PP", "why": "damaged"},

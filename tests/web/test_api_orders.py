@@ -8,16 +8,19 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
+from sqlmodel import select
 
 from app.database import Begin
-from app.web.api import LONGEST_BODY_BYTES, OrdersApi, orders_router
+from app.web.api import LONGEST_BODY_BYTES, OrdersApi, collection_points_router, orders_router
 from app.web.told import load_sentences
 from app.wiring import TEMPLATES
 from integrations.orders import EXAMPLE
 from models.rules.errors import ServiceError
 from models.rules.kit import KitState
+from models.rules.service import CollectionPoint, CollectionPolicy, ServiceInForce
 from models.tables.inbox import Inbox
 from models.tables.kit import Kit
+from models.tables.person import Contact
 from tests.support import build
 from tests.support.http import Client
 from tests.support.intake import larkfield_intake
@@ -74,7 +77,7 @@ def test_an_order_is_answered_at_once_with_its_decision(client: Client, begin: B
         "channel_ref": "web-000123",
         "outcome": "accepted",
         "reasons": [],
-        "told": [{"key": "accepted", "sentence": "Thank you. Your kit will come by post in plain packaging."}],
+        "told": [{"key": "accepted", "sentence": "Thank you. Your kit will come in plain packaging."}],
         "decided_at": "2026-11-24T12:00:00Z",
         "cancelled": False,
     }
@@ -181,6 +184,31 @@ def test_one_reference_of_two_channels_is_two_orders(client: Client, begin: Begi
 
     assert answer.status_code == 201
     assert kits(begin) == 2
+
+
+def test_a_channel_lists_the_counters_and_orders_to_one(api: OrdersApi, begin: Begin) -> None:
+    market = CollectionPoint("market", "Larkfield Pharmacy", ("22 Market St",), "LS1 4AP", "22 Market St", "9 to 5")
+    council = build.service(channels=("web", "clinic"), collection=CollectionPolicy(points=(market,)))
+    api = replace(api, intake=replace(api.intake, services={"larkfield": ServiceInForce(council, 1)}))
+    application = FastAPI()
+    application.include_router(orders_router(api))
+    application.include_router(collection_points_router(api))
+    client = Client(application, Authorization=f"Bearer {WEB_KEY}")
+
+    [point] = client.get("/api/collection-points").json()
+    answer = client.post("/api/orders", json=order(collect_from=point["id"]))
+
+    assert point == {
+        "id": "market",
+        "name": "Larkfield Pharmacy",
+        "lines": ["22 Market St"],
+        "postcode": "LS1 4AP",
+        "hours": "9 to 5",
+    }
+    assert (answer.status_code, answer.json()["outcome"]) == (201, "accepted")
+    with begin() as session:
+        assert session.exec(select(Contact.collection_point)).one() == "market"
+    assert Client(application).get("/api/collection-points").status_code == 401
 
 
 def test_cancelling_stops_the_kit_and_may_be_repeated(client: Client, begin: Begin) -> None:

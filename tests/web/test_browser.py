@@ -113,7 +113,7 @@ def sign_in(page: Page, name: str = "Anna Adviser") -> None:
     page.goto("/sign-in")
     page.get_by_role("link", name="Sign in with your work account").click()
     page.get_by_role("button", name=name).click()
-    page.wait_for_url("**/worklist")
+    page.wait_for_url(re.compile("/(worklist|counter)$"))
 
 
 def keep(page: Page, name: str) -> None:

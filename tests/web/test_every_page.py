@@ -5,15 +5,18 @@ the size; no page is wider than its window; nothing is kept, nothing runs but wh
 """
 
 import re
+from dataclasses import replace
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from sqlmodel import select
 
+from models.rules.service import CollectionPolicy
 from models.tables.kit import Kit
 from tests.support.texts import owed_journey_text
 from tests.web.test_access import ALLOWED
 from tests.web.test_browser import CLIPPED, DESK, PHONE, chromium, keep, pytestmark, shift, sign_in, visit
+from tests.web.test_counter import MARKET, parcel_for_a_counter
 from tests.web.test_lab_browser import desk
 
 __all__ = ["chromium", "desk", "pytestmark", "shift", "visit"]
@@ -28,6 +31,7 @@ PAGES = {
     "/sending": "manager",
     "/logistics": "packer",
     "/packing": "packer",
+    "/counter": "counter",
     "/labs": "clinician",
     "/labs/rows/{ref}": "clinician",
 }
@@ -45,6 +49,7 @@ NAMES = {
     "senior": "Sian Senior",
     "manager": "Mina Manager",
     "packer": "Paul Packer",
+    "counter": "Cora Counter",
     "clinician": "Dora Doctor",
 }
 TWICE_THE_SIZE = {"width": 640, "height": 450}
@@ -52,7 +57,18 @@ TWICE_THE_SIZE = {"width": 640, "height": 450}
 
 
 @pytest.fixture
-def addresses(site, shift, desk):
+def counter(site):
+    """The only counter of its council, where two parcels wait."""
+    in_force = site.home.services["larkfield"]
+    council = replace(in_force.service, collection=CollectionPolicy(points=(MARKET,)))
+    site.home.services["larkfield"] = replace(in_force, service=council)
+    for _ in range(2):
+        _, parcel = parcel_for_a_counter(site, council)
+        site.signed_in("demo-counter").send("/counter", "/counter/arrived", parcel=parcel)
+
+
+@pytest.fixture
+def addresses(site, counter, shift, desk):
     """The address of each page, with something on it."""
     with site.home.begin() as session:
         message = owed_journey_text(session).ref

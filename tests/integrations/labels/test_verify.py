@@ -148,3 +148,17 @@ def test_the_contact_sheet_shows_every_page_once_at_the_same_scale():
     pages = [render_page(pdf, page, dpi=60) for page in range(1, 17)]
     paper = sum(page.width * page.height for page in pages)
     assert sheet.width * sheet.height - sheet.histogram()[170] == pytest.approx(paper, rel=0.01)
+
+
+def test_a_box_for_a_counter_names_the_counter_and_nobody_else():
+    pack = kit_pack(1, recipient_name="Testina Kit", counter_name="Larkfield Pharmacy")
+
+    pdf = draw_packs([pack])
+
+    assert verify(pdf, [pack]) == []
+    with pdfium.PdfDocument(pdf) as document:
+        outer = document[0].get_textpage().get_text_range()
+    assert "Larkfield Pharmacy" in outer
+    assert "Testina" not in outer
+    betraying = replace(pack, counter_name="Kept for Testina Kit")
+    assert [each.problem for each in verify(draw_packs([betraying]), [betraying])] == [Problem.BETRAYS_PERSON]
