@@ -19,7 +19,7 @@ from models.rules.clinic import (
 from models.rules.kit import show_kit_code
 from models.rules.parcel import WhySetAside
 from models.rules.quarantine import SENTENCES
-from models.rules.staff import Action, Actor, services_where
+from models.rules.staff import OPENS, Action, Actor, services_where
 from models.rules.standards import Milestone, Standard
 from models.rules.text import TextClass
 from models.rules.treatment import Treatment, TreatmentBar, TreatmentQuestion
@@ -399,6 +399,11 @@ def sees_logistics(actor: Actor) -> bool:
     return bool(services_where(actor, Action.SEE_LOGISTICS))
 
 
+def has_worklist(actor: Actor) -> bool:
+    """Whether cases of any kind are this person's to see."""
+    return any(services_where(actor, action) for action in {*OPENS.values(), Action.OVERSEE_CASES})
+
+
 def stands_at_counter(actor: Actor) -> bool:
     """Whether parcels are handed over by this person."""
     return bool(services_where(actor, Action.HAND_OVER_PARCELS))
@@ -454,6 +459,7 @@ WORDS: Final[Mapping[str, Callable[..., object]]] = {
     "may_pack": may_pack,
     "sees_logistics": sees_logistics,
     "sees_board": sees_board,
+    "has_worklist": has_worklist,
     "stands_at_counter": stands_at_counter,
     "day": day,
     "standard_words": standard_words,
