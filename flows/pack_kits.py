@@ -84,7 +84,7 @@ def _print(
         kits = kits_to_print(session, batch_id, cipher)
     try:
         packs = [_pack(kit, service) for kit in kits]
-        pdf = printer.draw(packs)
+        pdf = printer.draw(packs, service.packing.paper)
     except ServiceError as error:
         if error.code is not Code.BAD_INPUT or error.ref not in {kit.kit_code for kit in kits}:
             raise
@@ -94,7 +94,7 @@ def _print(
         if len(kits) == 1:
             return 1
         return 1 + _print(begin, store, printer, batch, service, clock=clock, cipher=cipher)
-    faults = printer.faults(pdf, packs)
+    faults = printer.faults(pdf, packs, service.packing.paper)
     if faults:
         because = f"{len(faults)} faults on paper; the first: {faults[0]}"
         with begin() as session:

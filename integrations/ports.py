@@ -12,6 +12,7 @@ from typing import IO, Protocol
 
 from integrations.labels.pack import KitPack, Tube
 from models.rules.postage import PostPolicy, Recipient
+from models.rules.service import Paper
 from models.rules.vocabulary import DeliveryStatus, RefusalKind, ScanKind
 
 __all__ = [
@@ -208,14 +209,14 @@ class MailSender(Protocol):
 class LabelPrinter(Protocol):
     """Draws kit packs, and reads them back by other means before they may leave."""
 
-    def draw(self, packs: Sequence[KitPack]) -> bytes:
+    def draw(self, packs: Sequence[KitPack], paper: Paper) -> bytes:
         """One PDF; the same packs give the same bytes.
 
         Raises ServiceError(BAD_INPUT) whose `ref` is the code of a kit that can't be printed.
         """
         ...
 
-    def faults(self, pdf: bytes, packs: Sequence[KitPack]) -> Sequence[str]:
+    def faults(self, pdf: bytes, packs: Sequence[KitPack], paper: Paper) -> Sequence[str]:
         """What on the paper is not what the packs say: short lines of codes and kinds, nothing personal."""
         ...
 

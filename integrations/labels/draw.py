@@ -1,13 +1,15 @@
 """Draws kit packs: outer label, return label, tube labels and request form, one PDF for a print batch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
-from integrations.labels.pack import PAGE_MM, KitPack, PageKind, Tube
+from integrations.labels.pack import PAGE_MM, KitPack, PageKind, Place, Tube, places
 from integrations.labels.paper import CannotPrint, DoesNotFit, Face, Pen, printable, width_pt
 from integrations.labels.wording import Words, wording
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import show_kit_code, show_tube_code
+from models.rules.service import Paper
 from models.rules.vocabulary import Language
 
 UN3373_SIDE_MM: Final = 51.0
@@ -25,6 +27,9 @@ SHIPPING_NAME: Final = ("BIOLOGICAL SUBSTANCE,", "CATEGORY B")
 SHIPPING_NAME_PT: Final = 24.5
 """6.3 mm capitals. Source: P650, at least 6 mm."""
 
+CUT_MM: Final = 0.1
+"""The line to cut along, on sheets."""
+
 TUBE_MODULE_MM: Final = 0.5
 FORM_MODULE_MM: Final = 0.75
 
@@ -32,24 +37,26 @@ _ADDRESS_SIZES: Final = (14.0, 12.0, 11.0, 10.0, 9.0, 8.0, 7.0)
 _SMALL_SIZES: Final = (8.0, 7.5, 7.0)
 
 
-def draw_packs(packs: Iterable[KitPack]) -> bytes:
-    """One PDF for a print batch: the pages of each pack in order. The same packs give the same bytes.
+def draw_packs(packs: Sequence[KitPack], paper: Paper = Paper.THERMAL) -> bytes:
+    """One PDF for a print batch: the pages of each pack in order, or on sheets. The same packs give the same bytes.
 
     Raises ServiceError(BAD_INPUT) that names the kit whose words have no room or can't be printed:
     nothing is cut short, shrunk below 7 pt or drawn as an empty box.
     """
     pen = Pen()
+    tray = _Tray(pen, places(packs, paper)) if paper is Paper.A4 else _Roll(pen)
     drawn: set[Language] = set()
     for pack in packs:
         try:
             if pack.language not in drawn:
                 _draw_artwork(pen, pack.language)
                 drawn.add(pack.language)
-            _draw_pack(pen, pack)
+            _draw_pack(pen, tray, pack)
         except DoesNotFit:
             raise _refusal(pack, "holds words that have no room on its labels; shorten them") from None
         except CannotPrint:
             raise _refusal(pack, "holds a character that labels can't print; ask how to write it") from None
+    tray.close()
     return pen.finish()
 
 
@@ -58,21 +65,57 @@ def _refusal(pack: KitPack, why: str) -> ServiceError:
     return ServiceError(Code.BAD_INPUT, f"Kit {shown} {why}, then print the batch again.", ref=pack.kit_code)
 
 
-def _draw_pack(pen: Pen, pack: KitPack) -> None:
+def _draw_pack(pen: Pen, tray: "_Roll | _Tray", pack: KitPack) -> None:
     words = wording(pack.language)
     _outer(pen, pack)
-    _page(pen, PageKind.OUTER, pack.language)
+    tray.page(PageKind.OUTER, pack.language)
     _return(pen, pack, words)
-    _page(pen, PageKind.RETURN, pack.language)
+    tray.page(PageKind.RETURN, pack.language)
     for tube in pack.tubes:
         _tube(pen, tube, pack.language)
-        _page(pen, PageKind.TUBE, pack.language)
+        tray.page(PageKind.TUBE, pack.language)
     _form(pen, pack, words)
-    _page(pen, PageKind.FORM, pack.language)
+    tray.page(PageKind.FORM, pack.language)
 
 
-def _page(pen: Pen, kind: PageKind, language: Language) -> None:
-    pen.page(*PAGE_MM[kind], _artwork_name(kind, language))
+@dataclass(slots=True)
+class _Roll:
+    """Each label is a page."""
+
+    pen: Pen
+
+    def page(self, kind: PageKind, language: Language) -> None:
+        self.pen.page(*PAGE_MM[kind], _artwork_name(kind, language))
+
+    def close(self) -> None:
+        """Nothing waits."""
+
+
+@dataclass(slots=True)
+class _Tray:
+    """Labels gather on sheets; a sheet is done once all that belongs on it was drawn."""
+
+    pen: Pen
+    places: Iterator[Place]
+    sheets: dict[int, tuple[tuple[float, float], list[str]]] = field(default_factory=dict)
+
+    def page(self, kind: PageKind, language: Language) -> None:
+        place = next(self.places)
+        self.pen.frame(0, 0, *PAGE_MM[kind], CUT_MM)
+        _, cells = self.sheets.setdefault(place.sheet, (place.size_mm, []))
+        cells.append(self.pen.cell(place.x_mm, place.y_mm, _artwork_name(kind, language)))
+        if kind is PageKind.FORM:
+            self._finish(below=place.sheet)
+
+    def close(self) -> None:
+        """The last sheet, too."""
+        self._finish(below=None)
+
+    def _finish(self, *, below: int | None) -> None:
+        for sheet in sorted(self.sheets):
+            if below is None or sheet < below:
+                size, cells = self.sheets.pop(sheet)
+                self.pen.sheet(*size, cells)
 
 
 def _artwork_name(kind: PageKind, language: Language) -> str:

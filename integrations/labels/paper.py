@@ -153,7 +153,10 @@ class Pen:
 
     def page(self, width_mm: float, height_mm: float, artwork: str) -> None:
         """Ends a page: what was drawn since the last one, over a piece of static artwork."""
-        ink = zlib.compress(f"/{self._document.getXObjectName(artwork)} Do {self._taken_ink()}".encode(), level=1)
+        self._end_page(width_mm, height_mm, f"/{self._document.getXObjectName(artwork)} Do {self._taken_ink()}")
+
+    def _end_page(self, width_mm: float, height_mm: float, drawn: str) -> None:
+        ink = zlib.compress(drawn.encode(), level=1)
         stream = b"<< /Length %d /Filter /FlateDecode >>\nstream\n%b\nendstream" % (len(ink), ink)
         page = (
             f"<< /Type /Page /Parent {self._reference(self._document.Pages)} "
@@ -161,6 +164,16 @@ class Pen:
             f"/Resources {self._reference(self._resources)} /Contents {self._reference(_Finished(stream))} >>"
         )
         self._document.addPage(_Finished(page.encode()))
+
+    def cell(self, x: float, y: float, artwork: str) -> str:
+        """What was drawn since the last page or cell, over its artwork, moved to a place on a sheet."""
+        name = self._document.getXObjectName(artwork)
+        moved = f"1 0 0 1 {x * POINTS_PER_MM:.3f} {y * POINTS_PER_MM:.3f} cm"
+        return f"q {moved} /{name} Do {self._taken_ink()} Q"
+
+    def sheet(self, width_mm: float, height_mm: float, cells: Iterable[str]) -> None:
+        """Ends a page that holds these cells."""
+        self._end_page(width_mm, height_mm, " ".join(cells))
 
     @contextmanager
     def artwork(self, name: str, width_mm: float, height_mm: float) -> Iterator[None]:

@@ -20,8 +20,8 @@ def preview(service: Service) -> Mapping[str, tuple[bytes, bytes]]:
     Raises ServiceError(BAD_INPUT) where a barcode or a word could not be read back from the labels.
     """
     packs = [_invented(service, language) for language in Language]
-    drawn = {"labels": draw_packs(packs)}
-    if verify(drawn["labels"], packs):
+    drawn = {"labels": draw_packs(packs, service.packing.paper)}
+    if verify(drawn["labels"], packs, paper=service.packing.paper):
         raise ServiceError(Code.BAD_INPUT, "The labels can't be read back: do not print with this council's file.")
     for language in Language:
         for large in (False, True):

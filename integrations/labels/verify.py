@@ -17,9 +17,20 @@ import pypdfium2 as pdfium
 import zxingcpp
 from PIL import Image
 
-from integrations.labels.pack import PAGE_MM, KitPack, PageCodes, PageKind, Symbology, Tube, expected_codes
+from integrations.labels.pack import (
+    PAGE_MM,
+    KitPack,
+    PageCodes,
+    PageKind,
+    Place,
+    Symbology,
+    Tube,
+    expected_codes,
+    places,
+)
 from integrations.labels.wording import wording
 from models.rules.kit import show_kit_code, show_tube_code
+from models.rules.service import Paper
 from models.rules.vocabulary import Language
 
 PRINTER_DPI: Final = 203
@@ -76,18 +87,28 @@ class Mismatch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
-    """One page as it was read back, all but its barcodes. `tube` counts a kit's tube labels from 0."""
+class _Label:
+    """One label, and where it must be found. `tube` counts a kit's tube labels from 0."""
 
-    number: int
     pack: KitPack
     expected: PageCodes
     tube: int
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """One label as it was read back, all but its barcodes, on the page of this number and size in points."""
+
+    number: int
+    label: _Label
     size: tuple[float, float]
     words: str
 
 
-def verify(pdf: bytes, packs: Sequence[KitPack], dpi: int = PRINTER_DPI) -> list[Mismatch]:
+def verify(
+    pdf: bytes, packs: Sequence[KitPack], dpi: int = PRINTER_DPI, paper: Paper = Paper.THERMAL
+) -> list[Mismatch]:
     """Everything on paper that isn't what the packs say. An empty list: the batch may be released.
 
     `packs` is the whole batch that the PDF was drawn from. Pages are rendered one after another, for
@@ -98,23 +119,54 @@ def verify(pdf: bytes, packs: Sequence[KitPack], dpi: int = PRINTER_DPI) -> list
     except pdfium.PdfiumError:
         return [Mismatch(1, None, "", Problem.UNREADABLE)]
     with document, ThreadPoolExecutor() as readers:
-        expected = [(pack, page) for pack in packs for page in expected_codes(pack)]
+        expected = _by_sheet(packs, paper)
         if len(document) != len(expected):
             return [Mismatch(len(document), None, "", Problem.PAGE_COUNT, f"{len(expected)} expected")]
-        tubes = Counter[str]()
         found: list[Mismatch] = []
         being_read: deque[tuple[_Page, Future[Codes]]] = deque()
-        for number, (pack, codes) in enumerate(expected, 1):
-            tube = tubes[pack.kit_code]
-            tubes[pack.kit_code] += codes.kind is PageKind.TUBE
-            page = document[number - 1]
-            seen = _Page(number, pack, codes, tube, page.get_size(), page.get_textpage().get_text_range())
-            being_read.append((seen, readers.submit(_decoded, _rendered(page, dpi))))
-            if len(being_read) > _PAGES_IN_MEMORY:
+        for number, labels in enumerate(expected, 1):
+            sheet = document[number - 1]
+            picture, words = _rendered(sheet, dpi), sheet.get_textpage()
+            for each in labels:
+                seen = _Page(number, each, sheet.get_size(), _words_of(words, each))
+                being_read.append((seen, readers.submit(_decoded, _cut_out(picture, each, dpi))))
+            while len(being_read) > _PAGES_IN_MEMORY:
                 found += _mismatches(*being_read.popleft())
         for seen, reading in being_read:
             found += _mismatches(seen, reading)
         return found
+
+
+def _by_sheet(packs: Sequence[KitPack], paper: Paper) -> list[list["_Label"]]:
+    """What must be found on each sheet."""
+    sheets: dict[int, list[_Label]] = {}
+    where = places(packs, paper)
+    for pack in packs:
+        tube = 0
+        for codes in expected_codes(pack):
+            place = next(where)
+            sheets.setdefault(place.sheet, []).append(_Label(pack, codes, tube, place))
+            tube += codes.kind is PageKind.TUBE
+    return [sheets[number] for number in sorted(sheets)]
+
+
+def _cut_out(picture: Image.Image, label: "_Label", dpi: int) -> Image.Image:
+    """One label of a sheet; the whole picture where it is the sheet."""
+    place, (width, height) = label.place, PAGE_MM[label.expected.kind]
+    if place.size_mm == (width, height):
+        return picture
+    left, right = place.x_mm, place.x_mm + width
+    top, bottom = place.size_mm[1] - place.y_mm - height, place.size_mm[1] - place.y_mm
+    dots = dpi / _MM_PER_INCH
+    return picture.crop((round(left * dots), round(top * dots), round(right * dots), round(bottom * dots)))
+
+
+def _words_of(words: pdfium.PdfTextPage, label: "_Label") -> str:
+    place, (width, height) = label.place, PAGE_MM[label.expected.kind]
+    if place.size_mm == (width, height):
+        return str(words.get_text_range())
+    edges = (place.x_mm, place.y_mm, place.x_mm + width, place.y_mm + height)
+    return str(words.get_text_bounded(*(edge * _POINTS_PER_INCH / _MM_PER_INCH for edge in edges)))
 
 
 def render_page(pdf: bytes, page: int, dpi: int = PRINTER_DPI) -> Image.Image:
@@ -155,24 +207,26 @@ def _rendered(page: pdfium.PdfPage, dpi: int) -> Image.Image:
 
 
 def _mismatches(page: _Page, reading: Future[Codes]) -> Iterator[Mismatch]:
-    def mismatch(problem: Problem, detail: str = "") -> Mismatch:
-        return Mismatch(page.number, page.expected.kind, page.pack.kit_code, problem, detail)
+    pack, expected = page.label.pack, page.label.expected
 
-    sides = zip(page.size, PAGE_MM[page.expected.kind], strict=True)
+    def mismatch(problem: Problem, detail: str = "") -> Mismatch:
+        return Mismatch(page.number, expected.kind, pack.kit_code, problem, detail)
+
+    sides = zip(page.size, page.label.place.size_mm, strict=True)
     if any(abs(points * _MM_PER_INCH / _POINTS_PER_INCH - mm) > _SIZE_TOLERANCE_MM for points, mm in sides):
         yield mismatch(Problem.PAGE_SIZE)
-    wanted, found = Counter(page.expected.codes), Counter(reading.result())
+    wanted, found = Counter(expected.codes), Counter(reading.result())
     for symbology, text in (wanted - found).elements():
         yield mismatch(Problem.BARCODE_MISSING, f"{symbology} {text}")
     for symbology, text in (found - wanted).elements():
         yield mismatch(Problem.BARCODE_EXTRA, f"{symbology} {text}")
     words = _squeezed(page.words)
-    for field, text in _expected_words(page.pack, page.expected.kind, page.tube):
+    for field, text in _expected_words(pack, expected.kind, page.label.tube):
         if _squeezed(text) not in words:
             yield mismatch(Problem.WORDS_MISSING, field)
-    if page.expected.kind is PageKind.OUTER and page.pack.kit_code in words:
+    if expected.kind is PageKind.OUTER and pack.kit_code in words:
         yield mismatch(Problem.BETRAYS_KIT)
-    if page.expected.kind is PageKind.OUTER and page.pack.counter_name and _squeezed(page.pack.recipient_name) in words:
+    if expected.kind is PageKind.OUTER and pack.counter_name and _squeezed(pack.recipient_name) in words:
         yield mismatch(Problem.BETRAYS_PERSON)
 
 

@@ -8,6 +8,7 @@ that uses them.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import time
+from enum import StrEnum
 from typing import Final
 
 from models.rules.lab_request import RequestForm, RequestWay
@@ -40,11 +41,21 @@ class OrderPolicy:
     mobile_proof_max_age_days: int = 180
 
 
+class Paper(StrEnum):
+    """What a packing room's printer takes."""
+
+    THERMAL = "thermal"
+    """One label a page, each in its own size, for printers with a roll; the form in A5."""
+    A4 = "a4"
+    """An office printer: a kit's labels on one sheet with lines to cut along, two forms on another."""
+
+
 @dataclass(frozen=True, slots=True)
 class PackPolicy:
     """What leaves the packing room, and when."""
 
     batch_size: int = 50
+    paper: Paper = Paper.THERMAL
     kit_valid_days: int = 365
     """From packing to the day after which the kit should not be used (clinical.md 6)."""
     return_within_days: int = 60

@@ -21,7 +21,7 @@ from models.rules.kit import KitState
 from models.rules.order import Address, write_address
 from models.rules.person import Postcode, fold_address
 from models.rules.secrets import ADDRESS
-from models.rules.service import CollectionPoint, CollectionPolicy, PackPolicy, Service, ServiceInForce
+from models.rules.service import CollectionPoint, CollectionPolicy, PackPolicy, Paper, Service, ServiceInForce
 from models.tables.clinic import ClinicCase
 from models.tables.kit import BatchState, Kit, PrintBatch
 from models.tables.person import Person, PersonIndex
@@ -54,9 +54,9 @@ class KilledStore(MemoryStore):
 class BlotchedPress(LabelPress):
     """Draws the packs of a batch in the wrong order: every barcode is readable, and another kit's."""
 
-    def draw(self, packs: Sequence[KitPack]) -> bytes:
+    def draw(self, packs: Sequence[KitPack], paper: Paper) -> bytes:
         """Right paper for the wrong truth."""
-        return super().draw(list(reversed(packs)))
+        return super().draw(list(reversed(packs)), paper)
 
 
 def _pack(

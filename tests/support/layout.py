@@ -25,9 +25,17 @@ def text_boxes(page: pdfium.PdfPage) -> Iterator[tuple[Box, float]]:
     for piece in page.get_objects(filter=[raw.FPDF_PAGEOBJ_TEXT]):
         size = c_float()
         raw.FPDFTextObj_GetFontSize(piece, size)
-        box = Box(*piece.get_bounds())
+        box = moved(Box(*piece.get_bounds()), piece.container)
         if box.right > box.left:  # a space alone has no ink
             yield box, size.value * piece.get_matrix().d
+
+
+def moved(box: Box, container: pdfium.PdfObject | None) -> Box:
+    """A box as the page has it: what stands in artwork is measured from the artwork's corner."""
+    if container is None:
+        return box
+    there = container.get_matrix()
+    return Box(box.left + there.e, box.bottom + there.f, box.right + there.e, box.top + there.f)
 
 
 def faults(pdf: bytes) -> list[str]:

@@ -29,7 +29,7 @@ class FolderStore:
 class QuickPress(LabelPress):
     """Draws every page; reading them back is proved elsewhere and takes too long here."""
 
-    def faults(self, pdf, packs):  # noqa: ARG002 - the port has them
+    def faults(self, pdf, packs, paper):  # noqa: ARG002 - the port has them
         return []
 
     def contact_sheet(self, pdf):  # noqa: ARG002 - the port has it

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from io import BytesIO
+from itertools import combinations
 from random import Random
 
 import pypdfium2 as pdfium
@@ -10,9 +11,11 @@ import pytest
 from PIL import Image
 
 from integrations.labels.draw import draw_packs
-from integrations.labels.pack import PageKind, expected_codes
+from integrations.labels.pack import PAGE_MM, PageKind, expected_codes, places
 from integrations.labels.verify import Mismatch, Problem, contact_sheet, render_page, verify
+from models.rules.service import Paper
 from models.rules.vocabulary import Specimen
+from tests.support import layout
 from tests.support.kit_packs import kit_pack, random_pack
 
 PACK = kit_pack(11)
@@ -162,3 +165,54 @@ def test_a_box_for_a_counter_names_the_counter_and_nobody_else():
     assert "Testina" not in outer
     betraying = replace(pack, counter_name="Kept for Testina Kit")
     assert [each.problem for each in verify(draw_packs([betraying]), [betraying])] == [Problem.BETRAYS_PERSON]
+
+
+# ── Sheets for an office printer ─────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_sheets_hold_every_label_once_in_its_own_size_and_are_proved_like_the_roll(count):
+    chance = Random(count)
+    packs = [random_pack(chance) for _ in range(count)]
+    pdf = draw_packs(packs, Paper.A4)
+
+    assert verify(pdf, packs, paper=Paper.A4) == []
+    with pdfium.PdfDocument(pdf) as document:
+        sizes = [tuple(round(side * 25.4 / 72) for side in page.get_size()) for page in document]
+    upright, on_its_side = (210, 297), (297, 210)
+    assert sizes == {
+        1: [upright, on_its_side],
+        2: [upright, upright, on_its_side],
+        3: [upright, upright, on_its_side, upright, on_its_side],
+        4: [upright, upright, on_its_side, upright, upright, on_its_side],
+    }[count]  # fmt: skip
+    assert layout.faults(pdf) == []
+    assert draw_packs(packs, Paper.A4) == pdf
+
+
+def test_a_sheet_with_somebody_elses_label_or_a_smeared_code_is_found():
+    pdf = draw_packs([PACK, OTHER], Paper.A4)
+
+    swapped = verify(pdf, [OTHER, PACK], paper=Paper.A4)
+    smeared = verify(painted(pdf, 1, (20, 175, 70, 18), 0), [PACK, OTHER], paper=Paper.A4)
+
+    assert {each.kit_code for each in swapped} == {PACK.kit_code, OTHER.kit_code}
+    assert Problem.BARCODE_MISSING in {each.problem for each in smeared if each.kind is PageKind.OUTER}
+    assert [each.problem for each in verify(pdf, [PACK], paper=Paper.A4)] == [Problem.PAGE_COUNT]
+
+
+def test_no_label_of_a_sheet_lies_over_another_or_off_it():
+    packs = [kit_pack(number) for number in range(3)]
+    spots = list(places(packs, Paper.A4))
+    kinds = [page.kind for pack in packs for page in expected_codes(pack)]
+    boxes = [
+        (each.sheet, each.x_mm, each.y_mm, each.x_mm + PAGE_MM[kind][0], each.y_mm + PAGE_MM[kind][1], each.size_mm)
+        for each, kind in zip(spots, kinds, strict=True)
+    ]
+
+    for _, left, bottom, right, top, (width, height) in boxes:
+        assert 0 <= left < right <= width
+        assert 0 <= bottom < top <= height
+    for one, other in combinations(boxes, 2):
+        apart = one[3] <= other[1] or other[3] <= one[1] or one[4] <= other[2] or other[4] <= one[2]
+        assert apart or one[0] != other[0]
