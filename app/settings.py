@@ -71,6 +71,15 @@ KEY_BYTES: Final = 32
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Key = Annotated[SecretStr, AfterValidator(_key)]
+
+
+def _bell_secret(value: SecretStr) -> SecretStr:
+    """As the Standard Webhooks specification writes one."""
+    if not re.fullmatch(r"whsec_[A-Za-z0-9+/]{32,}={0,2}", value.get_secret_value()):
+        raise ValueError("a bell's secret is whsec_ and at least 24 random bytes in base64")
+    return value
+
+
 LongSecret = Annotated[SecretStr, AfterValidator(_long)]
 
 
@@ -97,6 +106,15 @@ class SftpLab(BaseModel):
     key: Path
     host_key: str
     folder: str = "."
+
+
+class Bell(BaseModel):
+    """Where a clinic's system is told that a referral waits, as KITPOST_CLINIC_BELLS describes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: WebAddress
+    secret: Annotated[SecretStr, AfterValidator(_bell_secret)]
 
 
 class Settings(BaseSettings):
@@ -231,6 +249,14 @@ class Settings(BaseSettings):
         description='keys of ordering channels, as JSON: {"service/channel": "32 characters or more, random"}',
     )
 
+    clinic_keys: dict[str, LongSecret] = Field(
+        default_factory=dict,
+        description='keys of clinics that fetch referrals, as JSON: {"service/clinic": "32 characters or more"}',
+    )
+    clinic_bells: dict[str, Bell] = Field(
+        default_factory=dict,
+        description='clinics told by webhook, as JSON: {"service/clinic": {"url": "https://…", "secret": "whsec_…"}}',
+    )
     lab_keys: dict[str, LongSecret] = Field(
         default_factory=dict,
         description="keys of laboratories that send results over HTTP, as JSON: "
@@ -294,6 +320,8 @@ class Settings(BaseSettings):
         if self.smtp_host and not self.smtp_over_tls and self.smtp_host not in {"localhost", "127.0.0.1", "::1"}:
             raise ValueError("KITPOST_SMTP_OVER_TLS may be false only for a mail server on this machine")
         if self.environment == "production":
+            if any(not str(bell.url).startswith("https://") for bell in self.clinic_bells.values()):
+                raise ValueError("KITPOST_CLINIC_BELLS: every url must start with https:// in production")
             open_ways = [name for name in ("public_base_url", "twilio_base_url", "notify_base_url", "courier_base_url",
                                            "click_and_drop_base_url", "oidc_issuer")
                          if not str(getattr(self, name)).startswith("https://")]  # fmt: skip

@@ -5,10 +5,10 @@ so that a command that only prints something opens nothing.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +21,7 @@ from app.database import Begin, as_application, begin_on, check_ready, make_engi
 from app.service import SHIPPED, as_document, load_services
 from app.settings import LocalPlace, Settings, key_bytes, load_settings, local_place
 from integrations.cipher import BlindIndex, Cipher
+from integrations.clinic import fhir as clinic_fhir
 from integrations.courier import files as post_files
 from integrations.lab import hl7_words
 from integrations.lab import reader as lab_files
@@ -29,6 +30,7 @@ from integrations.lab.draft import draft_map
 from integrations.orders import order_reader
 from integrations.ports import (
     ArrivalQueue,
+    ClinicBell,
     FileStore,
     LabDrop,
     LabelPrinter,
@@ -46,6 +48,7 @@ from models.actions.service import keep_service_version
 from models.rules.errors import Code, ServiceError
 from models.rules.lab import LabMap
 from models.rules.postage import PostWay
+from models.rules.referral import Handover
 from models.rules.service import Service, ServiceInForce, Services
 from models.rules.text import TextValues
 from models.rules.vocabulary import Language, Specimen
@@ -58,6 +61,7 @@ __all__ = [
     "LocalPlace",
     "StaffWeb",
     "Wiring",
+    "clinic_fhir",
     "connect",
     "draft_map",
     "hl7_words",
@@ -180,6 +184,13 @@ class Wiring:
 
         return lambda **says: draw_letter(Letter(**says))
 
+    @property
+    def referral_letters(self) -> Callable[[Handover, date], bytes]:
+        """What draws the letter to a clinic about one case, on a day."""
+        from integrations.letters.referral import draw_referral
+
+        return draw_referral
+
     @cached_property
     def mail(self) -> MailSender | None:
         """Who takes e-mails to staff on duty. Raises ServiceError(SETTINGS) for mailboxes without a mail server."""
@@ -238,6 +249,34 @@ class Wiring:
                 )
             sellers[service_id] = ClickAndDrop(str(self.settings.click_and_drop_base_url), key.get_secret_value())
         return sellers
+
+    @cached_property
+    def clinic_bells(self) -> Mapping[tuple[str, str], ClinicBell]:
+        """How each clinic's system is told that a referral waits, by service and clinic.
+
+        Raises ServiceError(SETTINGS) for a clinic that is in no council's file.
+        """
+        from integrations.clinic.bell import SignedBell
+
+        self._check_clinics("KITPOST_CLINIC_BELLS", self.settings.clinic_bells)
+        return {
+            (service_id, clinic): SignedBell(str(bell.url), bell.secret.get_secret_value())
+            for name, bell in self.settings.clinic_bells.items()
+            for service_id, _, clinic in [name.partition("/")]
+        }
+
+    @property
+    def clinic_keys(self) -> dict[str, str]:
+        """The key of each clinic that fetches referrals, by "service/clinic". Raises as `clinic_bells` does."""
+        self._check_clinics("KITPOST_CLINIC_KEYS", self.settings.clinic_keys)
+        return {name: key.get_secret_value() for name, key in self.settings.clinic_keys.items()}
+
+    def _check_clinics(self, variable: str, names: Iterable[str]) -> None:
+        for name in names:
+            service_id, _, clinic = name.partition("/")
+            in_force = self.services.get(service_id)
+            if in_force is None or in_force.service.clinic_named(clinic) is None:
+                raise ServiceError(Code.SETTINGS, f"{variable} names {name}, but no council's file has that clinic.")
 
     @cached_property
     def lab_maps(self) -> Mapping[str, LabMap]:

@@ -13,10 +13,12 @@ from app.database import Begin
 from app.text_call import call
 from app.wiring import TEMPLATES, Clock, connect
 from flows.guard import guarded, log
-from integrations.ports import MailSender, NotSent, OutgoingMail, OutgoingText, Refused, TextSender, Unsure
+from integrations.ports import ClinicBell, MailSender, NotSent, OutgoingMail, OutgoingText, Refused, TextSender, Unsure
 from models.actions.clinic import escalate_due, open_and_overdue, open_missing_cases, return_stale_claims
 from models.actions.duty import Notice, claim_notices, record_notice
+from models.actions.referral import claim_rings, not_rung, rung
 from models.actions.release import close_finished_kits
+from models.actions.text_moves import machine_now
 from models.actions.text_switch import chosen_provider
 from models.rules.clinic import NoticeChannel
 from models.rules.service import Service, ServiceInForce, Services
@@ -40,6 +42,9 @@ class Tally:
     claims_ended: int = 0
     duty_texts: int = 0
     duty_mails: int = 0
+    clinics_told: int = 0
+    clinics_not_told: int = 0
+    """Given up: their cases are due."""
     kits_closed: int = 0
     open: int = 0
     overdue: int = 0
@@ -87,6 +92,7 @@ def follow_up(
     limit: int,
     duty_texts: DutyTexts | None = None,
     duty_mails: DutyMails | None = None,
+    bells: Mapping[tuple[str, str], ClinicBell] | None = None,
 ) -> Tally:
     """Tells up to about `limit` steps of each service's ladder, oldest due first. Safe to repeat and to run late.
 
@@ -109,6 +115,7 @@ def follow_up(
             _text_duty(begin, in_force, duty_texts, tally, now=now)
         if duty_mails is not None:
             _mail_duty(begin, in_force, duty_mails, tally, now=now)
+        _ring_clinics(begin, in_force.service.id, bells or {}, tally, now=now)
     while tally.kits_closed < limit:
         with begin() as session:
             closed = close_finished_kits(session, limit=min(AT_ONCE, limit - tally.kits_closed), now=now, actor=ACTOR)
@@ -157,6 +164,30 @@ def _mail_duty(begin: Begin, in_force: ServiceInForce, duty_mails: DutyMails, ta
             tally.duty_mails += record_notice(session, notice.id, answer, now=now) is NoticeState.SENT
 
 
+def _ring_clinics(
+    begin: Begin, service_id: str, bells: Mapping[tuple[str, str], ClinicBell], tally: Tally, *, now: datetime
+) -> None:
+    """Clinics' systems hear that referrals wait: claimed and committed, rung with no session open, written down."""
+    with begin() as session:
+        claimed, machine = claim_rings(session, service_id=service_id, limit=AT_ONCE), machine_now(session)
+    for ring in claimed:
+        bell = bells.get((service_id, ring.clinic))
+        code, for_good = ("", False) if bell else ("no_bell", True)
+        try:
+            if bell:
+                bell.ring(ring.ref, ring.made_at, now=machine)
+        except NotSent as error:
+            code = error.code
+        except Refused as error:
+            code, for_good = error.code, True
+        with begin() as session:
+            if code:
+                tally.clinics_not_told += not_rung(session, ring, code, for_good=for_good, now=now)
+            else:
+                rung(session, ring)
+                tally.clinics_told += 1
+
+
 def _says(notice: Notice, service: Service) -> dict[str, str]:
     cases = f"{notice.cases} case{'' if notice.cases == 1 else 's'}"
     return {"sender": service.text_name, "cases": cases, "role": notice.role.replace("_", " ")}
@@ -197,16 +228,19 @@ def follow_up_positives(limit: int = 500) -> None:
         limit=limit,
         duty_texts=DutyTexts(product.senders, product.text_provider, words),
         duty_mails=DutyMails(product.mail, worklist, words) if product.mail else None,
+        bells=product.clinic_bells,
     )
     log.info(
         "follow-up-positives: %d looked at, %d steps told, %d cases opened, %d claims ended, %d duty texts, "
-        "%d duty mails, %d kits closed; %d open, %d overdue",
+        "%d duty mails, %d clinics told, %d not, %d kits closed; %d open, %d overdue",
         tally.looked_at,
         tally.steps_told,
         tally.cases_opened,
         tally.claims_ended,
         tally.duty_texts,
         tally.duty_mails,
+        tally.clinics_told,
+        tally.clinics_not_told,
         tally.kits_closed,
         tally.open,
         tally.overdue,

@@ -225,6 +225,17 @@ class LabelPrinter(Protocol):
         ...
 
 
+# ── Clinics ──────────────────────────────────────────────────────────────────────────────────
+
+
+class ClinicBell(Protocol):
+    """Tells one clinic's system that a referral waits. The clinic knows a second ring for the same by `ref`."""
+
+    def ring(self, ref: str, made_at: datetime, *, now: datetime) -> None:
+        """Rings once. Raises NotSent where it may be heard later, and Refused where it will not be."""
+        ...
+
+
 # ── Post ─────────────────────────────────────────────────────────────────────────────────────
 
 

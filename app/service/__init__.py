@@ -106,6 +106,7 @@ def _check_whole(service: Service, path: Path) -> None:
             raise _wrong(path, where, "is missing: going without tube ids is signed for")
     _check_recipes(service, path)
     _check_collection(service, path)
+    _check_clinics(service, path)
     split = service.returns.split
     if split and (not re.fullmatch("[a-z0-9_]{1,18}", split.name) or not 0 < split.percent_b < _WHOLE_PERCENT):
         raise _wrong(path, "returns.split", "needs a name of at most 18 small letters, and 1 to 99 per cent for arm b")
@@ -130,6 +131,12 @@ def _check_recipes(service: Service, path: Path) -> None:
         for specimen in Specimen:
             if (service.labs[0].lab, specimen) not in there:
                 raise _wrong(path, "recipes", f"have none for a {specimen.value} at {service.labs[0].lab}")
+
+
+def _check_clinics(service: Service, path: Path) -> None:
+    for number, clinic in enumerate(service.clinics):
+        if not re.fullmatch("[a-z0-9][a-z0-9-]{0,39}", clinic.id) or not clinic.name.strip():
+            raise _wrong(path, f"clinics.{number}", "needs an id of small letters, digits and hyphens, and a name")
 
 
 def _check_collection(service: Service, path: Path) -> None:

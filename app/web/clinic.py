@@ -4,6 +4,7 @@ A page reads in one transaction with its audit entry. A form acts in one, and an
 what the rules refuse comes back on the same page as one sentence, and nothing has changed.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, time
@@ -21,8 +22,8 @@ from app.web.faults import STATUS
 from app.web.pages import Pages
 from app.web.presenters import say
 from app.web.signin import SignedIn, Staff, check_form
-from app.wiring import Clock
-from models.actions import casebook, clinic, partners, seal, treatment
+from app.wiring import Clock, clinic_fhir
+from models.actions import casebook, clinic, partners, referral, seal, treatment
 from models.actions.case import find_case, order_of
 from models.actions.casebook import CaseView
 from models.actions.clinic import Ending
@@ -40,8 +41,9 @@ from models.rules.clinic import (
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import normalise_kit_code
 from models.rules.partners import PartnerCounts, PartnerType
+from models.rules.referral import Handover, ReferralFor
 from models.rules.secrets import Cipher
-from models.rules.service import ServiceInForce, Services
+from models.rules.service import ReferralClinic, ServiceInForce, Services
 from models.rules.staff import Action, Role, check_may, may, who_may_work
 from models.rules.treatment import REMOTE, Treatment, TreatmentQuestion
 from models.rules.vocabulary import SAMPLE_FAILURES, Language, Outcome, Test
@@ -54,7 +56,7 @@ _SHOWN_ON_CASE: Final = frozenset({Code.NOT_NOW, Code.CONFLICT, Code.BAD_INPUT})
 """Refusals that the person at the case page can do something about."""
 
 
-_NOTHING_TYPED: Final = dict.fromkeys(("note", "why", "outcome", "place", "on", "treatment"), "")
+_NOTHING_TYPED: Final = dict.fromkeys(("note", "why", "outcome", "place", "on", "treatment", "message"), "")
 """What the page's forms hold before anybody wrote into them; a refused form comes back as it was filled in."""
 
 
@@ -70,6 +72,9 @@ class Clinic:
     pages: Pages
     letters: Callable[..., bytes]
     """Draws a letter (integrations/letters), from what it says by name."""
+    referral_letters: Callable[[Handover, date], bytes]
+    bells: frozenset[tuple[str, str]] = frozenset()
+    """Which clinics are told by webhook: service and clinic."""
     calls: Calls = field(default_factory=load_calls)
 
     def service_of(self, session: Session, ref: str, who: SignedIn) -> ServiceInForce:
@@ -138,6 +143,7 @@ def clinic_router(desk: Clinic) -> APIRouter:
     _add_endings(router, desk)
     _add_treatment(router, desk)
     _add_partners(router, desk)
+    _add_referrals(router, desk)
     _add_seals(router, desk)
     _add_kits(router, desk)
     return router
@@ -259,7 +265,15 @@ def _draw_open(  # noqa: PLR0913 - one page, by name
         script=_script(desk, case),
         partner_types=list(PartnerType),
         stages=[each.name for each in fields(PartnerCounts)],
+        clinics=_clinics(desk, case),
+        referral_reasons=list(ReferralFor),
     )
+
+
+def _clinics(desk: Clinic, case: CaseView) -> Sequence[ReferralClinic]:
+    """The clinics that a case may be handed over to."""
+    in_force = desk.services.get(case.service_id)
+    return in_force.service.clinics if in_force and case.has_contact and case.reads_results else ()
 
 
 def _why_not(*, consents: bool, usable: bool = True) -> str:
@@ -580,6 +594,58 @@ def _add_partners(router: APIRouter, desk: Clinic) -> None:
         )
         # Nothing of it is in the file's name.
         return Response(pdf, 200, {"Content-Disposition": 'attachment; filename="letter.pdf"'}, "application/pdf")
+
+
+def _add_referrals(router: APIRouter, desk: Clinic) -> None:
+    @router.post("/cases/{ref}/refer")
+    def refer(
+        request: Request,
+        who: Staff,
+        ref: str,
+        *,
+        version: Version,
+        clinic_id: Annotated[str, Form(alias="clinic")] = "",
+        asked: Annotated[ReferralFor, Form()],
+        message: Annotated[str, Form()] = "",
+        agreed: Annotated[bool, Form()] = False,
+    ) -> Response:
+        def work(session: Session) -> str:
+            service = desk.service_of(session, ref, who).service
+            referral.refer(
+                session,
+                ref,
+                by=who.actor,
+                version=version,
+                clinic=clinic_id,
+                asked=asked,
+                message=message,
+                agreed=agreed,
+                has_bell=(service.id, clinic_id) in desk.bells,
+                now=desk.clock(),
+                service=service,
+                cipher=desk.cipher,
+            )
+            return "Referred. The case stays open: what the clinic says shows here."
+
+        return _act(desk, request, who, ref, work, typed={"message": message})
+
+    def exported(who: SignedIn, ref: str) -> Handover:
+        with desk.begin() as session:
+            service = desk.service_of(session, ref, who).service
+            return referral.export_case(
+                session, ref, by=who.actor, now=desk.clock(), service=service, cipher=desk.cipher
+            )
+
+    @router.post("/cases/{ref}/referral-letter")
+    def referral_letter(who: Staff, ref: str) -> Response:
+        pdf = desk.referral_letters(exported(who, ref), london_day(desk.clock()))
+        return Response(pdf, 200, {"Content-Disposition": 'attachment; filename="referral.pdf"'}, "application/pdf")
+
+    @router.post("/cases/{ref}/export")
+    def export(who: Staff, ref: str) -> Response:
+        bundle = json.dumps(clinic_fhir.bundle_of(exported(who, ref)), indent=1, ensure_ascii=False)
+        told = {"Content-Disposition": 'attachment; filename="case.json"'}
+        return Response(bundle, 200, told, "application/fhir+json")
 
 
 def _add_seals(router: APIRouter, desk: Clinic) -> None:

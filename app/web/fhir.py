@@ -112,7 +112,7 @@ class LabResultsApi:
 
 def lab_results_router(api: LabResultsApi) -> APIRouter:
     """The routes under /api/labs and /api/fhir. Raises ServiceError(SETTINGS) for a key of no contract."""
-    router = APIRouter(prefix="/api", tags=["laboratories"], route_class=_OutcomeRoute, redirect_slashes=False)
+    router = APIRouter(prefix="/api", tags=["laboratories"], route_class=OutcomeRoute, redirect_slashes=False)
     bearer = HTTPBearer(auto_error=False, description="The laboratory's key.")
     senders = {hashlib.sha256(key.encode()).digest(): _sender(name, api) for name, key in api.keys.items()}
 
@@ -135,17 +135,17 @@ def lab_results_router(api: LabResultsApi) -> APIRouter:
         "/labs/{lab}/results",  # noqa: FAST003 - the caller's dependency reads the lab
         summary="Send results",
         status_code=202,
-        response_class=_FhirResponse,
+        response_class=FhirResponse,
         response_model=OperationOutcome,
         responses={
             200: {"description": "Stored before under this correlation id.", "model": OperationOutcome},
-            **_outcomes(400, 401, 403, 409, 413, 415, 422, 503),
+            **outcomes(400, 401, 403, 409, 413, 415, 422, 503),
         },
         openapi_extra={"requestBody": _REQUEST_BODY},
     )
     def send(
         by: Caller,
-        body: Annotated[bytes, Depends(_document)],
+        body: Annotated[bytes, Depends(read_document)],
         later: BackgroundTasks,
         x_correlation_id: Annotated[str | None, Header(description="Your name for this document.")] = None,
         idempotency_key: Annotated[str | None, Header(description="The same, under its other usual name.")] = None,
@@ -156,7 +156,7 @@ def lab_results_router(api: LabResultsApi) -> APIRouter:
         nothing is taken twice. Other content under a used id is a conflict. `warning` issues name results that
         wait for a person; a correction is a new document under a new id.
         """
-        correlation_id = _correlation_id(x_correlation_id, idempotency_key)
+        correlation_id = correlation_id_of(x_correlation_id, idempotency_key)
         lab_map = api.maps[by.lab]
         verdict = lab_files.check_file([body], lab_map)
         if verdict.held is not None:
@@ -179,14 +179,14 @@ def lab_results_router(api: LabResultsApi) -> APIRouter:
             later.add_task(_file_now, ingest)
         outcome = OperationOutcome(issue=list(_issues(body, lab_map, is_new=is_new)))
         location = f"{api.public_base_url}/api/labs/{by.lab}/results/{correlation_id}"
-        return _FhirResponse(
+        return FhirResponse(
             outcome.model_dump(exclude_none=True), 202 if is_new else 200, {"Location": location}, background=later
         )
 
     @router.get(
         "/labs/{lab}/results/{correlation_id}",  # noqa: FAST003 - as above
         summary="Ask what became of results",
-        responses=_outcomes(401, 403, 404, 422, 503),
+        responses=outcomes(401, 403, 404, 422, 503),
     )
     def show(
         by: Caller, correlation_id: Annotated[str, Path(description="Your name for the document.", max_length=200)]
@@ -202,22 +202,25 @@ def lab_results_router(api: LabResultsApi) -> APIRouter:
             receipt=json.loads(receipt_as_json(receipt)) if receipt else None,
         )
 
-    @router.get("/fhir/metadata", summary="What we can do", response_class=_FhirResponse, responses=_CAPABILITY)
+    @router.get("/fhir/metadata", summary="What we can do", response_class=FhirResponse, responses=_CAPABILITY)
     def metadata() -> Response:
         """FHIR R4 CapabilityStatement."""
-        return _FhirResponse(_capability_statement(api.public_base_url))
+        return FhirResponse(_capability_statement(api.public_base_url))
 
     return router
 
 
-class _FhirResponse(JSONResponse):
+class FhirResponse(JSONResponse):
+    """FHIR as JSON."""
+
     media_type = FHIR_JSON
 
 
-class _OutcomeRoute(APIRoute):
+class OutcomeRoute(APIRoute):
     """Answers an expected failure, of a dependency too, with an OperationOutcome."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The route's own handler, with such an answer round it."""
         handle = super().get_route_handler()
 
         async def answering(request: Request) -> Response:
@@ -250,10 +253,10 @@ _STATUS: Final[Mapping[Code, tuple[int, str]]] = {
 def _refused(refused: Refusal) -> Response:
     headers = {"WWW-Authenticate": "Bearer"} if refused.status == HTTPStatus.UNAUTHORIZED else None
     outcome = OperationOutcome(issue=[refused.issue])
-    return _FhirResponse(outcome.model_dump(exclude_none=True), refused.status, headers)
+    return FhirResponse(outcome.model_dump(exclude_none=True), refused.status, headers)
 
 
-async def _document(request: Request) -> bytes:
+async def read_document(request: Request) -> bytes:
     """The body as sent, and no more of it than is allowed. Asked for after the key."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in _TAKEN_TYPES:
         raise Refusal(415, "not-supported", f"Send {FHIR_JSON}.")
@@ -273,7 +276,8 @@ def _sender(name: str, api: LabResultsApi) -> Sender:
     return Sender(service_id, lab)
 
 
-def _correlation_id(*sent: str | None) -> str:
+def correlation_id_of(*sent: str | None) -> str:
+    """The one name that a sender gave to what it sent, in either header. Raises Refusal."""
     named = {each for each in sent if each is not None}
     if len(named) != 1:
         sentence = "Send X-Correlation-ID." if not named else "X-Correlation-ID and Idempotency-Key differ: send one."
@@ -371,7 +375,8 @@ _WORDS: Final = {
 }
 
 
-def _outcomes(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def outcomes(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """An OperationOutcome under each of these statuses, for the OpenAPI description."""
     return {status: {"description": _WORDS[status], "content": _OUTCOME_SCHEMA} for status in statuses}
 
 

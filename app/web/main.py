@@ -25,6 +25,7 @@ from app.web.logistics import LogisticsDesk, logistics_router
 from app.web.messages import MessagesDesk, messages_router
 from app.web.packing import PackingRoom, packing_router
 from app.web.pages import STATIC, Pages
+from app.web.referrals import ReferralsApi, referrals_router
 from app.web.sending import SendingDesk, sending_router
 from app.web.session import SealedSessions
 from app.web.shell import Shell, security_headers
@@ -66,6 +67,11 @@ def create_app(home: Wiring) -> FastAPI:
         )
     )
     app.include_router(
+        referrals_router(
+            ReferralsApi(home.begin, home.clock, home.services, home.cipher, home.clinic_keys, choices.public_base_url)
+        )
+    )
+    app.include_router(
         callbacks_router(
             Callbacks(
                 home.begin,
@@ -80,7 +86,19 @@ def create_app(home: Wiring) -> FastAPI:
     )
     app.include_router(sign_in_router(pages, issuer, choices.public_base_url))
     app.include_router(
-        clinic_router(Clinic(home.begin, home.clock, home.cipher, home.services, home.intake, pages, home.letters))
+        clinic_router(
+            Clinic(
+                home.begin,
+                home.clock,
+                home.cipher,
+                home.services,
+                home.intake,
+                pages,
+                home.letters,
+                home.referral_letters,
+                frozenset(home.clinic_bells),
+            )
+        )
     )
     app.include_router(labs_router(Labs(lambda: ingest_of(home), pages)))
     app.include_router(sending_router(SendingDesk(home.begin, home.clock, home.services, home.text_provider, pages)))

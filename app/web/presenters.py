@@ -1,15 +1,17 @@
 """How values read on staff pages: London time, plain words, and what to do next with each kind of case."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 from models.actions.lab_desk import Late
 from models.rules.call import Say
 from models.rules.clinic import (
+    SEEN,
     AttemptResult,
     CaseKind,
     CaseOutcome,
+    ClinicSays,
     Confirmation,
     IdentityCheck,
     SnoozeReason,
@@ -19,6 +21,8 @@ from models.rules.clinic import (
 from models.rules.kit import show_kit_code
 from models.rules.parcel import WhySetAside
 from models.rules.quarantine import SENTENCES
+from models.rules.referral import ReferralFor
+from models.rules.service import ReferralClinic
 from models.rules.staff import OPENS, Action, Actor, services_where
 from models.rules.standards import Milestone, Standard
 from models.rules.text import TextClass
@@ -198,6 +202,20 @@ _BARS: Final[Mapping[TreatmentBar, str]] = {
     TreatmentBar.ANSWER_SPEAKS_AGAINST: "an answer speaks against it",
 }
 
+_CLINIC_SAYS: Final[Mapping[ClinicSays, str]] = {
+    ClinicSays.BOOKED: "Booked",
+    ClinicSays.ATTENDED: "Attended",
+    ClinicSays.TREATED: "Treated",
+    ClinicSays.DID_NOT_ATTEND: "Did not attend",
+    ClinicSays.CANCELLED: "The appointment was cancelled",
+}
+
+_ASKED: Final[Mapping[ReferralFor, str]] = {
+    ReferralFor.CONFIRMATION: "Sample from the arm",
+    ReferralFor.TREATMENT: "Treatment",
+    ReferralFor.ASSESSMENT: "Assessment",
+}
+
 _URGENCIES: Final[Mapping[Urgency, str]] = {
     Urgency.URGENT: "Urgent",
     Urgency.SOON: "Soon",
@@ -230,6 +248,8 @@ _SAID: Final[Mapping[type, Mapping[Any, str]]] = {
     TreatmentQuestion: _QUESTIONS,
     TreatmentBar: _BARS,
     Urgency: _URGENCIES,
+    ClinicSays: _CLINIC_SAYS,
+    ReferralFor: _ASKED,
     Test: _TESTS,
 }
 
@@ -399,6 +419,11 @@ def sees_logistics(actor: Actor) -> bool:
     return bool(services_where(actor, Action.SEE_LOGISTICS))
 
 
+def clinic_name(clinics: Sequence[ReferralClinic], clinic_id: str) -> str:
+    """What a clinic is called; its id where it is in the council's file no more."""
+    return next((each.name for each in clinics if each.id == clinic_id), clinic_id)
+
+
 def has_worklist(actor: Actor) -> bool:
     """Whether cases of any kind are this person's to see."""
     return any(services_where(actor, action) for action in {*OPENS.values(), Action.OVERSEE_CASES})
@@ -437,7 +462,7 @@ def text_class(each: TextClass) -> str:
     return _CLASSES[each]
 
 
-WORDS: Final[Mapping[str, Callable[..., object]]] = {
+WORDS: Final[Mapping[str, object]] = {
     "say": say,
     "next_step": next_step,
     "step_words": step_words,
@@ -459,6 +484,8 @@ WORDS: Final[Mapping[str, Callable[..., object]]] = {
     "may_pack": may_pack,
     "sees_logistics": sees_logistics,
     "sees_board": sees_board,
+    "clinic_name": clinic_name,
+    "seen_words": SEEN,
     "has_worklist": has_worklist,
     "stands_at_counter": stands_at_counter,
     "day": day,

@@ -18,7 +18,7 @@ from reportlab.platypus import Paragraph
 
 from models.rules.vocabulary import Language
 
-_FONT: Final = "KitpostLetter"
+FONT: Final = "KitpostLetter"
 _FONT_FILE: Final = Path(__file__).parents[1] / "labels" / "fonts" / "DejaVuSansCondensed.ttf"
 _WORDS: Final = Path(__file__).parents[2] / "templates" / "letters" / "letters.toml"
 
@@ -50,10 +50,17 @@ class Letter:
         return f"Letter(ref={self.ref!r})"
 
 
+def register_font() -> None:
+    """The letters' one face, bold and plain alike, read once a process."""
+    if FONT not in pdfmetrics.getRegisteredFontNames():
+        pdfmetrics.registerFont(TTFont(FONT, _FONT_FILE))
+        pdfmetrics.registerFont(TTFont(f"{FONT}-Bold", _FONT_FILE.with_name("DejaVuSansCondensed-Bold.ttf")))
+        pdfmetrics.registerFontFamily(FONT, normal=FONT, bold=f"{FONT}-Bold", italic=FONT, boldItalic=f"{FONT}-Bold")
+
+
 def draw_letter(letter: Letter) -> bytes:
     """The letter as a PDF. Its title, its author and its keywords are empty: a file manager shows them."""
-    if _FONT not in pdfmetrics.getRegisteredFontNames():
-        pdfmetrics.registerFont(TTFont(_FONT, _FONT_FILE))
+    register_font()
     words: dict[str, Any] = tomllib.loads(_WORDS.read_text("utf-8"))[letter.language.value]
     said = {
         "given_name": letter.given_name,
@@ -65,16 +72,16 @@ def draw_letter(letter: Letter) -> bytes:
     }
     out = BytesIO()
     page = Canvas(out, pagesize=A4, invariant=True)
-    page.setFont(_FONT, 9)
+    page.setFont(FONT, 9)
     page.drawString(WINDOW_LEFT_MM * mm, A4[1] - 20 * mm, ", ".join(letter.return_address))
-    page.setFont(_FONT, _SIZE)
+    page.setFont(FONT, _SIZE)
     address = [f"{letter.given_name} {letter.family_name}", *letter.address_lines, letter.postcode]
     for number, line in enumerate(address):
         page.drawString(WINDOW_LEFT_MM * mm, A4[1] - WINDOW_TOP_MM * mm - number * 15, line)
     y = A4[1] - 105 * mm
     page.drawString(WINDOW_LEFT_MM * mm, y, f"{letter.on:%d/%m/%Y}")
     y -= 2 * _LEADING
-    style = ParagraphStyle("letter", fontName=_FONT, fontSize=_SIZE, leading=_LEADING)
+    style = ParagraphStyle("letter", fontName=FONT, fontSize=_SIZE, leading=_LEADING)
     passages = [words["greeting"], *words["body"], words["closing"], "{sender}", words["reference"]]
     for passage in passages:
         # Names are text, never mark-up.

@@ -18,6 +18,7 @@ from models.actions import audit
 from models.actions.case import contact_of, find_case, order_of, order_outcome
 from models.actions.clinic import case_facts, confirmations, rows_of, standing_proposal
 from models.actions.partners import PartnerLine, partners_of
+from models.actions.referral import ReferralLine, referrals_of
 from models.actions.seal import check_unsealed, is_sealed
 from models.actions.treatment import StandingRequest, bars, standing_request
 from models.rules.clinic import (
@@ -359,6 +360,8 @@ class CaseView:
     outcomes: Sequence[CaseOutcome]
     """The ways in which a case of this kind may end."""
     comment_waits: bool
+    referrals: Sequence[ReferralLine]
+    """The clinics it was handed over to, and what they said since."""
 
 
 def case_view(session: Session, ref: str, *, by: Actor, now: datetime, cipher: Cipher) -> CaseView:
@@ -438,6 +441,7 @@ def case_view(session: Session, ref: str, *, by: Actor, now: datetime, cipher: C
             for line in results
             for version in line.versions
         ),
+        referrals=referrals_of(session, case, cipher) if reads_results else (),
     )
 
 

@@ -22,6 +22,7 @@ from models.actions import audit, duty, event, owed, release
 from models.actions.case import changed, contact_of, id_of, leave_audit, locked, order_of, order_outcome
 from models.actions.order import Intake, Taken, settle_order
 from models.actions.partners import counted_since
+from models.actions.referral import last_word
 from models.actions.text_choice import opted_out
 from models.actions.text_moves import undelivered_case_key
 from models.actions.treatment import signed_way
@@ -322,6 +323,7 @@ def case_facts(session: Session, case: ClinicCase, *, now: datetime) -> CaseFact
         letter_consent=contact is not None and contact.letter_consent,
         texts_left=_texts_left(session, contact, news_at),
         number_usable=contact is not None and not _is_frozen(session, contact),
+        clinic_says=last_word(session, case, news_at),
         days_since_news=(london_day(now) - london_day(news_at)).days,
     )
 

@@ -116,6 +116,20 @@ class Confirmation(StrEnum):
     DECLINED = "declined"
 
 
+class ClinicSays(StrEnum):
+    """What a clinic says of somebody who was referred to it."""
+
+    BOOKED = "booked"
+    ATTENDED = "attended"
+    TREATED = "treated"
+    DID_NOT_ATTEND = "did_not_attend"
+    CANCELLED = "cancelled"
+
+
+SEEN: Final = frozenset({ClinicSays.ATTENDED, ClinicSays.TREATED})
+"""The person was in the clinic: nobody chases them any more."""
+
+
 RESULT_KINDS: Final = frozenset(
     {
         CaseKind.CORRECTION,
@@ -265,6 +279,8 @@ class CaseFacts:
     """Texts about these results that the provider took. A text that is owed or failed told nobody."""
     number_usable: bool = True
     """False when the number was found wrong or dead since it was proved: no text and no voicemail goes there."""
+    clinic_says: ClinicSays | None = None
+    """The last word of a clinic that they were referred to since those results came."""
     days_since_news: int = 0
     """Whole London days since the newest of those results came."""
 
@@ -457,10 +473,11 @@ def next_step(case: CaseFacts) -> Step:
     if case.kind not in RUNG_ABOUT:
         return Step.AS_THE_KIND_SAYS
     unconfirmed = reacting(case.items) - case.confirmed.keys()
-    if case.attempts.get(AttemptResult.SPOKE, 0):
+    if case.attempts.get(AttemptResult.SPOKE, 0) or case.clinic_says in SEEN:
         if unconfirmed:
             return Step.CONFIRM
-        return Step.TREAT if any(result is Outcome.POSITIVE for _, result in case.items) else Step.END
+        positive = any(result is Outcome.POSITIVE for _, result in case.items)
+        return Step.TREAT if positive and case.clinic_says is not ClinicSays.TREATED else Step.END
     if not any(case.attempts.get(call, 0) for call in CALLS):
         return Step.RING
     missing = missing_of_floor(case, reactive=bool(unconfirmed))

@@ -213,6 +213,16 @@ class CollectionPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class ReferralClinic:
+    """One clinic that cases are handed over to."""
+
+    id: str
+    name: str
+    lines: tuple[str, ...] = ()
+    """Its address, the postcode last: on letters."""
+
+
+@dataclass(frozen=True, slots=True)
 class LabContract:
     """One laboratory's contract with one service (ruling 16)."""
 
@@ -261,8 +271,13 @@ class Service:
     stock: StockPolicy = field(default_factory=StockPolicy)
     post: PostPolicy = field(default_factory=PostPolicy)
     collection: CollectionPolicy = field(default_factory=CollectionPolicy)
+    clinics: tuple[ReferralClinic, ...] = ()
     channels: tuple[str, ...] = ("web",)
     """Ordering channels that hold an API key for this service."""
+
+    def clinic_named(self, clinic_id: str) -> ReferralClinic | None:
+        """A clinic that cases are handed over to, or None."""
+        return next((each for each in self.clinics if each.id == clinic_id), None)
 
     def contract(self, lab: str) -> LabContract | None:
         """The contract with a lab, or None: then none of its results is ours."""

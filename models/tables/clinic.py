@@ -10,12 +10,14 @@ from models.rules.clinic import (
     AttemptResult,
     CaseKind,
     CaseOutcome,
+    ClinicSays,
     Confirmation,
     NoticeChannel,
     SnoozeReason,
     Urgency,
 )
 from models.rules.partners import PartnerType
+from models.rules.referral import BellState, ReferralFor
 from models.rules.treatment import Treatment
 from models.rules.vocabulary import Outcome, Site, Test
 from models.tables.columns import document, identity, link, recorded, reference, words
@@ -215,6 +217,58 @@ class PartnerCount(SQLModel, table=True):
     treated: int
     actor: str = Field(max_length=80)
     occurred_at: datetime
+    recorded_at: datetime = recorded()
+
+
+class Referral(SQLModel, table=True):
+    """One case handed over to a clinic, and whether that clinic knows and has fetched it."""
+
+    __tablename__ = "referral"
+    __table_args__ = (
+        sa.CheckConstraint("(bell = 'ringing') = (claimed_until IS NOT NULL)", name="ringing_on_a_lease"),
+        sa.Index("ix_referral_bell", "id", postgresql_where=sa.text("bell IN ('owed', 'ringing')")),
+        sa.Index("ix_referral_waiting", "service_id", "clinic", postgresql_where=sa.text("fetched_at IS NULL")),
+    )
+
+    id: int | None = identity()
+    ref: str = reference()
+    service_id: str = Field(max_length=40)
+    case_id: int = link("clinic_case.id")
+    clinic: str = Field(max_length=40)
+    asked: ReferralFor = words(ReferralFor, "asked")
+    message: bytes | None = None
+    """What somebody wrote to the clinic. Encrypted under (table, column, ref)."""
+    bell: BellState = words(BellState, "bell")
+    rings: int = 0
+    ring_at: datetime | None = None
+    """Machine time of the next ring."""
+    claimed_until: datetime | None = None
+    """Machine time."""
+    error_code: str = Field(default="", max_length=40)
+    actor: str = Field(max_length=80)
+    made_at: datetime
+    fetched_at: datetime | None = None
+    """When the clinic first fetched it: that it has it."""
+    recorded_at: datetime = recorded()
+
+
+class ClinicWordRow(SQLModel, table=True):
+    """One thing that a clinic said of a referral. Insert only; the same one twice is one row."""
+
+    __tablename__ = "clinic_word"
+    __table_args__ = (sa.UniqueConstraint("service_id", "clinic", "key"),)
+
+    id: int | None = identity()
+    service_id: str = Field(max_length=40)
+    clinic: str = Field(max_length=40)
+    key: str = Field(max_length=200)
+    """The clinic's own name for what it sent."""
+    referral_id: int = link("referral.id")
+    says: ClinicSays = words(ClinicSays, "says")
+    happened_at: datetime
+    of_the_person: bool
+    """Whether the date of birth was that of the person referred. If not, it counts for nothing but a doubt."""
+    heard_at: datetime
     recorded_at: datetime = recorded()
 
 

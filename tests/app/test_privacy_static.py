@@ -149,6 +149,7 @@ IN_ERRORS_ALLOWED: Final = {
     Slip("app/web/fhir.py", "name"): "a laboratory's contract",
     Slip("app/web/told.py", "name"): "a file of sentences",
     Slip("app/web/told.py", "error"): "what is wrong with a file of sentences",
+    Slip("app/wiring.py", "name"): "a clinic's, in a setting",
     Slip("integrations/texts/catalogue.py", "name"): "a template's",
     Slip(
         "integrations/texts/catalogue.py", "message"

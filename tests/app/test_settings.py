@@ -1,6 +1,7 @@
 """The settings: complete or refused, with a sentence that names the variable and never its value."""
 
 import base64
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -126,6 +127,21 @@ def test_a_provider_that_is_chosen_must_be_named(monkeypatch):
     message = refusal(monkeypatch, {"KITPOST_TEXT_PROVIDER": "govuk_notify"})
 
     assert "KITPOST_NOTIFY_API_KEY is not set" in message
+
+
+@pytest.mark.parametrize(
+    ("bell", "says"),
+    [
+        ({"url": "http://clinic.example.test", "secret": "whsec_" + "A" * 32}, "must start with https://"),
+        ({"url": "https://clinic.example.test", "secret": "swordfish"}, "KITPOST_CLINIC_BELLS"),
+        ({"url": "ftp://clinic.example.test", "secret": "whsec_" + "A" * 32}, "KITPOST_CLINIC_BELLS"),
+    ],
+)
+def test_a_clinic_is_told_over_https_and_signed_alone(monkeypatch, bell, says):
+    message = refusal(monkeypatch, {"KITPOST_CLINIC_BELLS": json.dumps({"larkfield/harbour-clinic": bell})})
+
+    assert says in message
+    assert "swordfish" not in message
 
 
 def test_mail_goes_in_the_open_only_on_this_machine(monkeypatch):

@@ -11,15 +11,19 @@ from app.database import Begin
 from app.service import SHIPPED, load_services
 from flows import follow_up_positives as flow
 from flows.follow_up_positives import Tally, follow_up
-from integrations.ports import NotSent, OutgoingMail, Unsure
+from integrations.ports import NotSent, OutgoingMail, RefusalKind, Refused, Unsure
+from models.actions.referral import refer
 from models.actions.text_switch import set_sending
 from models.rules.clinic import CaseKind, CaseOutcome
 from models.rules.errors import ServiceError
 from models.rules.kit import KitState
+from models.rules.referral import ReferralFor
+from models.rules.service import ReferralClinic
+from models.rules.staff import Actor, Role
 from models.rules.text import TextPurpose
 from models.rules.vocabulary import Outcome, Site, Test
 from models.tables.audit import Audit
-from models.tables.clinic import ClinicCase, DutyNotice, Escalation, NoticeState
+from models.tables.clinic import ClinicCase, DutyNotice, Escalation, NoticeState, Referral
 from models.tables.kit import Kit
 from models.tables.text import Text, TextState
 from tests.support import build
@@ -305,3 +309,65 @@ def test_a_mailbox_that_is_no_address_stops_the_start_by_its_name(tmp_path):
 
     with pytest.raises(ServiceError, match=r"clinic\.duty_mails\.senior_health_adviser is no e-mail address"):
         load_services(tmp_path)
+
+
+# ── Clinics are told that referrals wait ─────────────────────────────────────────────────────
+
+
+class Bell:
+    """A clinic's system that answers as it is told to."""
+
+    def __init__(self, *answers):
+        self.answers, self.heard = deque(answers), []
+
+    def ring(self, ref, made_at, *, now):  # noqa: ARG002 - the port has it
+        self.heard.append(ref)
+        assert now.tzinfo is not None
+        answer = self.answers.popleft() if self.answers else None
+        if answer:
+            raise answer
+
+
+def referral(begin):
+    reported(begin, REACTIVE)
+    council = build.service(clinics=(ReferralClinic("harbour", "Harbour Clinic"),))
+    with begin() as session:
+        case = session.exec(select(ClinicCase)).one()
+        return refer(
+            session, case.ref, by=Actor("a", frozenset({Role.CLINICIAN}), frozenset({"larkfield"})),
+            version=case.version, clinic="harbour", asked=ReferralFor.CONFIRMATION, message="", agreed=True,
+            has_bell=True, now=NOW, service=council, cipher=build.cipher(),
+        )  # fmt: skip
+
+
+def rings(begin, bell, now=NOW):
+    with begin() as session:
+        services = {"larkfield": build.in_force(session)}
+    bells = {("larkfield", "harbour"): bell} if bell else {}
+    tally = follow_up(begin, services, clock=lambda: now, limit=9, bells=bells)
+    return tally.clinics_told, tally.clinics_not_told
+
+
+def test_a_clinic_hears_once_that_a_referral_waits(begin):
+    ref, bell = referral(begin), Bell()
+    assert rings(begin, bell) == (1, 0)
+    assert rings(begin, bell) == (0, 0)
+    assert bell.heard == [ref]
+
+
+def test_a_clinic_that_is_down_is_told_later_and_one_that_refuses_is_a_persons(begin):
+    referral(begin)
+    bell = Bell(NotSent("503"), Refused("410", RefusalKind.CONFIGURATION))
+    assert rings(begin, bell) == (0, 0)
+    assert rings(begin, bell) == (0, 0), "its patience has not ended"
+    with begin() as session:
+        row = session.exec(select(Referral)).one()
+        row.ring_at = row.recorded_at
+    assert rings(begin, bell) == (0, 1)
+    with begin() as session:
+        assert session.exec(select(ClinicCase.due_at)).one() == NOW
+
+
+def test_a_clinic_whose_bell_is_not_set_any_more_is_a_persons(begin):
+    referral(begin)
+    assert rings(begin, None) == (0, 1)

@@ -18,6 +18,7 @@ from tests.web.test_access import ALLOWED
 from tests.web.test_browser import CLIPPED, DESK, PHONE, chromium, keep, pytestmark, shift, sign_in, visit
 from tests.web.test_counter import MARKET, parcel_for_a_counter
 from tests.web.test_lab_browser import desk
+from tests.web.test_referrals import HARBOUR, refer
 
 __all__ = ["chromium", "desk", "pytestmark", "shift", "visit"]
 
@@ -57,10 +58,10 @@ TWICE_THE_SIZE = {"width": 640, "height": 450}
 
 
 @pytest.fixture
-def counter(site):
-    """The only counter of its council, where two parcels wait."""
+def council(site):
+    """A council with one counter, where two parcels wait, and a clinic that cases are handed over to."""
     in_force = site.home.services["larkfield"]
-    council = replace(in_force.service, collection=CollectionPolicy(points=(MARKET,)))
+    council = replace(in_force.service, collection=CollectionPolicy(points=(MARKET,)), clinics=(HARBOUR,))
     site.home.services["larkfield"] = replace(in_force, service=council)
     for _ in range(2):
         _, parcel = parcel_for_a_counter(site, council)
@@ -68,8 +69,9 @@ def counter(site):
 
 
 @pytest.fixture
-def addresses(site, counter, shift, desk):
+def addresses(site, council, shift, desk):
     """The address of each page, with something on it."""
+    refer(site, shift, by="demo-senior")
     with site.home.begin() as session:
         message = owed_journey_text(session).ref
         code = session.exec(select(Kit.code).order_by(Kit.id)).first()
