@@ -127,7 +127,8 @@ def test_the_letter_says_what_was_asked_found_and_told_and_its_properties_nothin
         properties = document.get_metadata_dict()
     for said in (
         "Harbour Clinic 5 Harbour Lane", "25 November 2026", "Venous blood sample to confirm a reactive screen",
-        "Siân O'Test, born 14 February 1999", "Prefers <mornings> & tea.", "Not a diagnosis", "Not tested: insufficient",
+        "Siân O'Test, born 14 February 1999", "Prefers <mornings> & tea.", "Not a diagnosis",
+        "Not tested: insufficient",
         "Requested; no result has come", "Text: please expect our call", REF[:12], "evening, morning",
     ):  # fmt: skip
         assert said in words, said

@@ -221,6 +221,7 @@ def test_no_page_is_wider_than_its_window(visit, shift, viewport, name):
         keep(page, f"{what}-{name}")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), page.evaluate(CLIPPED)
     page.get_by_role("link", name="Timeline of the kit").click()
+    page.wait_for_url("**/kits/*")  # and until its style is there
     keep(page, f"timeline-{name}")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), page.evaluate(CLIPPED)
 
