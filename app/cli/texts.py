@@ -212,8 +212,10 @@ def _examples() -> list["TextValues"]:
     """One of each purpose, with what most people would get."""
     from datetime import date
 
+    from models.rules.collection import new_collection_code
     from models.rules.text import (
         AllClear,
+        CollectionCode,
         Delayed,
         ExpectCall,
         FailedSample,
@@ -222,6 +224,7 @@ def _examples() -> list["TextValues"]:
         KitPosted,
         KitReady,
         OrderReceived,
+        PlaceName,
         ReceivedAtLab,
         RetestDue,
         ReturnReminder,
@@ -235,10 +238,11 @@ def _examples() -> list["TextValues"]:
     swabs = ((Test.CHLAMYDIA, Site.VAGINAL), (Test.GONORRHOEA, Site.VAGINAL))
     bloods = ((Test.HIV, Site.BLOOD), (Test.SYPHILIS, Site.BLOOD))
     failed = tuple(FailedTest(test, site, TellableFailure.INSUFFICIENT) for test, site in bloods)
+    code = CollectionCode(new_collection_code(lambda alphabet: alphabet[7]))
     return [
         OrderReceived(),
         KitPosted(due_back_on),
-        KitReady("22 Market Street", "7K3F9X", due_back_on),
+        KitReady(PlaceName("22 Market Street"), code, due_back_on),
         ReturnReminder(due_back_on, last=False),
         ReturnReminder(due_back_on, last=True),
         ReceivedAtLab(),

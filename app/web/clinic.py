@@ -23,12 +23,13 @@ from app.web.pages import Pages
 from app.web.presenters import say
 from app.web.signin import SignedIn, Staff, check_form
 from app.wiring import Clock, clinic_fhir
-from models.actions import casebook, clinic, partners, referral, seal, treatment
+from models.actions import candour, casebook, clinic, partners, referral, seal, treatment
 from models.actions.case import find_case, order_of
 from models.actions.casebook import CaseView
 from models.actions.clinic import Ending
 from models.actions.order import Intake
 from models.rules.call import Say, what_to_say
+from models.rules.candour import Candour, Harm
 from models.rules.clinic import (
     AttemptResult,
     CaseKind,
@@ -56,7 +57,7 @@ _SHOWN_ON_CASE: Final = frozenset({Code.NOT_NOW, Code.CONFLICT, Code.BAD_INPUT})
 """Refusals that the person at the case page can do something about."""
 
 
-_NOTHING_TYPED: Final = dict.fromkeys(("note", "why", "outcome", "place", "on", "treatment", "message"), "")
+_NOTHING_TYPED: Final = dict.fromkeys(("note", "why", "outcome", "place", "on", "treatment", "message", "account"), "")
 """What the page's forms hold before anybody wrote into them; a refused form comes back as it was filled in."""
 
 
@@ -143,6 +144,7 @@ def clinic_router(desk: Clinic) -> APIRouter:
     _add_endings(router, desk)
     _add_treatment(router, desk)
     _add_partners(router, desk)
+    _add_candour(router, desk)
     _add_referrals(router, desk)
     _add_seals(router, desk)
     _add_kits(router, desk)
@@ -182,6 +184,7 @@ def _draw(  # noqa: PLR0913 - one page, by name
     problem: str = "",
     typed: Mapping[str, str] | None = None,
     with_contact: bool = False,
+    cannot_wait: bool = True,
     with_notes: bool = False,
     with_row: str = "",
 ) -> Response:
@@ -198,6 +201,7 @@ def _draw(  # noqa: PLR0913 - one page, by name
             problem=problem,
             typed=typed,
             with_contact=with_contact,
+            cannot_wait=cannot_wait,
             with_notes=with_notes,
             with_row=with_row,
         )
@@ -220,12 +224,17 @@ def _draw_open(  # noqa: PLR0913 - one page, by name
     problem: str,
     typed: Mapping[str, str] | None,
     with_contact: bool,
+    cannot_wait: bool,
     with_notes: bool,
     with_row: str,
 ) -> Response:
     with desk.begin() as session:
         case = casebook.case_view(session, ref, by=who.actor, now=now, cipher=desk.cipher)
-        contact = casebook.reveal(session, ref, by=who.actor, now=now, cipher=desk.cipher) if with_contact else None
+        contact = (
+            casebook.reveal(session, ref, by=who.actor, now=now, cipher=desk.cipher, cannot_wait=cannot_wait)
+            if with_contact
+            else None
+        )
         notes = (
             casebook.safeguarding_notes(session, ref, by=who.actor, now=now, cipher=desk.cipher) if with_notes else None
         )
@@ -267,6 +276,8 @@ def _draw_open(  # noqa: PLR0913 - one page, by name
         stages=[each.name for each in fields(PartnerCounts)],
         clinics=_clinics(desk, case),
         referral_reasons=list(ReferralFor),
+        harms=list(Harm),
+        candour=Candour,
     )
 
 
@@ -342,8 +353,13 @@ def _add_case(router: APIRouter, desk: Clinic) -> None:
         return _draw(desk, request, who, ref)
 
     @router.post("/cases/{ref}/contact")
-    def contact(request: Request, who: Staff, ref: str) -> Response:
-        return _draw(desk, request, who, ref, with_contact=True)
+    def contact(request: Request, who: Staff, ref: str, *, cannot_wait: Annotated[bool, Form()] = False) -> Response:
+        try:
+            return _draw(desk, request, who, ref, with_contact=True, cannot_wait=cannot_wait)
+        except ServiceError as refused:
+            if refused.code is not Code.NOT_NOW:
+                raise
+            return _draw(desk, request, who, ref, status=STATUS[refused.code], problem=refused.message)
 
     @router.post("/cases/{ref}/notes")
     def notes(request: Request, who: Staff, ref: str) -> Response:
@@ -594,6 +610,45 @@ def _add_partners(router: APIRouter, desk: Clinic) -> None:
         )
         # Nothing of it is in the file's name.
         return Response(pdf, 200, {"Content-Disposition": 'attachment; filename="letter.pdf"'}, "application/pdf")
+
+
+def _add_candour(router: APIRouter, desk: Clinic) -> None:
+    @router.post("/cases/{ref}/candour")
+    def record(
+        request: Request,
+        who: Staff,
+        ref: str,
+        *,
+        version: Version,
+        account: Annotated[str, Form()] = "",
+        harm: Annotated[Harm, Form()],
+        apologised: Annotated[bool, Form()] = False,
+        offered: Annotated[bool, Form()] = False,
+    ) -> Response:
+        def work(session: Session) -> str:
+            candour.record_candour(
+                session,
+                ref,
+                by=who.actor,
+                version=version,
+                account=account,
+                harm=harm,
+                apologised=apologised,
+                offered_in_writing=offered,
+                now=desk.clock(),
+                cipher=desk.cipher,
+            )
+            return "Recorded. A second, senior person signs it now."
+
+        return _act(desk, request, who, ref, work, typed={"account": account})
+
+    @router.post("/cases/{ref}/candour/sign")
+    def sign(request: Request, who: Staff, ref: str, version: Version) -> Response:
+        def work(session: Session) -> str:
+            candour.sign_candour(session, ref, by=who.actor, version=version, now=desk.clock())
+            return "Signed."
+
+        return _act(desk, request, who, ref, work)
 
 
 def _add_referrals(router: APIRouter, desk: Clinic) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, assert_never
 
 from jinja2 import Environment, StrictUndefined, Template, TemplateError, meta
 
-from models.rules.collection import show_collection_code
+from models.rules.collection import new_collection_code, show_collection_code
 from models.rules.errors import Code, ServiceError
 from models.rules.release import Target
 from models.rules.service import LONGEST_TOLD_AS, Service
@@ -19,6 +19,7 @@ from models.rules.text import (
     CLASS_OF,
     AllClear,
     BadWording,
+    CollectionCode,
     Delayed,
     ExpectCall,
     FailedSample,
@@ -27,6 +28,7 @@ from models.rules.text import (
     KitPosted,
     KitReady,
     OrderReceived,
+    PlaceName,
     ReceivedAtLab,
     RetestDue,
     ReturnReminder,
@@ -381,6 +383,8 @@ _SWABS: Final = tuple(
 )
 _BLOODS: Final = tuple((test, Site.BLOOD) for test in (Test.HIV, Test.SYPHILIS, Test.HEPATITIS_B, Test.HEPATITIS_C))
 
+_LONG_CODE: Final = new_collection_code(lambda _: "W")
+
 LONG_VALUES: Final[tuple[TextValues, ...]] = (
     OrderReceived(),
     ReceivedAtLab(),
@@ -390,7 +394,7 @@ LONG_VALUES: Final[tuple[TextValues, ...]] = (
     *(Delayed(day) for day in _LONG_DAYS),
     *(SwabPositive(frozenset(SwabInfection), so_far) for so_far in (True, False)),
     *(KitPosted(day) for day in _LONG_DAYS),
-    *(KitReady("W" * LONGEST_TOLD_AS, "7K3F9X", day) for day in _LONG_DAYS),
+    *(KitReady(PlaceName("W" * LONGEST_TOLD_AS), CollectionCode(_LONG_CODE), day) for day in _LONG_DAYS),
     *(ReturnReminder(day, last=True) for day in _LONG_DAYS),
     *(AllClear(_SWABS + _BLOODS, day) for day in _LONG_DAYS),
     *(

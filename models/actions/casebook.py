@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
 from models.actions import audit
+from models.actions.candour import CandourLine, candour_of
 from models.actions.case import contact_of, find_case, order_of, order_outcome
 from models.actions.clinic import case_facts, confirmations, rows_of, standing_proposal
 from models.actions.partners import PartnerLine, partners_of
@@ -35,8 +36,9 @@ from models.rules.clinic import (
 )
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import KitState, normalise_kit_code
-from models.rules.order import OrderOutcome, read_address
+from models.rules.order import OrderOutcome, SafeTime, read_address
 from models.rules.person import age_on
+from models.rules.safe_time import HOURS, is_safe, read_safe_times
 from models.rules.secrets import Cipher
 from models.rules.staff import OPENS, Action, Actor, check_may, may
 from models.rules.text import TextPurpose
@@ -326,6 +328,8 @@ class CaseView:
     voicemail_consent: bool
     letter_consent: bool
     safe_times: str
+    """Hours of London; '' where none was named."""
+    safe_now: bool
     language: str
     wording: str
     has_contact: bool
@@ -360,6 +364,8 @@ class CaseView:
     outcomes: Sequence[CaseOutcome]
     """The ways in which a case of this kind may end."""
     comment_waits: bool
+    candour: Sequence[CandourLine]
+    """What its person was told about a result that they had been told wrong."""
     referrals: Sequence[ReferralLine]
     """The clinics it was handed over to, and what they said since."""
 
@@ -374,6 +380,7 @@ def case_view(session: Session, ref: str, *, by: Actor, now: datetime, cipher: C
     order, contact = order_of(session, case), contact_of(session, case)
     check_unsealed(session, order.person_id if order else None, by, now)
     person = session.get(Person, order.person_id) if order else None
+    safe_times = read_safe_times(contact.safe_times) if contact else frozenset()
     facts, proposal = case_facts(session, case, now=now), standing_proposal(session, case)
     has_chlamydia = reads_results and (Test.CHLAMYDIA, Outcome.POSITIVE) in facts.items
     results = _results(session, kit, cipher) if kit and reads_results else _whether_come(session, kit)
@@ -409,7 +416,8 @@ def case_view(session: Session, ref: str, *, by: Actor, now: datetime, cipher: C
         text_consent=facts.text_consent,
         voicemail_consent=facts.voicemail_consent,
         letter_consent=facts.letter_consent,
-        safe_times=contact.safe_times if contact else "",
+        safe_times=_hours(safe_times),
+        safe_now=is_safe(now, safe_times),
         language=contact.language if contact else "",
         wording=contact.wording if contact else "",
         has_contact=contact is not None,
@@ -441,6 +449,7 @@ def case_view(session: Session, ref: str, *, by: Actor, now: datetime, cipher: C
             for line in results
             for version in line.versions
         ),
+        candour=candour_of(session, case, cipher) if reads_results else (),
         referrals=referrals_of(session, case, cipher) if reads_results else (),
     )
 
@@ -623,10 +632,13 @@ class ContactDetails:
         return "ContactDetails()"
 
 
-def reveal(session: Session, ref: str, *, by: Actor, now: datetime, cipher: Cipher) -> ContactDetails:
+def reveal(
+    session: Session, ref: str, *, by: Actor, now: datetime, cipher: Cipher, cannot_wait: bool = True
+) -> ContactDetails:
     """Name, date of birth, mobile and address of the person of one case. The reveal itself is audited.
 
-    Raises ServiceError(NOT_FOUND) for a case about no person.
+    Raises ServiceError(NOT_FOUND) for a case about no person, and ServiceError(NOT_NOW) at a time at which they said
+    that ringing is not safe, unless it cannot wait.
     """
     case = find_case(session, ref, by)
     check_may(by, Action.REVEAL_CONTACT, case.service_id)
@@ -635,6 +647,11 @@ def reveal(session: Session, ref: str, *, by: Actor, now: datetime, cipher: Ciph
     person = session.get(Person, contact.person_id) if contact else None
     if contact is None or person is None:
         raise ServiceError(Code.NOT_FOUND, "This case is about no person: there are no contact details.")
+    times = read_safe_times(contact.safe_times)
+    if not is_safe(now, times) and not cannot_wait:
+        raise ServiceError(
+            Code.NOT_NOW, f"Now is no safe time to ring them: {_hours(times)}. If it can't wait, tick so."
+        )
     assert case.id is not None  # a stored row
     audit.record(
         session,
@@ -646,6 +663,7 @@ def reveal(session: Session, ref: str, *, by: Actor, now: datetime, cipher: Ciph
         service_id=case.service_id,
         contact_id=contact.id,
         person_id=person.id,
+        safe_time=is_safe(now, times),
     )
     address = read_address(cipher.decrypt("contact", "delivery_address", contact.ref, contact.delivery_address))
     return ContactDetails(
@@ -657,6 +675,10 @@ def reveal(session: Session, ref: str, *, by: Actor, now: datetime, cipher: Ciph
         address_lines=address.lines,
         postcode=address.postcode,
     )
+
+
+def _hours(times: AbstractSet[SafeTime]) -> str:
+    return ", ".join(f"{HOURS[each][0]:%H:%M} to {HOURS[each][1]:%H:%M}" for each in SafeTime if each in times)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import Session, col, select
 
-from models.actions import audit, duty, event, owed, release
+from models.actions import audit, candour, duty, event, owed, release
 from models.actions.case import changed, contact_of, id_of, leave_audit, locked, order_of, order_outcome
 from models.actions.order import Intake, Taken, settle_order
 from models.actions.partners import counted_since
@@ -47,6 +47,7 @@ from models.rules.errors import Code, ServiceError
 from models.rules.order import OrderOutcome
 from models.rules.person import age_on
 from models.rules.release import ReleaseDecision
+from models.rules.safe_time import next_safe, read_safe_times
 from models.rules.secrets import MOBILE, BlindIndex, Cipher
 from models.rules.service import ClinicPolicy, Service, ServiceInForce
 from models.rules.staff import Action, Actor, Role, check_may, who_may_work
@@ -174,6 +175,8 @@ def record_attempt(  # noqa: PLR0913 - one form, by name
     _check_channel(session, contact, result)
     _add_attempt(session, case, by=by, result=result, note=note, now=now, cipher=cipher, identity=identity)
     due = next_due_at(result, now, case.due_at, service.clinic)
+    if due != case.due_at and contact is not None:
+        due = next_safe(due, read_safe_times(contact.safe_times), service.clinic)
     if due != case.due_at:
         case.due_at, case.escalation = due, 0
     case.assignee = by.audit_name
@@ -323,6 +326,7 @@ def case_facts(session: Session, case: ClinicCase, *, now: datetime) -> CaseFact
         letter_consent=contact is not None and contact.letter_consent,
         texts_left=_texts_left(session, contact, news_at),
         number_usable=contact is not None and not _is_frozen(session, contact),
+        candour=candour.state_of(session, case),
         clinic_says=last_word(session, case, news_at),
         days_since_news=(london_day(now) - london_day(news_at)).days,
     )

@@ -33,7 +33,7 @@ from models.rules.kit import KitState, show_kit_code
 from models.rules.parcel import Label, due_back_on, read_label
 from models.rules.secrets import COLLECTION, BlindIndex, Cipher
 from models.rules.service import Service, Services
-from models.rules.text import KitReady, TextPurpose
+from models.rules.text import CollectionCode, KitReady, PlaceName, TextPurpose
 from models.rules.working_days import london_day
 from models.tables.clinic import ClinicCase
 from models.tables.collection import Collection
@@ -454,8 +454,8 @@ def _texts(kit: Kit, row: Collection, code: str, service: Service, now: datetime
     assert row.arrived_at is not None  # it waits
     assert row.hold_until is not None
     point = service.collection.point(row.point)
-    where = point.told_as if point else service.text_name
-    says = KitReady(where, code, row.hold_until)
+    where = PlaceName(point.told_as if point else service.text_name)
+    says = KitReady(where, CollectionCode(code), row.hold_until)
     later = [at for at in told_again_at(row.arrived_at, service.collection) if at > now]
     return [
         owed.OwedText(

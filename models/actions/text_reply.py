@@ -15,14 +15,15 @@ from models.actions import audit
 from models.actions.owed import OwedCase, owe_cases
 from models.actions.text_choice import record_choice
 from models.actions.text_moves import Counts, Run, Toolbox, machine_now
-from models.rules.clinic import AttemptResult, CaseKind
+from models.rules.clinic import AttemptResult, CaseKind, due_at
 from models.rules.errors import ServiceError
 from models.rules.reply import FOR_A_PERSON, ReplyKind, read_reply
+from models.rules.safe_time import next_safe, read_safe_times
 from models.rules.secrets import MOBILE
 from models.tables.clinic import CaseAttempt, ClinicCase
 from models.tables.inbox import Inbox, InboxKind, InboxState
 from models.tables.order import Order
-from models.tables.person import ChoiceOfTexts, ChoiceSource, MobileHolder
+from models.tables.person import ChoiceOfTexts, ChoiceSource, Contact, MobileHolder
 
 RESIDENT = "resident"
 """Who stands as the actor of what a resident texted."""
@@ -115,21 +116,25 @@ def _choose(run: Run, holder: MobileHolder, choice: ChoiceOfTexts, at: datetime)
 
 def _to_a_person(run: Run, holder: MobileHolder, kind: ReplyKind, body: str, at: datetime) -> None:
     """Opens the case of this kind of reply to the person's latest order, or finds it, and notes the words on it."""
-    order_id = run.session.exec(
-        select(Order.id)
+    order_id, safe_times = run.session.exec(
+        select(Order.id, Contact.safe_times)
+        .join(Contact, col(Contact.id) == col(Order.contact_id))
         .where(col(Order.person_id) == holder.person_id, col(Order.service_id) == holder.service_id)
         .order_by(col(Order.id).desc())
         .limit(1)
     ).one()
     key = f"order:{order_id}:reply:{kind.value}"
+    service = run.tools.services[holder.service_id].service
+    due = due_at(CaseKind.REPLY, run.now, service.clinic)
     owed = OwedCase(
         key=key,
         kind=CaseKind.REPLY,
         order_id=order_id,
         detail={"reply": kind.value},
         urgent=kind is ReplyKind.DISTRESS,
+        # Distress can't wait for a safe time; whoever only wants to be rung is rung at one.
+        due_at=None if kind is ReplyKind.DISTRESS else next_safe(due, read_safe_times(safe_times), service.clinic),
     )
-    service = run.tools.services[holder.service_id].service
     case_id = owe_cases(run.session, [owed], service=service, now=run.now, actor=run.actor)[key]
     ref = secrets.token_hex(16)
     run.session.add(
@@ -143,6 +148,6 @@ def _to_a_person(run: Run, holder: MobileHolder, kind: ReplyKind, body: str, at:
         )
     )
     case = run.session.get_one(ClinicCase, case_id)
-    case.due_at = min(case.due_at, owed.due(run.now, service))  # it may rest, but these words are new
+    case.due_at = min(case.due_at, owed.due_at or owed.due(run.now, service))  # it may rest, but these words are new
     case.version += 1  # whoever has the page open has not read this
     run.session.add(case)

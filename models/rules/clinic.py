@@ -10,6 +10,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Final, assert_never
 
+from models.rules.candour import Candour
 from models.rules.errors import Code, ServiceError
 from models.rules.release import Reason, ReleaseDecision
 from models.rules.service import ClinicPolicy
@@ -279,6 +280,8 @@ class CaseFacts:
     """Texts about these results that the provider took. A text that is owed or failed told nobody."""
     number_usable: bool = True
     """False when the number was found wrong or dead since it was proved: no text and no voicemail goes there."""
+    candour: Candour = Candour.NOT_NEEDED
+    """Whether its person was told what changed since, and how far openness about that has come."""
     clinic_says: ClinicSays | None = None
     """The last word of a clinic that they were referred to since those results came."""
     days_since_news: int = 0
@@ -382,6 +385,7 @@ def check_may_close(case: CaseFacts, outcome: CaseOutcome, *, seconded: bool = F
     if outcome is CaseOutcome.NO_FURTHER_ACTION:
         _check_floor(case, reactive=bool(unconfirmed), seconded=seconded)
         return
+    _check_candour(case)
     if unconfirmed:
         raise ServiceError(
             Code.NOT_NOW,
@@ -395,6 +399,16 @@ def check_may_close(case: CaseFacts, outcome: CaseOutcome, *, seconded: bool = F
         raise ServiceError(
             Code.NOT_NOW, "A positive result is in this case: record that the person was treated, booked or referred."
         )
+
+
+def _check_candour(case: CaseFacts) -> None:
+    """Whoever was told what turned out wrong is told that, too, and a second person signs it (H3)."""
+    if case.candour is Candour.MISSING:
+        raise ServiceError(
+            Code.NOT_NOW, "They were told a result that has changed: record first what you said to them about that."
+        )
+    if case.candour is Candour.WRITTEN:
+        raise ServiceError(Code.NOT_NOW, "What was said about the changed result needs a second person's signature.")
 
 
 def reacting(items: AbstractSet[tuple[Test, Outcome]]) -> frozenset[Test]:

@@ -54,6 +54,8 @@ class Action(StrEnum):
     """What the sample from the arm said of a reactive screen."""
     SECOND_NO_FURTHER_ACTION = "second_no_further_action"
     """Be the second, senior person (FEATURES 64)."""
+    SIGN_CANDOUR = "sign_candour"
+    """Be the second person under what somebody was told about a wrong result (H3)."""
     PRESCRIBE = "prescribe"
     """Sign for treatment without a visit (H15)."""
     RELEASE_AFTER_REVIEW = "release_after_review"
@@ -99,6 +101,7 @@ _SENIOR: Final = _ADVISER | {
     Action.LIAISE_WITH_LABS,
     Action.ATTACH_ROWS,
     Action.SECOND_NO_FURTHER_ACTION,
+    Action.SIGN_CANDOUR,
     Action.RELEASE_AFTER_REVIEW,
     Action.SETTLE_ORDERS,
     Action.SEAL_RECORDS,

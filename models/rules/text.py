@@ -15,11 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from enum import StrEnum
-from typing import ClassVar, Final, assert_never
+from typing import ClassVar, Final, Self, assert_never
 
+from models.rules.collection import read_collection_code
 from models.rules.errors import Code, ServiceError
 from models.rules.release import Target
-from models.rules.service import TextPolicy, TextWindow
+from models.rules.service import LONGEST_TOLD_AS, TextPolicy, TextWindow
 from models.rules.vocabulary import SAMPLE_FAILURES, Language, Outcome, Site, Test, Wording
 
 
@@ -138,14 +139,42 @@ class KitPosted:
     due_back_on: date
 
 
+class PlaceName(str):
+    """What texts call a counter: the council's own words, proved to say nothing of health (ruling 14)."""
+
+    __slots__ = ()
+
+    def __new__(cls, words: str) -> Self:
+        """Raises ServiceError(BAD_INPUT) for words that could not stand in any text."""
+        if not is_neutral(words) or len(words) > LONGEST_TOLD_AS:
+            raise ServiceError(Code.BAD_INPUT, "This is no name of a place that a text may carry.")
+        return super().__new__(cls, words)
+
+
+class CollectionCode(str):
+    """A code that fetches a parcel: six characters whose last one checks the others."""
+
+    __slots__ = ()
+
+    def __new__(cls, code: str) -> Self:
+        """Raises ServiceError(BAD_INPUT) for anything else."""
+        if read_collection_code(code) != code:
+            raise ServiceError(Code.BAD_INPUT, "This is no code of a parcel.")
+        return super().__new__(cls, code)
+
+
 @dataclass(frozen=True, slots=True)
 class KitReady:
-    """The parcel waits at a counter. `where` is the council's own neutral name of it, `code` fetches the parcel."""
+    """The parcel waits at a counter until the end of a day; its code fetches it."""
 
     purpose: ClassVar[TextPurpose] = TextPurpose.KIT_READY
-    where: str
-    code: str
+    where: PlaceName
+    code: CollectionCode
     until_on: date
+
+    def __post_init__(self) -> None:
+        _only(PlaceName, [self.where])
+        _only(CollectionCode, [self.code])
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +339,8 @@ def read_values(purpose: TextPurpose, written: str) -> TextValues:
             case TextPurpose.KIT_POSTED:
                 return KitPosted(date.fromisoformat(plain["due_back_on"]))
             case TextPurpose.KIT_READY:
-                return KitReady(str(plain["where"]), str(plain["code"]), date.fromisoformat(plain["until_on"]))
+                until_on = date.fromisoformat(plain["until_on"])
+                return KitReady(PlaceName(plain["where"]), CollectionCode(plain["code"]), until_on)
             case TextPurpose.RETURN_REMINDER:
                 return ReturnReminder(date.fromisoformat(plain["due_back_on"]), _flag(plain["last"]))
             case TextPurpose.ALL_CLEAR:

@@ -6,6 +6,7 @@ from enum import StrEnum
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
+from models.rules.candour import Harm
 from models.rules.clinic import (
     AttemptResult,
     CaseKind,
@@ -215,6 +216,37 @@ class PartnerCount(SQLModel, table=True):
     tested: int
     verified: int
     treated: int
+    actor: str = Field(max_length=80)
+    occurred_at: datetime
+    recorded_at: datetime = recorded()
+
+
+class CaseCandour(SQLModel, table=True):
+    """What somebody was told about a result that they had been told wrong. Insert only (H3)."""
+
+    __tablename__ = "case_candour"
+
+    id: int | None = identity()
+    ref: str = reference()
+    case_id: int = link("clinic_case.id")
+    account: bytes
+    """What was wrong and what was said. Encrypted under (table, column, ref)."""
+    harm: Harm = words(Harm, "harm")
+    apologised: bool
+    offered_in_writing: bool
+    actor: str = Field(max_length=80)
+    occurred_at: datetime
+    recorded_at: datetime = recorded()
+
+
+class CandourSignature(SQLModel, table=True):
+    """A second person's signature under it. Insert only."""
+
+    __tablename__ = "candour_signature"
+    __table_args__ = (sa.UniqueConstraint("candour_id"),)
+
+    id: int | None = identity()
+    candour_id: int = link("case_candour.id", index=False)
     actor: str = Field(max_length=80)
     occurred_at: datetime
     recorded_at: datetime = recorded()

@@ -34,7 +34,7 @@ from models.rules.errors import Code, ServiceError
 from models.rules.kit import ALPHABET, KitState
 from models.rules.service import CollectionPoint, CollectionPolicy, ServiceInForce
 from models.rules.stock import Recipe
-from models.rules.text import KitReady, TextPurpose, read_values
+from models.rules.text import KitReady, PlaceName, TextPurpose, read_values
 from models.rules.vocabulary import ScanKind
 from models.rules.working_days import london_day
 from models.tables.audit import Audit
@@ -199,7 +199,7 @@ def test_nothing_is_texted_until_the_parcel_waits_and_then_its_code(counter):
 
     said = [says for _, says in counter.texts()]
     until = london_day(ARRIVED) + 42 * DAY
-    assert said == [KitReady("22 Market Street", said[0].code, until)] * 3
+    assert said == [KitReady(PlaceName("22 Market Street"), said[0].code, until)] * 3
     assert [london_day(row.not_before) for row, _ in counter.texts()] == [
         london_day(ARRIVED + days * DAY) for days in (0, 7, 28)
     ]

@@ -14,12 +14,15 @@ from models.rules.text import (
     GSM_EXTENDED,
     AllClear,
     BadWording,
+    CollectionCode,
     ExpectCall,
     FailedSample,
     FailedTest,
     KitLapsed,
     KitPosted,
+    KitReady,
     OrderReceived,
+    PlaceName,
     ReceivedAtLab,
     ReturnReminder,
     SwabInfection,
@@ -95,6 +98,20 @@ def test_no_value_of_any_text_can_carry_free_words():
     for kind in TextValues.__args__:
         for each in fields(kind):
             assert each.type not in (str, "str", object, "object")
+
+
+@pytest.mark.parametrize("words", ["", " x", "Larkfield HIV Clinic", "see evil.example", "Tŷ Gwyn", "x" * 41, "{name}"])
+def test_a_place_that_texts_name_says_nothing_of_health(words):
+    with pytest.raises(ServiceError):
+        PlaceName(words)
+
+
+@pytest.mark.parametrize("code", ["", "7K3F9", "7K3F99", "Testina", "HIV pos"])
+def test_a_code_in_a_text_is_a_code(code):
+    with pytest.raises(ServiceError):
+        CollectionCode(code)
+    with pytest.raises(ServiceError, match="Only a PlaceName may stand here"):
+        KitReady(code, code, date(2027, 1, 1))
 
 
 def test_a_result_text_lists_something_and_nothing_twice():

@@ -333,3 +333,62 @@ def test_every_kind_of_attempt_is_offered(site):
     page = site.signed_in("demo-adviser").get(opened(site)).text
 
     assert set(re.findall(r'name="result" value="([a-z_]+)"', page)) == set(AttemptResult)
+
+
+def test_a_number_is_shown_outside_safe_times_only_when_it_cannot_wait(site):
+    with site.home.begin() as session:
+        person = build.person(session)
+        to = build.contact(session, person, safe_times="morning")
+        kit = build.dispatched_kit(session, of=person, to=to)
+        build.results(session, kit, REACTIVE)
+        path = f"/cases/{session.exec(select(ClinicCase.ref)).one()}"
+    adviser = site.signed_in("demo-adviser")
+    assert "Safe times to ring 09:00 to 12:00: not now" in words(adviser.get(path))
+
+    refused = adviser.send(path, f"{path}/contact")
+    assert "Now is no safe time to ring them: 09:00 to 12:00. If it can't wait, tick so." in words(refused)
+    assert "Testina" not in refused.text
+    assert "Testina Kit" in words(adviser.send(path, f"{path}/contact", cannot_wait="true"))
+
+    site.home.hands["now"] = build.NOW + timedelta(hours=22)
+    assert "Testina Kit" in words(adviser.send(path, f"{path}/contact"))
+    looks = [entry["detail"]["safe_time"] for entry in web.audited(site.db) if entry["action"] == "contact.revealed"]
+    assert looks == [False, True]
+
+
+def test_a_try_that_reached_nobody_is_due_again_at_a_safe_time(site):
+    with site.home.begin() as session:
+        person = build.person(session)
+        kit = build.dispatched_kit(session, of=person, to=build.contact(session, person, safe_times="morning"))
+        build.results(session, kit, REACTIVE)
+        path = f"/cases/{session.exec(select(ClinicCase.ref)).one()}"
+    site.home.hands["now"] = build.NOW + timedelta(days=8)
+    site.signed_in("demo-adviser").send(path, f"{path}/attempts", result="no_answer")
+
+    with site.home.begin() as session:
+        due = session.exec(select(ClinicCase.due_at)).one()
+    assert due == build.NOW + timedelta(days=9, hours=21), "eight working hours on it is noon, and safe no more"
+
+
+def test_openness_is_recorded_by_one_and_signed_by_another_on_the_page(site):
+    path = opened(site, ALL_NEGATIVE | {CHLAMYDIA: Outcome.POSITIVE})
+    adviser, senior = site.signed_in("demo-adviser"), site.signed_in("demo-senior")
+    spoke = {"result": "spoke", "identity": ["full_name", "date_of_birth"]}
+    adviser.send(path, f"{path}/attempts", **spoke)
+    with site.home.begin() as session:
+        kit = session.exec(select(build.Kit)).one()
+        build.results(session, kit, {CHLAMYDIA: Outcome.NEGATIVE}, at=build.NOW + timedelta(days=1))
+    site.home.hands["now"] = build.NOW + timedelta(days=1, hours=1)
+    assert "They were told a result that has changed." in words(adviser.get(path))
+    adviser.send(path, f"{path}/attempts", **spoke)
+
+    page = adviser.send(path, f"{path}/candour", account="It was wrong, I said so.", harm="none")
+    assert "Say sorry first" in words(page)
+    assert "It was wrong, I said so." in page.text
+    page = adviser.send(
+        path, f"{path}/candour", account="It was wrong, I said so.", harm="none", apologised="true", offered="true"
+    )
+    assert "Waits for a second person" in words(page)
+    assert "Sign as the second person" not in words(page)
+    senior.send(path, f"{path}/candour/sign")
+    assert "Signed by Colleague demo-senior" in words(adviser.get(path))
