@@ -114,7 +114,7 @@ def test_a_correction_after_the_text_shows_both_versions_and_what_was_told(visit
         build.results(session, session.merge(kit), {CHLAMYDIA: Outcome.POSITIVE}, at=build.NOW + timedelta(hours=2))
         path = f"/cases/{session.exec(select(ClinicCase.ref)).one()}"
     site.home.hands["now"] = build.NOW + timedelta(hours=3)
-    page = visit(viewport=PHONE)
+    page, senior = visit(viewport=PHONE), visit()
     sign_in(page)
     page.goto(path)
 
@@ -124,6 +124,20 @@ def test_a_correction_after_the_text_shows_both_versions_and_what_was_told(visit
     expect(changed).to_contain_text("All clear")
     keep(page, "shift-correction-phone")
     spoke(page)
+    end(page, "Treated", on="2026-11-24", how="In a clinic")
+    expect(page.get_by_role("alert")).to_contain_text("record first what you said to them about that")
+
+    page.get_by_label("What was wrong, and what you said about it").fill("The all clear was wrong; they were told so.")
+    page.get_by_label("None", exact=True).check()
+    page.get_by_label("I said sorry").check()
+    page.get_by_role("button", name="Record what was said").click()
+    expect(page.get_by_role("status")).to_contain_text("A second, senior person signs it now")
+    keep(page, "shift-candour-phone")
+    sign_in(senior, "Sian Senior")
+    senior.goto(path)
+    senior.get_by_role("button", name="Sign as the second person").click()
+    expect(senior.get_by_role("status")).to_contain_text("Signed.")
+    page.goto(path)
     end(page, "Treated", on="2026-11-24", how="In a clinic")
 
     expect(page.get_by_role("status")).to_contain_text("The case is closed")
