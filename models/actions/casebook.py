@@ -17,7 +17,7 @@ from sqlmodel import Session, col, select
 from models.actions import audit
 from models.actions.candour import CandourLine, candour_of
 from models.actions.case import contact_of, find_case, order_of, order_outcome
-from models.actions.clinic import case_facts, confirmations, rows_of, standing_proposal
+from models.actions.clinic import case_facts, rows_of, standing_proposal
 from models.actions.partners import PartnerLine, partners_of
 from models.actions.referral import ReferralLine, referrals_of
 from models.actions.seal import check_unsealed, is_sealed
@@ -46,10 +46,11 @@ from models.rules.treatment import ALL_NO, Treatment, TreatmentBar
 from models.rules.vocabulary import DeliveryStatus, Outcome, Quarantine, ReportStatus, Site, Test
 from models.rules.working_days import london_day
 from models.tables.audit import Audit
+from models.tables.bulk import cursor
 from models.tables.clinic import CaseAttempt, CaseEnding, ClinicCase, Escalation
 from models.tables.kit import Kit, KitEvent, KitTest
 from models.tables.order import Order, OrderDecision
-from models.tables.person import Person, PersonSeal, SafeguardingNote
+from models.tables.person import Contact, Person, PersonSeal, SafeguardingNote
 from models.tables.release import ReleaseDecision
 from models.tables.result import CommentReview, Effect, LabFile, QuarantinedRow, ResultSeries, ResultVersion
 from models.tables.text import Text, TextState
@@ -173,32 +174,49 @@ def _rows(session: Session, wanted: sa.ColumnElement[bool], by: Actor, *, offset
         .limit(1)
         .scalar_subquery()
     )
-    found = session.exec(
-        select(ClinicCase, Kit.code, told, sealed)
+    # Columns, not rows as objects: fifty of them are made for each look.
+    found = session.execute(
+        sa.select(
+            col(ClinicCase.ref),
+            col(ClinicCase.service_id),
+            col(ClinicCase.kind),
+            col(ClinicCase.urgency),
+            col(Kit.code),
+            col(ClinicCase.lab),
+            col(ClinicCase.owner_role),
+            col(ClinicCase.assignee),
+            col(ClinicCase.due_at),
+            col(ClinicCase.opened_at),
+            told,
+            sealed,
+        )
         .join(Kit, col(Kit.id) == col(ClinicCase.kit_id), isouter=True)
         .where(col(ClinicCase.closed_at).is_(None), wanted)
         .order_by(col(ClinicCase.due_at), _URGENCY_RANK, col(ClinicCase.id))
         .offset(offset)
         .limit(limit)
     )
+    opens = {(kind, service_id): may(by, OPENS[kind], service_id) for kind in CaseKind for service_id in by.service_ids}
     return [
         WorklistRow(
-            ref=case.ref,
-            service_id=case.service_id,
-            kind=case.kind,
-            urgency=case.urgency,
+            ref=ref,
+            service_id=service_id,
+            kind=CaseKind(kind),
+            urgency=Urgency(urgency),
             kit_code="" if is_sealed else code or "",
-            lab=case.lab,
-            owner_role=case.owner_role,
-            assignee=case.assignee,
-            due_at=case.due_at,
-            opened_at=case.opened_at,
+            lab=lab,
+            owner_role=owner_role,
+            assignee=assignee,
+            due_at=due_at,
+            opened_at=opened_at,
             escalated_to=role or "",
-            may_open=may(by, OPENS[case.kind], case.service_id),
+            may_open=opens[CaseKind(kind), service_id],
             sealed=bool(is_sealed),
         )
-        for case, code, role, is_sealed in found
-    ]
+        for (
+            ref, service_id, kind, urgency, code, lab, owner_role, assignee, due_at, opened_at, role, is_sealed,
+        ) in found
+    ]  # fmt: skip
 
 
 # ── One case ─────────────────────────────────────────────────────────────────────────────────
@@ -301,6 +319,9 @@ class EarlierKit:
     code: str
     state: KitState
     created_at: datetime
+    found: Sequence[tuple[Test, Site, Outcome]]
+    """What stands of it that is not negative."""
+    negative: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,14 +397,17 @@ def case_view(session: Session, ref: str, *, by: Actor, now: datetime, cipher: C
     assert case.id is not None  # a stored row
     allowed = frozenset(action for action in Action if may(by, action, case.service_id))
     reads_results = Action.READ_RESULTS in allowed
-    kit = session.get(Kit, case.kit_id) if case.kit_id is not None else None
-    order, contact = order_of(session, case), contact_of(session, case)
-    check_unsealed(session, order.person_id if order else None, by, now)
-    person = session.get(Person, order.person_id) if order else None
+    order, contact, person, kit = _about(session, case)
+    has = _has(session, case, person)
+    if has["seal"]:
+        check_unsealed(session, order.person_id if order else None, by, now)
     safe_times = read_safe_times(contact.safe_times) if contact else frozenset()
-    facts, proposal = case_facts(session, case, now=now), standing_proposal(session, case)
+    facts = case_facts(session, case, now=now)
+    proposal = standing_proposal(session, case) if has["proposal"] else None
     has_chlamydia = reads_results and (Test.CHLAMYDIA, Outcome.POSITIVE) in facts.items
-    results = _results(session, kit, cipher) if kit and reads_results else _whether_come(session, kit)
+    results = (
+        _results(session, kit, cipher, any_read=has["review"]) if kit and reads_results else _whether_come(session, kit)
+    )
     audit.record(
         session,
         action="case.viewed",
@@ -421,42 +445,93 @@ def case_view(session: Session, ref: str, *, by: Actor, now: datetime, cipher: C
         language=contact.language if contact else "",
         wording=contact.wording if contact else "",
         has_contact=contact is not None,
-        has_safeguarding_note=person is not None and _has_note(session, person),
-        sealed=person is not None and person.id is not None and is_sealed(session, person.id),
+        has_safeguarding_note=has["note"],
+        sealed=has["seal"] and person is not None and person.id is not None and is_sealed(session, person.id),
         answers=_answers(case, order) if reads_results else {},
         order_reasons=_order_reasons(session, order) if reads_results else (),
         order_is_held=order is not None and order_outcome(session, order) is OrderOutcome.HELD,
         reads_results=reads_results,
         results=results,
-        lab_rows=[_lab_row(row, allowed) for row in rows_of(session, case)],
+        lab_rows=[_lab_row(row, allowed) for row in rows_of(session, case)] if has["lab_row"] else [],
         decisions=_decisions(session, kit) if kit and reads_results else (),
         texts=_texts(session, order) if order and reads_results else (),
-        attempts=_attempts(session, case, cipher),
+        attempts=_attempts(session, case, cipher) if has["attempt"] else [],
         facts=facts,
         step=next_step(facts),
-        endings=_endings(session, case, cipher),
-        partners=partners_of(session, case) if reads_results and _has_partners(case, facts) else None,
-        treatment=standing_request(session, case) if has_chlamydia else None,
+        endings=_endings(session, case, cipher) if has["ending"] else [],
+        partners=_partners(session, case, any_there=has["partners"])
+        if reads_results and _has_partners(case, facts)
+        else None,
+        treatment=standing_request(session, case) if has_chlamydia and has["treatment"] else None,
         treatment_bars=bars(session, case, ALL_NO, now=now, cipher=cipher) if has_chlamydia else None,
         reacting=sorted(reacting(facts.items)) if reads_results else (),
-        confirmed=confirmations(session, case) if reads_results else {},
-        escalated_to=_escalated(session, case),
+        confirmed=facts.confirmed if reads_results else {},
+        escalated_to=_escalated(session, case) if has["escalation"] else [],
         proposed_by=proposal.actor if proposal else "",
-        earlier_kits=_earlier_kits(session, person, kit) if person and reads_results else (),
+        earlier_kits=_earlier_kits(session, person, kit, by=by, now=now)
+        if person and reads_results and has["kits"]
+        else (),
         outcomes=[each for each in CaseOutcome if each in OUTCOMES_FOR[case.kind]],
         comment_waits=any(
             version.comment and version.is_current and not version.comment_read
             for line in results
             for version in line.versions
         ),
-        candour=candour_of(session, case, cipher) if reads_results else (),
-        referrals=referrals_of(session, case, cipher) if reads_results else (),
+        candour=candour_of(session, case, cipher) if reads_results and has["candour"] else (),
+        referrals=referrals_of(session, case, cipher) if reads_results and has["referral"] else (),
     )
 
 
-def _results(session: Session, kit: Kit, cipher: Cipher) -> list[ResultLine]:
+def _about(session: Session, case: ClinicCase) -> tuple[Order | None, Contact | None, Person | None, Kit | None]:
+    """Order, contact, person and kit of a case in one question. While they are held, nobody asks for them again."""
+    order_id = select(Kit.order_id).where(col(Kit.id) == case.kit_id).scalar_subquery()
+    found = session.exec(
+        select(Order, Contact, Person, Kit)
+        .join(Contact, col(Contact.id) == col(Order.contact_id))
+        .join(Person, col(Person.id) == col(Order.person_id))
+        .join(Kit, col(Kit.id) == case.kit_id, isouter=True)
+        .where(col(Order.id) == (case.order_id if case.kit_id is None else order_id))
+    ).one_or_none()
+    if found is None:
+        return None, None, None, None
+    order, contact, person, kit = found
+    return order, contact, person, kit
+
+
+_HAS: Final = """
+    SELECT EXISTS (SELECT FROM case_attempt WHERE case_id = %(case)s) AS attempt,
+           EXISTS (SELECT FROM case_ending WHERE case_id = %(case)s) AS ending,
+           EXISTS (SELECT FROM case_proposal WHERE case_id = %(case)s) AS proposal,
+           EXISTS (SELECT FROM escalation WHERE case_id = %(case)s) AS escalation,
+           EXISTS (SELECT FROM referral WHERE case_id = %(case)s) AS referral,
+           EXISTS (SELECT FROM case_candour WHERE case_id = %(case)s) AS candour,
+           EXISTS (SELECT FROM treatment_request WHERE case_id = %(case)s) AS treatment,
+           EXISTS (SELECT FROM partner_count WHERE kit_id = %(kit)s) AS partners,
+           EXISTS (SELECT FROM comment_review WHERE kit_id = %(kit)s) AS review,
+           %(kit)s IS NULL OR EXISTS (SELECT FROM quarantined_row WHERE kit_id = %(kit)s) AS lab_row,
+           EXISTS (SELECT FROM safeguarding_note WHERE person_id = %(person)s) AS note,
+           EXISTS (SELECT FROM person_seal WHERE person_id = %(person)s) AS seal,
+           EXISTS (SELECT FROM kit WHERE person_id = %(person)s AND id IS DISTINCT FROM %(kit)s) AS kits
+"""
+
+
+def _has(session: Session, case: ClinicCase, person: Person | None) -> Mapping[str, bool]:
+    """Most of what a case may have it has not: what there is, in one question, so that only that is asked for."""
+    on = cursor(session)
+    on.execute(_HAS, {"case": case.id, "kit": case.kit_id, "person": person.id if person else None})
+    assert on.description is not None  # a SELECT
+    [row] = on.fetchall()
+    return dict(zip((column.name for column in on.description), row, strict=True))
+
+
+def _partners(session: Session, case: ClinicCase, *, any_there: bool) -> Sequence[PartnerLine]:
+    return partners_of(session, case) if any_there else ()
+
+
+def _results(session: Session, kit: Kit, cipher: Cipher, *, any_read: bool) -> list[ResultLine]:
     requested = _requested(session, kit)
-    reviewed = set(session.exec(select(CommentReview.version_id).where(col(CommentReview.kit_id) == kit.id)))
+    reads = select(CommentReview.version_id).where(col(CommentReview.kit_id) == kit.id)
+    reviewed = set(session.exec(reads)) if any_read else set()
     versions: dict[tuple[Test, Site], list[VersionLine]] = defaultdict(list)
     found = session.exec(
         select(ResultVersion, ResultSeries.current_version_id, LabFile)
@@ -510,11 +585,6 @@ def _may_read(row: QuarantinedRow, allowed: AbstractSet[Action]) -> bool:
 def _age(person: Person, now: datetime, cipher: Cipher) -> int:
     born = cipher.decrypt("person", "date_of_birth", person.ref, person.date_of_birth)
     return age_on(date.fromisoformat(born), london_day(now))
-
-
-def _has_note(session: Session, person: Person) -> bool:
-    note = select(SafeguardingNote.id).where(col(SafeguardingNote.person_id) == person.id).limit(1)
-    return session.exec(note).first() is not None
 
 
 _ANSWERED: Final = frozenset({CaseKind.ORDER_REVIEW, CaseKind.SAFEGUARDING})
@@ -608,9 +678,43 @@ def _escalated(session: Session, case: ClinicCase) -> list[tuple[str, datetime]]
     return [(step.role, step.told_at) for step in found]
 
 
-def _earlier_kits(session: Session, person: Person, kit: Kit | None) -> list[EarlierKit]:
+def _earlier_kits(session: Session, person: Person, kit: Kit | None, *, by: Actor, now: datetime) -> list[EarlierKit]:
+    """What this person's other kits found. Whoever asks who saw one of those kits finds this look, too."""
     found = session.exec(select(Kit).where(col(Kit.person_id) == person.id).order_by(col(Kit.id).desc()))
-    return [EarlierKit(k.code, k.state, k.created_at) for k in found if kit is None or k.id != kit.id]
+    kits = [each for each in found if kit is None or each.id != kit.id]
+    results: dict[int | None, list[ResultSeries]] = defaultdict(list)
+    for each in session.exec(
+        select(ResultSeries)
+        .where(col(ResultSeries.kit_id).in_([each.id for each in kits]))
+        .order_by(col(ResultSeries.test), col(ResultSeries.site))
+    ):
+        results[each.kit_id].append(each)
+    for kit_id, seen in results.items():
+        assert kit_id is not None  # stored rows
+        audit.record(
+            session,
+            action="kit.results_seen",
+            subject="kit",
+            subject_id=kit_id,
+            actor=by.audit_name,
+            now=now,
+            service_id=person.service_id,
+            versions=len(seen),
+        )
+    return [
+        EarlierKit(
+            each.code,
+            each.state,
+            each.created_at,
+            [
+                (Test(one.test), Site(one.site), Outcome(one.outcome))
+                for one in results[each.id]
+                if one.outcome is not Outcome.NEGATIVE
+            ],
+            sum(one.outcome is Outcome.NEGATIVE for one in results[each.id]),
+        )
+        for each in kits
+    ]
 
 
 # ── Who somebody is ──────────────────────────────────────────────────────────────────────────

@@ -23,9 +23,10 @@ from models.actions.case import changed, contact_of, id_of, leave_audit, locked,
 from models.actions.order import Intake, Taken, settle_order
 from models.actions.partners import counted_since
 from models.actions.referral import last_word
-from models.actions.text_choice import opted_out
+from models.actions.text_choice import OPTED_OUT, opted_out
 from models.actions.text_moves import undelivered_case_key
 from models.actions.treatment import signed_way
+from models.rules.candour import Candour
 from models.rules.clinic import (
     AttemptResult,
     CaseFacts,
@@ -55,6 +56,7 @@ from models.rules.text import CLASS_OF, ExpectCall, RetestDue, TextClass, TextPu
 from models.rules.text_delivery import is_result
 from models.rules.vocabulary import Outcome, Test
 from models.rules.working_days import add_working_hours, london_day
+from models.tables.bulk import cursor
 from models.tables.clinic import (
     CaseAttempt,
     CaseConfirmation,
@@ -308,26 +310,49 @@ def settle_held_order(
     return taken
 
 
+_FACTS: Final = f"""
+    WITH standing AS (
+        SELECT i.test, i.outcome, i.added_at FROM case_item i
+        JOIN result_version v ON v.id = i.version_id JOIN result_series s ON s.id = v.series_id
+        WHERE i.case_id = %(case)s AND i.version_id >= s.current_version_id),
+    news AS (SELECT greatest(max(added_at), %(opened)s) AS at FROM standing)
+    SELECT news.at,
+           ARRAY(SELECT ARRAY[test, outcome] FROM standing),
+           (SELECT json_object_agg(result, tries) FROM (
+                SELECT result, count(*) AS tries FROM case_attempt
+                WHERE case_id = %(case)s AND occurred_at >= news.at GROUP BY result) AS tried),
+           (SELECT count(*) FROM text WHERE contact_id = %(contact)s AND purpose = ANY(%(purposes)s)
+                AND state IN ('accepted', 'delivered') AND owed_at >= news.at),
+           EXISTS (SELECT FROM mobile_holder WHERE person_id = %(person)s AND frozen_at >= %(proved)s),
+           {OPTED_OUT.format("%(person)s")},
+           EXISTS (SELECT FROM case_confirmation WHERE case_id = %(case)s),
+           EXISTS (SELECT FROM referral WHERE case_id = %(case)s)
+    FROM news
+"""  # noqa: S608 - a constant
+_RESULT_TEXTS: Final = [purpose.value for purpose, kind in CLASS_OF.items() if kind is TextClass.RESULT]
+
+
 def case_facts(session: Session, case: ClinicCase, *, now: datetime) -> CaseFacts:
     """All that the rules about a case may look at, as it stands now."""
-    contact, news_at = contact_of(session, case), _news_at(session, case)
-    attempts = session.exec(
-        select(CaseAttempt.result, sa.func.count())
-        .where(col(CaseAttempt.case_id) == case.id, col(CaseAttempt.occurred_at) >= news_at)
-        .group_by(col(CaseAttempt.result))
-    )
+    contact, on = contact_of(session, case), cursor(session)
+    asked = {"case": case.id, "opened": case.opened_at, "purposes": _RESULT_TEXTS, "contact": None, "person": None}
+    asked |= {"proved": None}
+    if contact is not None:
+        asked |= {"contact": contact.id, "person": contact.person_id, "proved": contact.mobile_proved_at}
+    on.execute(_FACTS, asked)
+    [(news_at, items, tried, texts_left, frozen, opted_out, confirmed, referred)] = on.fetchall()
     return CaseFacts(
         kind=case.kind,
-        items=_standing_items(session, case),
-        attempts={AttemptResult(result): count for result, count in attempts},
-        confirmed=confirmations(session, case),
-        text_consent=contact is not None and _may_text(session, contact),
+        items=frozenset((Test(test), Outcome(outcome)) for test, outcome in items),
+        attempts={AttemptResult(result): tries for result, tries in (tried or {}).items()},
+        confirmed=confirmations(session, case) if confirmed else {},
+        text_consent=contact is not None and contact.text_consent and not opted_out,
         voicemail_consent=contact is not None and contact.voicemail_consent,
         letter_consent=contact is not None and contact.letter_consent,
-        texts_left=_texts_left(session, contact, news_at),
-        number_usable=contact is not None and not _is_frozen(session, contact),
-        candour=candour.state_of(session, case),
-        clinic_says=last_word(session, case, news_at),
+        texts_left=texts_left,
+        number_usable=contact is not None and not frozen,
+        candour=candour.state_of(session, case) if case.kind is CaseKind.CORRECTION else Candour.NOT_NEEDED,
+        clinic_says=last_word(session, case, news_at) if referred else None,
         days_since_news=(london_day(now) - london_day(news_at)).days,
     )
 
@@ -336,20 +361,6 @@ def _news_at(session: Session, case: ClinicCase) -> datetime:
     """When the newest result of a case came that still stands, or when it was opened."""
     newest = session.exec(_standing(case, sa.func.max(col(CaseItem.added_at)))).one()
     return max(newest or case.opened_at, case.opened_at)
-
-
-def _texts_left(session: Session, contact: Contact | None, since: datetime) -> int:
-    """Texts about results to this contact that the provider took."""
-    if contact is None:
-        return 0
-    return session.exec(
-        select(sa.func.count()).where(
-            col(Text.contact_id) == contact.id,
-            col(Text.purpose).in_([purpose for purpose, kind in CLASS_OF.items() if kind is TextClass.RESULT]),
-            col(Text.state).in_([TextState.ACCEPTED, TextState.DELIVERED]),
-            col(Text.owed_at) >= since,
-        )
-    ).one()
 
 
 def _may_text(session: Session, contact: Contact) -> bool:

@@ -37,6 +37,8 @@ class ClinicCase(SQLModel, table=True):
         sa.ForeignKeyConstraint(["kit_id", "service_id"], ["kit.id", "kit.service_id"]),
         sa.ForeignKeyConstraint(["order_id", "service_id"], ["kit_order.id", "kit_order.service_id"]),
         sa.Index("ix_clinic_case_worklist", "service_id", "due_at", postgresql_where=sa.text("closed_at IS NULL")),
+        # Every look at the worklist counts all that is open, by kind and by whether it is due: from here alone.
+        sa.Index("ix_clinic_case_open", "service_id", "kind", "due_at", postgresql_where=sa.text("closed_at IS NULL")),
     )
 
     id: int | None = identity()

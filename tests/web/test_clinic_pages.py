@@ -392,3 +392,18 @@ def test_openness_is_recorded_by_one_and_signed_by_another_on_the_page(site):
     assert "Sign as the second person" not in words(page)
     senior.send(path, f"{path}/candour/sign")
     assert "Signed by Colleague demo-senior" in words(adviser.get(path))
+
+
+def test_a_case_shows_what_earlier_kits_of_the_person_found_and_that_look_is_audited(site):
+    with site.home.begin() as session:
+        person = build.person(session)
+        to = build.contact(session, person)
+        earlier = build.dispatched_kit(session, of=person, to=to)
+        build.results(session, earlier, ALL_NEGATIVE | {CHLAMYDIA: Outcome.POSITIVE})
+        now = build.dispatched_kit(session, of=person, to=to)
+        build.results(session, now, REACTIVE)
+        path = f"/cases/{session.exec(select(ClinicCase.ref).where(ClinicCase.kit_id == now.id)).one()}"
+
+    assert "Chlamydia, vaginal: positive ; 3 negative" in words(site.signed_in("demo-adviser").get(path))
+    [look] = [entry for entry in web.audited(site.db) if entry["action"] == "kit.results_seen"]
+    assert (look["subject_id"], look["detail"]["versions"]) == (earlier.id, 4)
