@@ -208,6 +208,7 @@ def test_everything_can_be_done_by_keyboard_alone_and_focus_is_always_seen(visit
     expect(page.get_by_role("status")).to_contain_text("Recorded: Rang, no answer.")
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     ("viewport", "name"), [(PHONE, "phone"), ({"width": 320, "height": 640}, "zoom-400"), (DESK, "desk")]
 )

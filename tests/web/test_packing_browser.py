@@ -84,6 +84,7 @@ def test_a_kit_is_packed_with_a_scanner_alone(site, visit, kits):
     assert states(site).count(KitState.DISPATCHED) == 1
 
 
+@pytest.mark.proof
 def test_a_wrong_tube_stops_the_bench_in_colour_and_words_and_nothing_leaves(site, visit, kits):
     page = at_bench(visit)
 
@@ -119,6 +120,7 @@ def test_a_bench_that_loses_its_line_packs_on_and_hands_everything_over_in_order
     expect(page.locator("#alarms")).to_be_hidden()
 
 
+@pytest.mark.proof
 def test_what_changed_while_a_bench_was_offline_is_shouted_when_it_is_back(site, visit, kits):
     page = at_bench(visit)
     page.context.set_offline(True)
@@ -135,6 +137,7 @@ def test_what_changed_while_a_bench_was_offline_is_shouted_when_it_is_back(site,
     keep(page, "packing-alarm")
 
 
+@pytest.mark.proof
 def test_two_benches_pack_at_once_and_a_return_label_goes_to_one_of_them(site, visit, kits):
     left, right = at_bench(visit, "left"), at_bench(visit, "right")
     shared = kits[0][3]
@@ -150,6 +153,7 @@ def test_two_benches_pack_at_once_and_a_return_label_goes_to_one_of_them(site, v
     assert states(site).count(KitState.DISPATCHED) == 1
 
 
+@pytest.mark.proof
 def test_a_kit_printed_after_the_page_was_loaded_is_packed_too(site, visit, kits):
     page = at_bench(visit)
     with site.home.begin() as session:
@@ -162,6 +166,7 @@ def test_a_kit_printed_after_the_page_was_loaded_is_packed_too(site, visit, kits
     verdict(page, "done")
 
 
+@pytest.mark.proof
 def test_what_is_scanned_while_the_page_asks_what_waits_is_handed_over_too(site, visit, kits):
     page = at_bench(visit)
     with site.home.begin() as session:
@@ -204,6 +209,7 @@ def test_the_bench_works_without_java_script(site, visit, kits):
     assert states(site) == sorted([KitState.DISPATCHED, KitState.TO_PACK, KitState.PRINTED, KitState.PRINTED])
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(("viewport", "name"), [(PHONE, "phone"), (DESK, "desk")])
 def test_the_bench_fits_its_window_and_breaks_no_rule_of_axe(site, visit, kits, viewport, name):
     page = at_bench(visit, viewport=viewport)
@@ -231,6 +237,7 @@ def test_the_page_of_kits_and_stock_fits_its_window_and_breaks_no_rule_of_axe(si
     assert [(each["id"], [node["html"][:120] for node in each["nodes"]]) for each in found] == []
 
 
+@pytest.mark.proof
 def test_the_browser_judges_every_scan_as_the_rules_do(site, visit):
     """The same random scans, through models/rules/parcel.py and through packing.js."""
     chance = random.Random(7)

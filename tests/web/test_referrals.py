@@ -128,21 +128,18 @@ def test_a_word_about_somebody_born_on_another_day_is_kept_told_and_a_clinicians
         assert "identity" in session.exec(select(ClinicCase.kind)).all()
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "headers", "status"),
-    [
+def test_every_refusal_is_an_operation_outcome(site, clinic):
+    fhir = {"Content-Type": "application/fhir+json"}
+    for method, path, headers, status in (
         ("GET", "/referrals", {"Authorization": "Bearer wrong"}, 401),
         ("GET", f"/referrals/{'0' * 32}", {}, 404),
         ("GET", f"/referrals/{'0' * 70}", {}, 422),
         ("POST", "/events", {"Content-Type": "text/plain", "X-Correlation-ID": "e"}, 415),
-        ("POST", "/events", {"Content-Type": "application/fhir+json"}, 400),
-        ("POST", "/events", {"Content-Type": "application/fhir+json", "X-Correlation-ID": "e"}, 422),
-    ],
-)
-def test_every_refusal_is_an_operation_outcome(site, clinic, method, path, headers, status):
-    answer = clinic.request(method, path, headers=headers, content=b"{}" if method == "POST" else None)
-
-    assert (answer.status_code, answer.json()["resourceType"]) == (status, "OperationOutcome")
+        ("POST", "/events", fhir, 400),
+        ("POST", "/events", {**fhir, "X-Correlation-ID": "e"}, 422),
+    ):
+        answer = clinic.request(method, path, headers=headers, content=b"{}" if method == "POST" else None)
+        assert (answer.status_code, answer.json()["resourceType"]) == (status, "OperationOutcome"), path
 
 
 def test_a_key_opens_its_own_clinic_alone(site, clinic):
@@ -156,3 +153,4 @@ def test_a_key_or_a_bell_of_a_clinic_that_nobody_has_stops_the_start(site, stree
         home = web.home_on(site.db, public_base_url=street.url, issuer=street.issuer, **changes)
         with pytest.raises(ServiceError, match="larkfield/none, but no council's file has that clinic"):
             create_app(home)
+        home.engine.dispose()
