@@ -56,13 +56,17 @@ class CounterAnswer:
     parcel: str = ""
 
 
-def set_out(session: Session, kit: Kit, *, now: datetime) -> bool:
-    """A kit that was just dispatched goes to a counter, where its person chose one."""
+def set_out(session: Session, kit: Kit, *, service: Service, now: datetime) -> bool:
+    """A kit that was just dispatched goes to a counter, where its person chose one.
+
+    Its last day is counted anew at every step, so that it lapses neither on its way nor while it waits.
+    """
     point = session.get_one(Contact, kit.contact_id).collection_point
     if not point:
         return False
     session.add(Collection(service_id=kit.service_id, kit_id=_id(kit), point=point, dispatched_at=now))
     session.flush()
+    _due_back(session, kit, after=now + timedelta(days=service.collection.longest_days), service=service)
     return True
 
 
@@ -104,6 +108,7 @@ def book_in(
         return CounterAnswer(fine=False, sentence=f"Parcel {parcel}: {_GOES_BACK}")
     row.hold_until = waits_until(now, service.collection)
     _move(session, kit, row, CollectionState.WAITING, now=now, actor=actor, hold_until=row.hold_until.isoformat())
+    _due_back(session, kit, after=now + timedelta(days=service.collection.hold_days), service=service)
     _give_code(session, kit, row, service=service, now=now, actor=actor, cipher=cipher, indexes=indexes)
     return CounterAnswer(fine=True, sentence=f"Parcel {parcel} is booked in: keep it until {_day(row.hold_until)}.")
 
@@ -164,12 +169,9 @@ def hand_over(
         )
         told = f"STOP: this is not the parcel of that code. Fetch parcel {parcel}."
         return CounterAnswer(fine=False, sentence=told, parcel=parcel)
-    assert kit.expires_on is not None  # printed
     row.collected_at = now
     _move(session, kit, row, CollectionState.COLLECTED, now=now, actor=actor)
-    kit.due_back_on = due_back_on(now, kit.expires_on, service.packing)
-    session.add(kit)
-    session.flush()
+    _due_back(session, kit, after=now, service=service)
     owed.cancel_texts(session, [_id(kit)], because="collected", now=now, purposes=[TextPurpose.KIT_READY])
     owe_agreed(session, reminders_of(kit, in_hands_at=now, service=service), service=service, now=now, cipher=cipher)
     return CounterAnswer(fine=True, sentence=f"Parcel {parcel} is handed over.")
@@ -403,9 +405,18 @@ def _refusal(session: Session, kit: Kit, row: Collection, now: datetime) -> str:
         return f"Parcel {_parcel_code(session, kit)}: {_GOES_BACK}"
     if london_day(now) > row.hold_until:
         return f"Its time is over: it waited until {_day(row.hold_until)}. A new one can be ordered as before."
-    if recalled_part(session, _id(kit)):
+    assert kit.expires_on is not None  # printed
+    if recalled_part(session, _id(kit)) or kit.expires_on < london_day(now):
         return f"Parcel {_parcel_code(session, kit)} must not be handed out: set it aside. We get in touch."
     return ""
+
+
+def _due_back(session: Session, kit: Kit, *, after: datetime, service: Service) -> None:
+    """The last day to post a kit back, for somebody who has it `after` that time."""
+    assert kit.expires_on is not None  # printed
+    kit.due_back_on = due_back_on(after, kit.expires_on, service.packing)
+    session.add(kit)
+    session.flush()
 
 
 def _parcel_code(session: Session, kit: Kit) -> str:

@@ -167,7 +167,7 @@ def pair_and_dispatch(
         bench=bench,
     )
     owed.owe_lab_request(session, kit_id=kit.id, service=service, lab=kit.lab, now=now)
-    if collection.set_out(session, kit, now=now):
+    if collection.set_out(session, kit, service=service, now=now):
         return  # its person is told when it waits at the counter
     posted = owed.OwedText(kit.order_id, kit.id, kit.contact_id, KitPosted(due_back), tells(kit, FIRST))
     in_hands_at = probably_delivered_at(now, service.returns)

@@ -174,7 +174,7 @@ def equip_kits(session: Session, kits: Sequence[Kit], *, service: Service, now: 
     outlives = must_outlive(
         today,
         return_within_days=service.packing.return_within_days,
-        days_to_dispatch=service.stock.days_to_dispatch,
+        days_to_dispatch=service.stock.days_to_dispatch + service.collection.longest_days,
     )
     rows = {
         row.id: row
@@ -295,7 +295,7 @@ def _outlives(service: Service, now: datetime) -> date:
     return must_outlive(
         london_day(now),
         return_within_days=service.packing.return_within_days,
-        days_to_dispatch=service.stock.days_to_dispatch,
+        days_to_dispatch=service.stock.days_to_dispatch + service.collection.longest_days,
     )
 
 

@@ -207,6 +207,11 @@ class CollectionPolicy:
     back_within_days: int = 21
     """From the end of its wait; then somebody asks where it is."""
 
+    @property
+    def longest_days(self) -> int:
+        """From dispatch until a kit is fetched, at the longest: on its way, then at the counter. 0 without a counter."""
+        return self.arrives_within_days + self.hold_days if self.points else 0
+
     def point(self, point_id: str) -> CollectionPoint | None:
         """One counter by its id, or None."""
         return next((each for each in self.points if each.id == point_id), None)

@@ -310,6 +310,29 @@ def test_a_code_is_for_a_kit_that_waits(counter):
 # ── Its time, and its way back ───────────────────────────────────────────────────────────────
 
 
+def test_a_kit_lapses_neither_on_its_way_nor_while_it_waits(counter):
+    arrived = build.NOW + 30 * DAY
+    _lapse(counter, arrived)
+    assert counter.arrive(now=arrived).fine
+
+    last_day = arrived + 42 * DAY
+    with counter.begin() as session:
+        assert session.get_one(Kit, counter.kit_id).due_back_on == london_day(last_day) + 60 * DAY
+    _lapse(counter, last_day)
+    assert counter.fetch(now=last_day).fine
+
+
+def test_a_kit_that_expired_while_it_waited_is_not_handed_out(counter):
+    counter.arrive()
+    with counter.begin() as session:
+        kit = session.get_one(Kit, counter.kit_id)
+        kit.expires_on = kit.due_back_on = london_day(ARRIVED + 5 * DAY)
+        session.add(kit)
+
+    assert counter.ask(counter.code(), now=ARRIVED + 5 * DAY).fine, "its last day counts"
+    assert "must not be handed out" in counter.fetch(now=ARRIVED + 6 * DAY).sentence
+
+
 def test_what_nobody_fetched_ends_goes_back_and_its_parts_are_stock_again(counter):
     counter.arrive()
     code = counter.code()
@@ -460,7 +483,11 @@ def _try_cancel(counter, at):
 
 
 def _lapse(counter, at):
+    """Ends what was not sent back, all that couriers know being known."""
     with counter.begin() as session:
+        for parcel in session.exec(select(Parcel).where(Parcel.kit_id == counter.kit_id)):
+            parcel.polled_at = at
+            session.add(parcel)
         lapse_unreturned(session, services=SERVICES, now=at, limit=9, actor="flow:t", cipher=build.cipher())
 
 

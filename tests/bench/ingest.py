@@ -14,9 +14,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from queue import Empty
 from typing import Any, Final
 
 from psycopg.errors import UniqueViolation
@@ -162,7 +164,7 @@ class Bench:
             each.start()
         at_once.wait()
         started = time.perf_counter()
-        answers = [told.get() for _ in processes]
+        answers = [_answer(told, processes) for _ in processes]
         seconds = time.perf_counter() - started
         for each in processes:
             each.join()
@@ -205,6 +207,15 @@ class Reading:
     @property
     def a_second(self) -> float:
         return self.stored / self.seconds
+
+
+def _answer(told: "Queue[dict[str, Any]]", processes: Sequence[BaseProcess]) -> dict[str, Any]:
+    """The next worker's answer. Raises RuntimeError when one has died without any."""
+    while True:
+        with suppress(Empty):
+            return told.get(timeout=5)
+        if died := [each.exitcode for each in processes if each.exitcode]:
+            raise RuntimeError(f"a worker died: {died}")
 
 
 def _worker(url: str, store: DiskStore, at_once: Barrier, told: "Queue[dict[str, Any]]") -> None:

@@ -44,7 +44,7 @@ def event(*statuses, number=NUMBER, event_id=None):
 
 def tell(site, body, *, secret=web.COURIER_SECRET, signature=None):
     made = "hmac-sha256-hex=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-    with httpx.Client(trust_env=False) as courier:
+    with httpx.Client(trust_env=False, timeout=30) as courier:
         headers = {"X-Hmac-Signature": made if signature is None else signature}
         return courier.post(f"{site.url}/callbacks/courier", content=body, headers=headers).status_code
 

@@ -128,7 +128,7 @@ class Browser:
     """Somebody at the pages: keeps cookies, follows where a form leads, and sends forms as they were drawn."""
 
     def __init__(self, base_url: str) -> None:
-        self.http = httpx.Client(base_url=base_url, trust_env=False)
+        self.http = httpx.Client(base_url=base_url, trust_env=False, timeout=30)
 
     def sign_in(self, login: str) -> httpx.Response:
         """Through the provider and back; the page that one lands on."""

@@ -25,7 +25,7 @@ def call(site, form=FORM, *, query="a=attempt-1", signed_for=None, signature=Non
     url = f"{site.url}/callbacks/twilio/status" + (f"?{query}" if query else "")
     made = RequestValidator(token).compute_signature(signed_for or url, form)
     headers = {"X-Twilio-Signature": made if signature is None else signature}
-    with httpx.Client(trust_env=False) as provider:
+    with httpx.Client(trust_env=False, timeout=30) as provider:
         return provider.post(url, data=form, headers=headers)
 
 
@@ -98,7 +98,7 @@ def test_a_changed_or_dropped_field_breaks_the_signature(site):
 def test_who_calls_another_host_name_is_judged_by_our_own_address(site):
     path = "/callbacks/twilio/status?a=attempt-1"
     signature = RequestValidator(web.TWILIO_TOKEN).compute_signature(f"http://evil.example{path}", FORM)
-    with httpx.Client(trust_env=False) as forger:
+    with httpx.Client(trust_env=False, timeout=30) as forger:
         refused = forger.post(
             f"{site.url}{path}",
             data=FORM,
@@ -142,7 +142,7 @@ RECEIPT = {
 
 
 def receipt(site, told=RECEIPT, *, bearer=f"Bearer {web.NOTIFY_TOKEN}", content=None):
-    with httpx.Client(trust_env=False) as provider:
+    with httpx.Client(trust_env=False, timeout=30) as provider:
         return provider.post(
             f"{site.url}/callbacks/notify/status",
             content=json.dumps(told) if content is None else content,
@@ -185,7 +185,7 @@ REPLY = {
 def reply(site, form=REPLY, **wrong):
     url = f"{site.url}/callbacks/twilio/message"
     made = RequestValidator(wrong.get("token", web.TWILIO_TOKEN)).compute_signature(url, wrong.get("signed", form))
-    with httpx.Client(trust_env=False) as provider:
+    with httpx.Client(trust_env=False, timeout=30) as provider:
         return provider.post(url, data=form, headers={"X-Twilio-Signature": made})
 
 
@@ -219,7 +219,7 @@ def test_notifys_received_texts_are_kept_when_they_carry_our_bearer(site, bearer
         "message": "Stopiwch",
         "date_received": "2026-11-24T12:00:00.000000Z",
     }
-    with httpx.Client(trust_env=False) as provider:
+    with httpx.Client(trust_env=False, timeout=30) as provider:
         url, headers = f"{site.url}/callbacks/notify/message", {"Authorization": f"Bearer {bearer}"}
         answers = {provider.post(url, json=received, headers=headers).status_code for _ in range(2)}
 

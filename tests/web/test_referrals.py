@@ -35,7 +35,7 @@ def clinic(site, street):
     )
     object.__setattr__(site.home, "settings", settings)
     street.door.app = create_app(site.home)
-    with httpx.Client(base_url=f"{site.url}/api/clinics/harbour", trust_env=False) as http:
+    with httpx.Client(base_url=f"{site.url}/api/clinics/harbour", trust_env=False, timeout=30) as http:
         http.headers["Authorization"] = f"Bearer {KEY}"
         yield http
 

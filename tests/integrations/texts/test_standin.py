@@ -130,7 +130,7 @@ def test_the_ledger_shows_how_often_each_text_was_accepted(standin, sender):
         with pytest.raises(Unsure):
             twilio.send(TEXT)
     twilio.send(OutgoingText("attempt-3", "+447700900124", TEXT.body))
-    ledger = httpx.get(f"{url}/_ledger").json()
+    ledger = httpx.get(f"{url}/_ledger", timeout=30).json()
     assert sorted((each["to"], each["accepted"]) for each in ledger["texts"]) == [(TO, 2), ("+447700900124", 1)]
     assert {message["body"] for message in ledger["messages"]} == {TEXT.body}
 
