@@ -35,7 +35,7 @@ from models.rules.vocabulary import Quarantine
 
 ACTOR: Final = "flow:ingest_results"
 log: Final = logging.getLogger("kitpost")
-MESSAGES_A_CHUNK: Final = 500
+MESSAGES_A_CHUNK: Final = 1_000
 """One transaction each: large enough for set-based work, small enough to hold few kits locked."""
 
 
@@ -234,13 +234,21 @@ def _move(ingest: Ingest, key: str, to: str, version_id: str = "") -> None:
             raise
 
 
+def settle_memory() -> None:
+    """What stands now stays to the end of the process, and what a chunk makes is freed without the collector.
+
+    It would walk through all of it again and again: a tenth of the time that a file takes.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
 @flow(name="ingest-results", retries=0)
 @guarded("ingest-results")
 def ingest_results(limit: int = 50) -> None:
     """Reads waiting lab files, and wakes the sender when something may be owed."""
     product = connect()
-    # What stands now stays to the end: the collector needn't walk through it again for every chunk of a file.
-    gc.freeze()
+    settle_memory()
     tally = ingest_waiting_files(ingest_of(product), limit=limit)
     log.info("ingest-results: %s", tally)
     if tally.decided or tally.waits_ended:

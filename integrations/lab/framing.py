@@ -204,7 +204,7 @@ def hl7_messages(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 _ENVELOPE_LINE: Final = re.compile(rb"(?:\A|(?<=\r))([BF][HT]S)([^\r]*)")
 
 
-_ENVELOPE_MARKS: Final = (b"\rBTS", b"\rFTS", b"\rBHS", b"\rFHS")
+_ENVELOPE_MARK: Final = re.compile(rb"\r[BF][HT]S")
 
 
 class _Envelopes:
@@ -305,7 +305,7 @@ def check_hl7(meter: Meter, lab: LabMap) -> FileVerdict:
                 fault = fault or Fault(Quarantine.UNSUPPORTED_FORMAT, "The file does not begin with an HL7 header.")
             if len(message) > MAX_LINE_BYTES and max(map(len, message.split(b"\r"))) > MAX_LINE_BYTES:
                 fault = fault or Fault(Quarantine.MALFORMED, "A line is longer than 1 MiB.")
-            if not message.startswith(b"MSH") or any(mark in message for mark in _ENVELOPE_MARKS):
+            if not message.startswith(b"MSH") or _ENVELOPE_MARK.search(message):
                 for found in _ENVELOPE_LINE.finditer(message):
                     envelopes.segment(found[1], found[2])
     except BrokenFile as broken:

@@ -22,7 +22,7 @@ from models.rules.text import TextPurpose, TextValues, window_of, write_values
 from models.rules.vocabulary import Outcome, Site, Test
 from models.rules.working_days import next_opening
 from models.tables.audit import Audit
-from models.tables.bulk import as_array, cursor
+from models.tables.bulk import as_array, as_ids, cursor
 from models.tables.clinic import CaseItem, ClinicCase
 from models.tables.lab_request import LabRequest
 
@@ -102,7 +102,7 @@ def cancel_texts(
           -- Said so that it is found by its kit: the index of all that is owed may be far longer.
           AND state || '' = 'owed'
         """,
-        (because, now, as_array(kit_ids), [purpose.value for purpose in purposes]),
+        (because, now, as_ids(kit_ids), [purpose.value for purpose in purposes]),
     )
     return on.rowcount
 

@@ -22,11 +22,11 @@ from models.actions.owed import (
     owe_texts,
     result_case_key,
 )
-from models.actions.result import ChunkTally, Desk, NewArrival, ReadMessage, Stored, store_chunk
+from models.actions.result import ChunkTally, Desk, NewArrival, ReadMessage, Standing, Stored, store_chunk
 from models.actions.text_choice import OPTED_OUT
 from models.rules.clinic import due_at, kind_for
 from models.rules.errors import Code, ServiceError
-from models.rules.kit import KitState
+from models.rules.kit import KIT_STATES, KitState
 from models.rules.person import age_on
 from models.rules.release import (
     RULE_VERSION,
@@ -58,14 +58,14 @@ from models.rules.text import (
 )
 from models.rules.vocabulary import NON_NEGATIVE, SAMPLE_FAILURES, Outcome, Site, Test
 from models.rules.working_days import LONDON, add_working_hours, london_day
-from models.tables.bulk import as_array, as_json, as_text, copy, copy_text, cursor, next_ids
+from models.tables.bulk import as_array, as_ids, as_json, as_text, copy, copy_text, cursor, next_ids
 from models.tables.text import TextState
 
 RESULT_TEXTS: Final = (TextPurpose.ALL_CLEAR, TextPurpose.SWAB_POSITIVE, TextPurpose.FAILED_SAMPLE)
 CONTACT_TEXTS: Final = (*RESULT_TEXTS, TextPurpose.PLEASE_EXPECT_OUR_CALL)
 _DECIDED: Final = (*RESULT_TEXTS, TextPurpose.DELAYED)
 """Texts that stand on a decision: unsent, they stop when the kit is decided about again."""
-_WAITING: Final = frozenset({TextState.OWED, TextState.CANCELLED})
+_WAITING: Final = (TextState.OWED, TextState.CANCELLED)
 _OUTCOME: Final = {outcome.value: outcome for outcome in Outcome}
 """Looked up for every stored result of a chunk, which an enum's own call is too slow for."""
 
@@ -86,7 +86,7 @@ class _Case:
     results: KitResults
     stands_on: str
     """The digest of its current results."""
-    collected_at: dict[Target, datetime | None] = field(default_factory=dict)
+    collected_at: Mapping[Target, datetime | None] = field(default_factory=dict)
     kept_aside: tuple[CaseItemDue, ...] = ()
     """Versions that froze the kit: not current, and not to be lost (ruling 1)."""
 
@@ -119,6 +119,7 @@ def decide_stored(
         cipher=desk.cipher,
         in_touch=in_touch,
         received={kit.kit_id: kit.at for kit in stored.arrivals},
+        standing=stored.standing,
     )
     cancel_texts(
         session,
@@ -142,14 +143,24 @@ def decide_kits(  # noqa: PLR0913 - what may be looked at, and on whose behalf
     hold_expired: bool = False,
     in_touch: Collection[int] = (),
     received: Mapping[int, datetime] | None = None,
+    standing: Mapping[int, Standing] | None = None,
 ) -> dict[int, ReleaseDecision]:
     """Decides about each kit whose trigger has not decided on the same results before, and owes what follows.
 
     `triggers` says for each kit id why it is looked at; `received` when a sample came that nobody knew to
-    have come, of kits with new results. Returns the new decisions by kit id. Kit rows must be locked by
+    have come, of kits with new results; `standing` what stands about kits that were just read, and is read
+    of all others. Returns the new decisions by kit id. Kit rows must be locked by
     the caller, in ascending id.
     """
-    cases = _gather(session, sorted(triggers), now=now, services=services, cipher=cipher, hold_expired=hold_expired)
+    cases = _gather(
+        session,
+        sorted(triggers),
+        now=now,
+        services=services,
+        cipher=cipher,
+        hold_expired=hold_expired,
+        standing=standing or {},
+    )
     for case in cases:
         if case.kit_id in in_touch:
             case.results = replace(case.results, in_touch=True)
@@ -300,9 +311,16 @@ def _tell_of_receipt(
 
 
 def _gather(
-    session: Session, kit_ids: Sequence[int], *, now: datetime, services: Services, cipher: Cipher, hold_expired: bool
+    session: Session,
+    kit_ids: Sequence[int],
+    *,
+    now: datetime,
+    services: Services,
+    cipher: Cipher,
+    hold_expired: bool,
+    standing: Mapping[int, Standing],
 ) -> list[_Case]:
-    ids = as_array(kit_ids)
+    ids = as_ids(kit_ids)
     on = cursor(session)
     on.execute(
         f"""
@@ -320,23 +338,9 @@ def _gather(
         (ids,),
     )
     kits = on.fetchall()
-    requested: dict[int, set[Target]] = defaultdict(set)
-    on.execute("SELECT kit_id, test, site FROM kit_test WHERE kit_id = ANY(%s::bigint[])", (ids,))
-    for kit_id, test, site in on.fetchall():
-        requested[kit_id].add(target_of(test, site))
-    current: dict[int, dict[Target, Current]] = defaultdict(dict)
-    collected: dict[int, dict[Target, datetime | None]] = defaultdict(dict)
-    on.execute(
-        """
-        SELECT kit_id, test, site, outcome, current_version_id, corrected, note_review, collected_at
-        FROM result_series WHERE kit_id = ANY(%s::bigint[]) ORDER BY id
-        """,
-        (ids,),
-    )
-    for kit_id, test, site, outcome, version_id, corrected, note_review, collected_at in on.fetchall():
-        target = target_of(test, site)
-        current[kit_id][target] = Current(_OUTCOME[outcome], version_id, corrected, note_review)
-        collected[kit_id][target] = collected_at
+    unread = [kit_id for kit_id in kit_ids if kit_id not in standing]
+    if unread:
+        standing = {**standing, **read_standing(on, unread)}
     aside: dict[int, list[CaseItemDue]] = defaultdict(list)
     on.execute(
         """
@@ -360,21 +364,22 @@ def _gather(
         (dispatched_at, last_risk_on, person_ref, sealed, consent, proved_at, number_frozen, quarantine) = row[7:]
         service = services[service_id].service
         born_on = date.fromisoformat(cipher.decrypt("person", "date_of_birth", person_ref, sealed))
+        requested, current, collected = standing[kit_id]
         found.append(
             _Case(
                 kit_id,
                 service_id,
                 order_id,
                 contact_id,
-                KitState(state),
+                KIT_STATES[state],
                 hold_until,
                 dispatched_at,
                 last_risk_on,
                 born_on,
                 KitResults(
-                    requested=frozenset(requested[kit_id]),
-                    current=current[kit_id],
-                    state=KitState(state),
+                    requested=requested,
+                    current=current,
+                    state=KIT_STATES[state],
                     told=kit_id in told,
                     in_touch=kit_id in in_touch,
                     frozen=frozen,
@@ -387,12 +392,37 @@ def _gather(
                     minimum_age_years=service.orders.minimum_age_years,
                     hold_expired=hold_expired,
                 ),
-                digest(current[kit_id]),
-                collected[kit_id],
+                digest(current),
+                collected,
                 tuple(aside[kit_id]),
             )
         )
     return found
+
+
+def read_standing(on: Any, kit_ids: Collection[int]) -> dict[int, Standing]:
+    """What stands about these kits, from the database."""
+    ids = as_ids(kit_ids)
+    requested: dict[int, set[Target]] = defaultdict(set)
+    on.execute("SELECT kit_id, test, site FROM kit_test WHERE kit_id = ANY(%s::bigint[])", (ids,))
+    for kit_id, test, site in on.fetchall():
+        requested[kit_id].add(target_of(test, site))
+    current: dict[int, dict[Target, Current]] = defaultdict(dict)
+    collected: dict[int, dict[Target, datetime | None]] = defaultdict(dict)
+    on.execute(
+        """
+        SELECT kit_id, test, site, outcome, current_version_id, corrected, note_review, collected_at
+        FROM result_series WHERE kit_id = ANY(%s::bigint[]) ORDER BY id
+        """,
+        (ids,),
+    )
+    for kit_id, test, site, outcome, version_id, corrected, note_review, collected_at in on.fetchall():
+        target = target_of(test, site)
+        current[kit_id][target] = Current(_OUTCOME[outcome], version_id, corrected, note_review)
+        collected[kit_id][target] = collected_at
+    return {
+        kit_id: Standing(frozenset(requested[kit_id]), current[kit_id], collected[kit_id]) for kit_id in kit_ids
+    }
 
 
 def _already_sent(on: Any, ids: str) -> tuple[set[int], set[int]]:
@@ -401,9 +431,9 @@ def _already_sent(on: Any, ids: str) -> tuple[set[int], set[int]]:
     in_touch: set[int] = set()
     on.execute("SELECT kit_id, purpose, state FROM text WHERE kit_id = ANY(%s::bigint[])", (ids,))
     for kit_id, purpose, state in on.fetchall():
-        if TextPurpose(purpose) in RESULT_TEXTS and TextState(state) not in _WAITING:
+        if purpose in RESULT_TEXTS and state not in _WAITING:
             told.add(kit_id)
-        if TextPurpose(purpose) is TextPurpose.PLEASE_EXPECT_OUR_CALL and TextState(state) is not TextState.CANCELLED:
+        if purpose == TextPurpose.PLEASE_EXPECT_OUR_CALL and state != TextState.CANCELLED:
             in_touch.add(kit_id)
     return told, in_touch
 
@@ -427,7 +457,7 @@ def _record(
     # The kits are locked: what is not there now can't come before our commit. The unique key stands behind it.
     on.execute(
         "SELECT kit_id, digest, trigger FROM release_decision WHERE kit_id = ANY(%s::bigint[])",
-        (as_array(case.kit_id for case, _ in decided),),
+        (as_ids(case.kit_id for case, _ in decided),),
     )
     known = set(on.fetchall())
     rows = []

@@ -12,22 +12,22 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlmodel import Session
 
 from models.actions.owed import OwedCase, owe_cases, result_case_key
 from models.rules.clinic import CaseKind, due_at
-from models.rules.kit import KitState
+from models.rules.kit import KIT_STATES, KitState
 from models.rules.lab import LabMap, LabMessage, LabRow
 from models.rules.matching import CROSSED, KitFacts, Mismatch, Reported, Tube, check_match
-from models.rules.release import Target, target_of
+from models.rules.release import Current, Target, target_of
 from models.rules.result import Detail, Finding, Quarantined, Reading
 from models.rules.secrets import ADDRESS, KIT_BORN, KIT_FAMILY, BlindIndex, Cipher, kit_born, kit_family
 from models.rules.service import LabContract, Services
 from models.rules.versions import Change, Word, compare
 from models.rules.vocabulary import SITE_OF, Outcome, Quarantine, ReportStatus, Specimen
-from models.tables.bulk import NULL, as_array, as_text, copy, copy_text, cursor, next_ids
+from models.tables.bulk import NULL, as_array, as_ids, as_text, copy, copy_text, cursor, next_ids
 
 IDENTITY_DOUBTS: Final = frozenset(
     {
@@ -43,6 +43,7 @@ IDENTITY_DOUBTS: Final = frozenset(
 )
 """Reasons that may mean somebody else's sample: the kit's case goes to a clinician as an identity problem."""
 
+_TUBE_OF: Final = {specimen.value: Tube(SITE_OF[specimen]) for specimen in Specimen}
 _LONGEST_ID: Final = 80
 _LONGEST_SUB_ID: Final = 40
 """Characters of an accession, message id and sub-id that are stored: far more than any lab uses."""
@@ -105,6 +106,14 @@ class NewArrival:
     """When the lab says that it came."""
 
 
+class Standing(NamedTuple):
+    """What a kit was asked for, and what stands about it now."""
+
+    requested: frozenset[Target]
+    current: Mapping[Target, Current]
+    collected_at: Mapping[Target, datetime | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """What one chunk came to: its counts, why which kits must be decided about, and which have just arrived."""
@@ -114,6 +123,8 @@ class Stored:
     arrivals: Sequence[NewArrival]
     kept: Mapping[tuple[int, str], Quarantine]
     """Position and key of every row that was quarantined, and why."""
+    standing: Mapping[int, Standing]
+    """Of every kit that is locked: as the chunk found it and left it, so that nobody need read it again."""
 
 
 @dataclass(slots=True)
@@ -150,6 +161,18 @@ class _Kit:
     heads: dict[Target, _Head] = field(default_factory=dict)
     compared: dict[tuple[date, str | None], tuple[bool, bool]] = field(default_factory=dict)
     """Whether a date of birth and a family name are this kit's: the rows of a message say the same ones."""
+
+    def standing(self) -> Standing:
+        """What stands about it once the chunk is written."""
+        heads = self.heads.items()
+        return Standing(
+            frozenset(self.facts.requested),
+            {
+                target: Current(head.word.outcome, head.version_id, head.corrected, head.word.note_review)
+                for target, head in heads
+            },
+            {target: head.collected_at for target, head in heads},
+        )
 
 
 @dataclass(slots=True)
@@ -225,19 +248,19 @@ def store_readings(session: Session, fresh: Sequence[ReadMessage], desk: Desk) -
         series_ids=iter(next_ids(session, "result_series", _count(fresh))),
     )
     for each in fresh:
-        raw = {row.row_key: row for row in each.message.rows}
+        message = each.message
         for reading in each.readings:
             match reading:
+                case Finding():
+                    tally.details += _take(reading, kits.get(reading.kit_code), message, chunk, desk)
                 case Detail():
                     tally.details += 1
                 case Quarantined():
                     named = [kits[code] for code in _kits_named(reading) if code in kits]
                     if len(named) > 1:
-                        chunk.cross(reading, named, raw.get(reading.row_key))
+                        chunk.cross(reading, named, _row_of(message, reading))
                     else:
-                        chunk.keep(reading, named[0] if named else None, raw.get(reading.row_key))
-                case Finding():
-                    tally.details += _take(reading, kits.get(reading.kit_code), raw.get(reading.row_key), chunk, desk)
+                        chunk.keep(reading, named[0] if named else None, _row_of(message, reading))
     if chunk.doubted:
         _look_for_a_swap(session, chunk, kits, desk)
     tally.stored, tally.repeated = len(chunk.versions), len(chunk.repeats)
@@ -246,7 +269,8 @@ def store_readings(session: Session, fresh: Sequence[ReadMessage], desk: Desk) -
     _tell_timelines(session, chunk, kits, desk)
     _open_row_cases(session, chunk, desk)
     kept = {place[:2]: row.reason for place, (row, _, _) in chunk.quarantined.items()}
-    return Stored(tally, chunk.triggers, _arrived(chunk, kits, desk), kept)
+    standing = {kit.id: kit.standing() for kit in kits.values()}
+    return Stored(tally, chunk.triggers, _arrived(chunk, kits, desk), kept, standing)
 
 
 def move_position(
@@ -276,7 +300,8 @@ def move_position(
 
 def _drop_known(session: Session, messages: Sequence[ReadMessage], file: FileRef) -> list[ReadMessage]:
     """The messages that were never taken before, each once. Keys in one order, so that two readers can't deadlock."""
-    keys = sorted({_message_key(each) for each in messages})
+    key_of = [_message_key(each) for each in messages]
+    keys = sorted(set(key_of))
     on = cursor(session)
     on.execute(
         """
@@ -293,8 +318,7 @@ def _drop_known(session: Session, messages: Sequence[ReadMessage], file: FileRef
     )
     new = {(bytes(sha), message_id) for sha, message_id in on.fetchall()}
     fresh = []
-    for each in messages:
-        key = _message_key(each)
+    for each, key in zip(messages, key_of, strict=True):
         if key in new:
             new.discard(key)
             fresh.append(each)
@@ -303,6 +327,11 @@ def _drop_known(session: Session, messages: Sequence[ReadMessage], file: FileRef
 
 def _message_key(read: ReadMessage) -> tuple[bytes, str]:
     return read.message.content_sha256, _as_label(read.message.message_id)
+
+
+def _row_of(message: LabMessage, reading: Finding | Quarantined) -> LabRow | None:
+    """The row as it was sent."""
+    return next((row for row in message.rows if row.row_key == reading.row_key), None)
 
 
 def _count(messages: Iterable[ReadMessage]) -> int:
@@ -341,20 +370,21 @@ def _lock_kits(session: Session, codes: Collection[str], desk: Desk) -> dict[str
     for kit_id, code, service_id, order_id, contact_id, state, kit_lab, dispatched_at, received_at in on.fetchall():
         facts = KitFacts(kit_lab, dispatched_at, tubes[kit_id], requested[kit_id])
         kits[kit_id] = _Kit(
-            kit_id, code, service_id, order_id, contact_id, KitState(state), contracts.get(service_id), facts,
+            kit_id, code, service_id, order_id, contact_id, KIT_STATES[state], contracts.get(service_id), facts,
             received_at,
         )  # fmt: skip
-    ids = as_array(kits)
+    ids = as_ids(kits)
     on.execute("SELECT kit_id, tube_code, specimen FROM kit_sample WHERE kit_id = ANY(%s::bigint[])", (ids,))
     for kit_id, tube_code, specimen in on.fetchall():
-        tubes[kit_id][tube_code] = Tube(SITE_OF[Specimen(specimen)])
+        tubes[kit_id][tube_code] = _TUBE_OF[specimen]
     on.execute("SELECT kit_id, test, site, tube_code FROM kit_test WHERE kit_id = ANY(%s::bigint[])", (ids,))
     for kit_id, test, site, tube_code in on.fetchall():
         requested[kit_id][target_of(test, site)] = tube_code
     on.execute("SELECT kit_id, date_of_birth, family_name FROM kit_identity WHERE kit_id = ANY(%s::bigint[])", (ids,))
     for kit_id, born, family in on.fetchall():
-        kits[kit_id].born |= {bytes(born)}
-        kits[kit_id].family |= {bytes(family)}
+        kit = kits[kit_id]
+        kit.born |= {born}
+        kit.family |= {family}
     _read_heads(on, kits, desk.cipher)
     return {kit.code: kit for kit in kits.values()}
 
@@ -381,6 +411,8 @@ def _is_storable(accession: str, sub_id: str) -> bool:
 
 def _as_label(text: str) -> str:
     """A word of the lab's that names something and is compared with nothing, as the database can hold it."""
+    if text.isprintable():
+        return text[:_LONGEST_ID]
     return "".join(filter(str.isprintable, text))[:_LONGEST_ID]
 
 
@@ -400,7 +432,7 @@ def _read_heads(on: Any, kits: Mapping[int, _Kit], cipher: Cipher) -> None:
         LEFT JOIN lab_file f ON f.id = v.file_id
         WHERE s.kit_id = ANY(%s::bigint[]) ORDER BY s.id
         """,
-        (as_array(kits),),
+        (as_ids(kits),),
     )
     for row in on.fetchall():
         series_id, kit_id, test, site, accession, sub_id, tube_code, version_id = row[:8]
@@ -422,7 +454,7 @@ def _read_heads(on: Any, kits: Mapping[int, _Kit], cipher: Cipher) -> None:
 # ── One row ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _take(found: Finding, kit: _Kit | None, raw: LabRow | None, chunk: _Chunk, desk: Desk) -> bool:
+def _take(found: Finding, kit: _Kit | None, message: LabMessage, chunk: _Chunk, desk: Desk) -> bool:
     """What one understood row comes to: a version, a repeat, or a quarantined row. True for a mere detail."""
     target = (found.test, found.site)
     if found.outcome is Outcome.NOT_REQUESTED and (kit is None or target not in kit.facts.requested):
@@ -434,7 +466,7 @@ def _take(found: Finding, kit: _Kit | None, raw: LabRow | None, chunk: _Chunk, d
         mismatch = Mismatch(Quarantine.NOT_REQUESTED, "This test was requested, and the row says it was not.")
     if kit is None or mismatch is not None:
         assert mismatch is not None  # no kit is always a mismatch
-        chunk.refuse(found, mismatch, kit, raw)
+        chunk.refuse(found, mismatch, kit, _row_of(message, found))
         return False
     chunk.touched.setdefault(kit.id, found.received_at)
     head = kit.heads.get(target)
@@ -443,7 +475,7 @@ def _take(found: Finding, kit: _Kit | None, raw: LabRow | None, chunk: _Chunk, d
     change = compare(word, head.word if head else None)
     if change is Change.CONFLICT:
         mismatch = Mismatch(Quarantine.CONFLICTING_VALUES, "Two different final values that no time orders.")
-        chunk.keep(_quarantined(found, mismatch), kit, raw)
+        chunk.keep(_quarantined(found, mismatch), kit, _row_of(message, found))
         return False
     if change is Change.REPEAT:
         assert head is not None  # only a current version can be repeated

@@ -94,6 +94,9 @@ class KitState(StrEnum):
     REPLACED = "replaced"
 
 
+KIT_STATES: Final = {state.value: state for state in KitState}
+"""By its stored word: looked up for every kit of a lab's file, which an enum's own call is too slow for."""
+
 KIT_MOVES: Final[Mapping[KitState, frozenset[KitState]]] = {
     KitState.TO_PACK: frozenset({KitState.PRINTED, KitState.CANCELLED}),
     KitState.PRINTED: frozenset({KitState.DISPATCHED, KitState.CANCELLED, KitState.TO_PACK, KitState.QUARANTINED}),

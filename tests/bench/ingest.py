@@ -6,7 +6,6 @@ Every worker is a process of its own, warm before the clock starts. Seeding is f
 for a database that is in use.
 """
 
-import gc
 import multiprocessing
 import resource
 import statistics
@@ -25,7 +24,7 @@ from psycopg.errors import UniqueViolation
 from sqlalchemy import Engine, NullPool, create_engine, text
 
 from app.database import Begin, begin_on, make_engine
-from flows.ingest_results import ingest_waiting_files
+from flows.ingest_results import ingest_waiting_files, settle_memory
 from integrations.ports import StoredObject
 from models.rules.errors import Code, ServiceError
 from models.rules.result import interpret
@@ -70,8 +69,10 @@ class DiskStore:
     def list(self, prefix: str) -> Iterator[StoredObject]:
         for path in sorted(self.folder.rglob("*")):
             key = str(path.relative_to(self.folder))
-            if key.startswith(prefix) and path.is_file():
-                yield StoredObject(key, "1", path.stat().st_size)
+            # Another process may be moving it.
+            with suppress(FileNotFoundError):
+                if key.startswith(prefix) and path.is_file():
+                    yield StoredObject(key, "1", path.stat().st_size)
 
     def stream(self, key: str, version_id: str = "") -> Iterator[bytes]:  # noqa: ARG002 - the port has it
         with self.path(key).open("rb") as body:
@@ -85,8 +86,8 @@ class DiskStore:
             raise ServiceError(Code.NOT_FOUND, "There is no such object.") from None
 
     def move(self, key: str, to: str, version_id: str = "") -> None:  # noqa: ARG002 - the port has it
-        if self.path(key).exists():
-            self.path(to).parent.mkdir(parents=True, exist_ok=True)
+        self.path(to).parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # moved before, or by another process
             self.path(key).rename(self.path(to))
 
 
@@ -111,14 +112,21 @@ class Bench:
     def kits(self, count: int) -> Iterator[list[Sent]]:
         """New dispatched kits, some thousands at a time."""
         while count:
-            self._seed += 1
             share = min(KITS_AT_ONCE, count)
-            # Among a million random codes two may be the same: then these kits are made again.
-            with suppress(UniqueViolation):
+            yield self._send(share)
+            count -= share
+
+    def _send(self, count: int) -> list[Sent]:
+        """Among a million random codes two may be the same: then these kits are made again, a few times."""
+        for left in reversed(range(5)):
+            self._seed += 1
+            try:
                 with self.begin() as session:
-                    kits = send_kits(session, share, seed=self._seed)
-                yield kits
-                count -= share
+                    return send_kits(session, count, seed=self._seed)
+            except UniqueViolation:
+                if not left:
+                    raise
+        raise AssertionError
 
     def analyze(self) -> None:
         with self.owner.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -222,7 +230,7 @@ def _worker(url: str, store: DiskStore, at_once: Barrier, told: "Queue[dict[str,
     lab_maps(), larkfield()
     begin = begin_on(make_engine(url))
     prepared = ingest(begin, store)
-    gc.freeze()  # as the flow does
+    settle_memory()
     at_once.wait()
     started = time.process_time()
     tally = ingest_waiting_files(prepared, limit=1)

@@ -22,7 +22,8 @@ RESULTS = int(1_000_000 * SCALE)
 """Results of a large file; as many kits are dispatched."""
 GROWN = int(10_000_000 * SCALE)
 """Results that are stored already when growth is measured."""
-ROUND = 16_000
+ROUND = 64_000
+"""Results of one turn: 32,000 a worker, so that what a process does once weighs as little as in a day's work."""
 LEAST = 0.05
 """Of the floor, with two workers, however busy the machine: a guard against a step back. What is aimed at is 0.12."""
 MEMORY_MB = 400

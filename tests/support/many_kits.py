@@ -80,7 +80,7 @@ def _send(session: Session, count: int, lab: str, chance: Random, fixed: dict[st
         ids["person"], ids["contact"], ids["inbox"], ids["kit_order"], ids["order_decision"], kits, strict=True
     ):
         ref = secrets.token_hex(16)
-        mobile = f"+4477009{kit.id % 100_000:05d}"
+        mobile = f"+447{kit.id:09d}"
         plain = {"given_name": "Testina", "family_name": kit.family, "date_of_birth": kit.born, "residence": home}
         put("person", person_id, SERVICE, ref, *(lock.encrypt("person", name, ref, it) for name, it in plain.items()))
         put("mobile_holder", SERVICE, index_version, indexes.index(MOBILE, SERVICE, mobile), person_id)
