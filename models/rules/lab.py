@@ -32,9 +32,6 @@ class Form(StrEnum):
     FHIR = "fhir"
     CSV = "csv"
 
-    # Enum's own hash is written in Python, and this one is part of a key that is looked up for every row.
-    __hash__ = str.__hash__
-
 
 class Coded(NamedTuple):
     """A code as sent. All three as they stand in the message, unescaped; any may be ''."""

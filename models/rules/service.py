@@ -209,7 +209,7 @@ class CollectionPolicy:
 
     @property
     def longest_days(self) -> int:
-        """From dispatch until a kit is fetched, at the longest: on its way, then at the counter. 0 without a counter."""
+        """From dispatch until a kit is fetched, at the longest: on its way, then at the counter. 0 without any."""
         return self.arrives_within_days + self.hold_days if self.points else 0
 
     def point(self, point_id: str) -> CollectionPoint | None:
