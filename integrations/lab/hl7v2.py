@@ -354,7 +354,7 @@ class _MessageReader:
                 continue
             f = segment.split(field)
             if len(f) < 20:  # noqa: PLR2004
-                f += _BLANKS[:20]
+                f += _BLANKS[len(f) : 20]
             at14, at19 = f[14], f[19]
             if component in at14 or at14 == _NULL:
                 at14 = grammar.time(at14)
@@ -390,7 +390,7 @@ class _MessageReader:
             notes = [] if self._orc is _BLANKS or self._notes is None else self._notes
             obr = segment.split(field)
             if len(obr) < 30:  # noqa: PLR2004
-                obr += _BLANKS[:30]
+                obr += _BLANKS[len(obr) : 30]
             self._order = _Order(self._orc, obr, line, notes)
             self._orc = _BLANKS
             self._notes = notes

@@ -57,7 +57,7 @@ from models.rules.text import (
     retest_from,
 )
 from models.rules.vocabulary import NON_NEGATIVE, SAMPLE_FAILURES, Outcome, Site, Test
-from models.rules.working_days import LONDON, add_working_hours, london_day
+from models.rules.working_days import add_working_hours, london_day
 from models.tables.bulk import as_array, as_ids, as_json, as_text, copy, copy_text, cursor, next_ids
 from models.tables.text import TextState
 
@@ -357,7 +357,7 @@ def _gather(
     for kit_id, version_id in on.fetchall():
         read[kit_id].add(version_id)
 
-    today = now.astimezone(LONDON).date()
+    today = london_day(now)
     found = []
     for row in kits:
         (kit_id, service_id, order_id, contact_id, state, frozen, hold_until) = row[:7]
@@ -420,9 +420,7 @@ def read_standing(on: Any, kit_ids: Collection[int]) -> dict[int, Standing]:
         target = target_of(test, site)
         current[kit_id][target] = Current(_OUTCOME[outcome], version_id, corrected, note_review)
         collected[kit_id][target] = collected_at
-    return {
-        kit_id: Standing(frozenset(requested[kit_id]), current[kit_id], collected[kit_id]) for kit_id in kit_ids
-    }
+    return {kit_id: Standing(frozenset(requested[kit_id]), current[kit_id], collected[kit_id]) for kit_id in kit_ids}
 
 
 def _already_sent(on: Any, ids: str) -> tuple[set[int], set[int]]:
@@ -590,7 +588,7 @@ def _retest_on(case: _Case, tested: Collection[Target], service: Service) -> dat
         return None
     return retest_from(
         tested,
-        sampled_on=sampled.astimezone(LONDON).date(),
+        sampled_on=london_day(sampled),
         last_risk_on=case.last_risk_on,
         window_days=service.release.window_days,
     )

@@ -7,13 +7,13 @@ cannot have a result.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 from models.rules.service import LabContract
 from models.rules.vocabulary import Quarantine, Site, Test
-from models.rules.working_days import LONDON
+from models.rules.working_days import london_day
 
 
 class Reported(NamedTuple):
@@ -112,9 +112,9 @@ def _check_dates(
     collected_at: datetime | None, received_at: datetime | None, dispatched_at: datetime, now: datetime
 ) -> Mismatch | None:
     """Days in London: many labs give dates without times, so one day's grace is given where a time may be missing."""
-    today, sent_on = _day(now), _day(dispatched_at)
-    collected_on = _day(collected_at) if collected_at else None
-    received_on = _day(received_at) if received_at else None
+    today, sent_on = london_day(now), london_day(dispatched_at)
+    collected_on = london_day(collected_at) if collected_at else None
+    received_on = london_day(received_at) if received_at else None
     if any(on is not None and on > today for on in (collected_on, received_on)):
         return Mismatch(Quarantine.DATED_IN_FUTURE, "The sample is dated in the future: check the dates.")
     if any(on is not None and on < sent_on for on in (collected_on, received_on)):
@@ -131,8 +131,3 @@ CROSSED: Final = Mismatch(
     "What this row says of person and tube is of two different kits: two people's samples may be crossed.",
 )
 """For each of the kits that a row fits in part, so that neither is told anything (idea 11; H1)."""
-
-
-@lru_cache(maxsize=4_096)
-def _day(instant: datetime) -> date:
-    return instant.astimezone(LONDON).date()

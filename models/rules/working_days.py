@@ -6,7 +6,7 @@ are announced after a package is built, so every function takes them as `also_cl
 
 from collections.abc import Set as AbstractSet
 from datetime import UTC, date, datetime, time, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -88,6 +88,7 @@ def next_opening(now: datetime, window: TextWindow, also_closed: AbstractSet[dat
     raise ValueError("the window never opens: it must open before it closes")
 
 
+@lru_cache(maxsize=4_096)
 def london_day(instant: datetime) -> date:
     """The date in London at an instant."""
     return instant.astimezone(LONDON).date()
