@@ -1,21 +1,28 @@
 """The whole ingest over a fresh database and a store in memory, with the shipped council and lab maps."""
 
 import secrets
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 from sqlalchemy import text
+from sqlmodel import Session
 
 from app.database import Begin
 from app.lab_reading import Ingest
 from app.service import as_document, load_services
 from app.service.labs import load_lab_maps
 from flows.ingest_results import Tally, ingest_waiting_files
+from models.actions import release
+from models.actions.result import Standing
 from models.actions.service import keep_service_version
 from models.rules.lab import LabMap
+from models.rules.release import ReleaseDecision
 from models.rules.service import Service, ServiceInForce, Services
+from models.tables.bulk import cursor
 from tests.support import build
 from tests.support.lab_files import control_file
 from tests.support.memory_store import MemoryStore
@@ -55,6 +62,21 @@ def ingest(begin: Begin, store: MemoryStore, *, now: datetime = READ_AT) -> Inge
         cipher=build.cipher(),
         clock=lambda: now,
     )
+
+
+@pytest.fixture(autouse=True)
+def standing_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a decision is told what stands about kits that were just read, the database is asked too."""
+    decide = release.decide_kits
+
+    def decide_and_look(
+        session: Session, triggers: Mapping[int, str], *, standing: Mapping[int, Standing] | None = None, **more: Any
+    ) -> dict[int, ReleaseDecision]:
+        told = {kit_id: standing[kit_id] for kit_id in triggers if standing and kit_id in standing}
+        assert told == release.read_standing(cursor(session), told)
+        return decide(session, triggers, standing=standing, **more)
+
+    monkeypatch.setattr(release, "decide_kits", decide_and_look)
 
 
 def drop(store: MemoryStore, name: str, *, lab: str = "NORTHLAB", as_name: str = "") -> None:
