@@ -1,6 +1,6 @@
 """What reading labs' files needs, and reading rows again: bytes from the store, one file a transaction."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -75,11 +75,11 @@ def read_rows_again(
         files = quarantine.files_with_rows(session, which)
         kept = lab_file.kept_files(session, file_ids=[each for each, of in files.items() if of in ingest.maps])
     for file in kept:
+        messages, places = _read_rows(ingest, file, which)
         with suppress(_OnlyLooked), ingest.begin() as session:
-            rows = quarantine.rows_waiting(session, file.id, which)
+            rows = [row for row in quarantine.rows_waiting(session, file.id, which) if row.position in places]
             desk = desk_for(ingest, session, file, actor=actor)
-            places = {row.position for row in rows}
-            total.add(quarantine.read_again(session, messages_at(ingest, file, places), rows, desk))
+            total.add(quarantine.read_again(session, messages, rows, desk))
             if dry_run:
                 raise _OnlyLooked
     return total
@@ -92,37 +92,54 @@ def desk_for(ingest: Ingest, session: Session, file: lab_file.KeptFile, *, actor
     return Desk(ref, lab_map, ingest.clock(), actor, ingest.services, ingest.indexes, ingest.cipher)
 
 
-def messages_at(ingest: Ingest, file: lab_file.KeptFile, positions: set[int]) -> Iterator[ReadMessage]:
-    """The messages of a file in which these rows stand, whole, under today's map."""
+def _read_rows(ingest: Ingest, file: lab_file.KeptFile, which: Which) -> tuple[list[ReadMessage], set[int]]:
+    """The messages of a file in which such rows wait, whole, under today's map; and where those rows stand.
+
+    The store is read between two transactions: nobody waits for it.
+    """
+    with ingest.begin() as session:
+        places = {row.position for row in quarantine.rows_waiting(session, file.id, which)}
+    return messages_at(ingest, file, places), places
+
+
+def messages_at(ingest: Ingest, file: lab_file.KeptFile, positions: Collection[int]) -> list[ReadMessage]:
+    """The messages of a file in which these rows stand, whole, under today's map. Reads the store."""
     lab_map = ingest.maps[file.lab]
-    for message in lab_files.read_messages(ingest.store.stream(file.key, file.version_id), lab_map):
-        if any(row.position in positions for row in message.rows):
-            yield ReadMessage(message, interpret(message, lab_map))
+    return [
+        ReadMessage(message, interpret(message, lab_map))
+        for message in lab_files.read_messages(ingest.store.stream(file.key, file.version_id), lab_map)
+        if any(row.position in positions for row in message.rows)
+    ]
 
 
 def attach_row(ingest: Ingest, row_ref: str, code: str, *, by: Actor) -> None:
     """Notes the wish to take a row as the kit's of this kit or tube id, if all the rest agrees (law 1)."""
+    file = _file_of(ingest, row_ref)
+    messages, _ = _read_rows(ingest, file, Which(row_ref=row_ref))
     with ingest.begin() as session:
-        messages, desk = _row_and_desk(ingest, session, row_ref, by)
+        quarantine.lock_file(session, file.id)
+        desk = desk_for(ingest, session, file, actor=by.audit_name)
         quarantine.propose_attachment(session, row_ref, messages, code, by=by, desk=desk)
 
 
 def settle_row(ingest: Ingest, row_ref: str, *, approve: bool, by: Actor) -> None:
-    """A second person agrees to such a wish, or it is taken back."""
+    """A second person agrees to such a wish, or it is taken back, for which nothing is read."""
+    file = _file_of(ingest, row_ref)
+    messages = _read_rows(ingest, file, Which(row_ref=row_ref))[0] if approve else []
     with ingest.begin() as session:
-        messages, desk = _row_and_desk(ingest, session, row_ref, by)
+        quarantine.lock_file(session, file.id)
+        desk = desk_for(ingest, session, file, actor=by.audit_name)
         quarantine.settle_attachment(session, row_ref, messages, approve=approve, by=by, desk=desk)
 
 
-def _row_and_desk(ingest: Ingest, session: Session, row_ref: str, by: Actor) -> tuple[Iterator[ReadMessage], Desk]:
-    """The row's message, read when asked for, and what storing it needs. Raises ServiceError(NOT_NOW)."""
-    which = Which(row_ref=row_ref)
-    files = quarantine.files_with_rows(session, which)
-    file = next(iter(lab_file.kept_files(session, file_ids=list(files))), None)
+def _file_of(ingest: Ingest, row_ref: str) -> lab_file.KeptFile:
+    """The file of a row that waits. Raises ServiceError(NOT_NOW)."""
+    with ingest.begin() as session:
+        files = quarantine.files_with_rows(session, Which(row_ref=row_ref))
+        file = next(iter(lab_file.kept_files(session, file_ids=list(files))), None)
     if file is None or file.lab not in ingest.maps:
         raise ServiceError(Code.NOT_NOW, "This row waits no longer, or its laboratory has no map: look at it again.")
-    positions = {row.position for row in quarantine.rows_waiting(session, file.id, which)}
-    return messages_at(ingest, file, positions), desk_for(ingest, session, file, actor=by.audit_name)
+    return file
 
 
 def let_in_again(ingest: Ingest, file_ref: str, *, actor: str) -> None:

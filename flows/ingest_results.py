@@ -24,13 +24,12 @@ from app.wiring import connect, lab_files
 from flows.guard import guarded
 from models.actions import lab_file, release
 from models.actions.lab_receipt import receipt_of
-from models.actions.result import ChunkTally, Desk, FileRef, ReadMessage, move_position
+from models.actions.result import ChunkTally, Desk, FileRef, move_position
 from models.actions.service import keep_lab_map_version
 from models.rules.errors import Code, ServiceError
-from models.rules.lab import Fault, LabMap
+from models.rules.lab import Fault, LabMap, LabMessage
 from models.rules.lab_receipt import receipt_as_json, receipt_as_text
 from models.rules.quarantine import MOST_ROWS, is_too_many
-from models.rules.result import interpret
 from models.rules.vocabulary import Quarantine
 
 ACTOR: Final = "flow:ingest_results"
@@ -164,7 +163,7 @@ def _hold(ingest: Ingest, session: Session, file: lab_file.ClaimedFile, fault: F
 
 
 def _store(
-    ingest: Ingest, file: FileRef, lab_map: LabMap, chunk: list[ReadMessage], *, read: int, now: datetime, percent: int
+    ingest: Ingest, file: FileRef, lab_map: LabMap, chunk: list[LabMessage], *, read: int, now: datetime, percent: int
 ) -> ChunkTally:
     with ingest.begin() as session:
         desk = Desk(file, lab_map, now, ACTOR, ingest.services, ingest.indexes, ingest.cipher)
@@ -177,10 +176,9 @@ def _store(
     return stored
 
 
-def _chunks(ingest: Ingest, file: lab_file.ClaimedFile, lab_map: LabMap) -> Iterator[list[ReadMessage]]:
+def _chunks(ingest: Ingest, file: lab_file.ClaimedFile, lab_map: LabMap) -> Iterator[list[LabMessage]]:
     messages = lab_files.read_messages(_bytes_of(ingest, file), lab_map, skip_messages=file.messages_read)
-    read = (ReadMessage(message, interpret(message, lab_map)) for message in messages)
-    while chunk := list(islice(read, MESSAGES_A_CHUNK)):
+    while chunk := list(islice(messages, MESSAGES_A_CHUNK)):
         yield chunk
 
 

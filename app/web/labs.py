@@ -176,7 +176,7 @@ def _reading_of(home: Ingest, view: RowView) -> list[list[tuple[str, str]]] | No
     if file is None or file.lab not in home.maps:
         return None
     try:
-        messages = list(messages_at(home, file, {view.line.position}))
+        messages = messages_at(home, file, {view.line.position})
     except ServiceError:
         return None
     return [

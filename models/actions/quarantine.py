@@ -107,10 +107,15 @@ def files_with_rows(session: Session, which: Which) -> dict[int, str]:
     return dict(on.fetchall())
 
 
+def lock_file(session: Session, file_id: int) -> None:
+    """Whoever takes up rows of a file has them alone: its row is locked before any row or kit."""
+    cursor(session).execute("SELECT id FROM lab_file WHERE id = %s FOR UPDATE", (file_id,))
+
+
 def rows_waiting(session: Session, file_id: int, which: Which) -> list[WaitingRow]:
-    """The rows of a file that wait. The file's row is locked, so that nobody reads them at the same time."""
+    """The rows of a file that wait. The file is locked."""
+    lock_file(session, file_id)
     on = cursor(session)
-    on.execute("SELECT id FROM lab_file WHERE id = %s FOR UPDATE", (file_id,))
     on.execute(
         f"""
         SELECT id, position, row_key, reason, kit_id, service_id FROM quarantined_row

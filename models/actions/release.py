@@ -22,11 +22,12 @@ from models.actions.owed import (
     owe_texts,
     result_case_key,
 )
-from models.actions.result import ChunkTally, Desk, NewArrival, ReadMessage, Standing, Stored, store_chunk
+from models.actions.result import ChunkTally, Desk, NewArrival, Standing, Stored, store_chunk
 from models.actions.text_choice import OPTED_OUT
 from models.rules.clinic import due_at, kind_for
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import KIT_STATES, KitState
+from models.rules.lab import LabMessage
 from models.rules.person import age_on
 from models.rules.release import (
     RULE_VERSION,
@@ -91,7 +92,7 @@ class _Case:
     """Versions that froze the kit: not current, and not to be lost (ruling 1)."""
 
 
-def take_chunk(session: Session, messages: Sequence[ReadMessage], desk: Desk) -> ChunkTally:
+def take_chunk(session: Session, messages: Sequence[LabMessage], desk: Desk) -> ChunkTally:
     """Stores one chunk of a lab file and decides about every kit it touches: one transaction (laws 3-6)."""
     stored = store_chunk(session, messages, desk)
     stored.tally.decided = len(decide_stored(session, stored, desk))

@@ -22,7 +22,7 @@ from models.rules.kit import KIT_STATES, KitState
 from models.rules.lab import LabMap, LabMessage, LabRow
 from models.rules.matching import CROSSED, KitFacts, Mismatch, Reported, Tube, check_match
 from models.rules.release import Current, Target, target_of
-from models.rules.result import Detail, Finding, Quarantined, Reading
+from models.rules.result import Detail, Finding, Quarantined, Reading, interpret
 from models.rules.secrets import ADDRESS, KIT_BORN, KIT_FAMILY, BlindIndex, Cipher, kit_born, kit_family
 from models.rules.service import LabContract, Services
 from models.rules.versions import Change, Word, compare
@@ -222,17 +222,17 @@ class _Chunk:
             self.crossed[kit.id] |= codes - {kit.code}
 
 
-def store_chunk(session: Session, messages: Sequence[ReadMessage], desk: Desk) -> Stored:
+def store_chunk(session: Session, messages: Sequence[LabMessage], desk: Desk) -> Stored:
     """Stores every row of these messages as a version, a repeat or a quarantined row.
 
     Rows in = versions + repeats + quarantined + details + replays; nothing else can happen to a row.
     Messages already known (same lab, id and content) are replays: no row, no text, no task (H9).
     """
     fresh = _drop_known(session, messages, desk.file)
-    stored = store_readings(session, fresh, desk)
+    stored = store_readings(session, [ReadMessage(each, interpret(each, desk.lab_map)) for each in fresh], desk)
     tally = stored.tally
-    tally.messages, tally.rows = len(messages), sum(len(each.message.rows) for each in messages)
-    tally.replayed = tally.rows - sum(len(each.message.rows) for each in fresh)
+    tally.messages, tally.rows = len(messages), sum(len(each.rows) for each in messages)
+    tally.replayed = tally.rows - sum(len(each.rows) for each in fresh)
     return stored
 
 
@@ -298,9 +298,9 @@ def move_position(
 # ── Before the rows ──────────────────────────────────────────────────────────────────────────
 
 
-def _drop_known(session: Session, messages: Sequence[ReadMessage], file: FileRef) -> list[ReadMessage]:
+def _drop_known(session: Session, messages: Sequence[LabMessage], file: FileRef) -> list[LabMessage]:
     """The messages that were never taken before, each once. Keys in one order, so that two readers can't deadlock."""
-    key_of = [_message_key(each) for each in messages]
+    key_of = [(each.content_sha256, _as_label(each.message_id)) for each in messages]
     keys = sorted(set(key_of))
     on = cursor(session)
     on.execute(
@@ -323,10 +323,6 @@ def _drop_known(session: Session, messages: Sequence[ReadMessage], file: FileRef
             new.discard(key)
             fresh.append(each)
     return fresh
-
-
-def _message_key(read: ReadMessage) -> tuple[bytes, str]:
-    return read.message.content_sha256, _as_label(read.message.message_id)
 
 
 def _row_of(message: LabMessage, reading: Finding | Quarantined) -> LabRow | None:

@@ -13,11 +13,10 @@ from sqlalchemy import text
 
 from flows.ingest_results import ACTOR
 from models.actions.release import expire_holds, review, take_chunk
-from models.actions.result import Desk, FileRef, ReadMessage
+from models.actions.result import Desk, FileRef
 from models.actions.text import claim_texts
 from models.actions.text_moves import Toolbox
 from models.rules.errors import Code, ServiceError
-from models.rules.result import interpret
 from models.tables.result import LabFile
 from tests.support import build, lab
 from tests.support.ingesting import READ_AT, ask, case_of, effects_of, lab_maps, services, take, texts_of
@@ -101,7 +100,7 @@ def storing(begin, rows):
     """A piece of work: one file's rows, stored and decided about."""
     force = services(begin)
     northlab = lab_maps()["NORTHLAB"]
-    messages = [ReadMessage(m, interpret(m, northlab)) for m in lab.messages(hl7(rows), northlab)]
+    messages = list(lab.messages(hl7(rows), northlab))
     with begin() as session:
         file = LabFile(
             ref=f"{len(rows):04d}{id(messages):028d}"[:32],
