@@ -18,6 +18,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.settings import Settings
 from app.wiring import Wiring
+from integrations.ports import FileStore
+from integrations.texts.catalogue import Catalogue
 from models.rules.service import Services
 from tests.support import build
 from tests.support.postgres import Database
@@ -70,6 +72,10 @@ def serving(app: ASGIApp, listener: socket.socket) -> Iterator[None]:
         thread.join()
 
 
+_STORES: dict[object, FileStore] = {}
+_CATALOGUES: list[Catalogue] = []
+
+
 @dataclass(frozen=True)
 class Home(Wiring):
     """A real installation whose clock stands where a test puts it."""
@@ -79,6 +85,22 @@ class Home(Wiring):
     @cached_property
     def clock(self) -> Callable[[], datetime]:
         return lambda: self.hands["now"]
+
+    @cached_property
+    def store(self) -> FileStore:
+        """Making an S3 client takes as long as all the rest of an application, so tests of one address share one."""
+        chosen = self.settings
+        where = (chosen.s3_endpoint, chosen.s3_access_key, chosen.s3_bucket)
+        if where not in _STORES:
+            _STORES[where] = super().store
+        return _STORES[where]
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """One for the whole run: nobody writes into it."""
+        if not _CATALOGUES:
+            _CATALOGUES.append(super().catalogue)
+        return _CATALOGUES[0]
 
     @cached_property
     def services(self) -> Services:

@@ -245,7 +245,9 @@ def test_somebody_of_another_service_finds_no_case_and_no_kit(site, street, case
             services=["moorside"],
         )
         with web.serving(provider, theirs):
-            street.door.app = create_app(web.home_on(site.db, public_base_url=site.url, issuer=issuer))
+            home = web.home_on(site.db, public_base_url=site.url, issuer=issuer)
+            site.at_the_end.callback(home.engine.dispose)
+            street.door.app = create_app(home)
             stranger = site.signed_in("demo-clinician")
 
             assert stranger.get(f"/cases/{case['ref']}").status_code == 404

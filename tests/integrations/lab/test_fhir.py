@@ -326,6 +326,14 @@ def test_a_byte_order_mark_changes_nothing() -> None:
     assert said(b"\xef\xbb\xbf" + json.dumps(observation()).encode()) == ["negative"]
 
 
+def test_a_file_of_more_than_is_read_at_once_is_held_with_what_to_do() -> None:
+    start = json.dumps(observation()).encode()
+    held = reader.check_file(iter([start, *[b" " * (1 << 20)] * 24]), northlab()).held
+    assert held is not None
+    assert held.detail == "The FHIR file is larger than 24 MiB: send it as several."
+    assert reader.check_file(iter([start, *[b" " * (1 << 20)] * 23]), northlab()).held is None
+
+
 def test_a_report_of_another_lab_gives_nothing() -> None:
     raw = json.dumps(bundle()).replace("northlab.example", "otherlab.example")
 
