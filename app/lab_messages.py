@@ -54,7 +54,7 @@ class MllpDesk:
         """
         now = self.ingest.clock()
         header = hl7_words.header_of(message)
-        if header is not None and hl7_words.message_kind(header)[0] in {"ACK", "ORL"}:
+        if header is not None and hl7_words.is_answer(header):
             return self._take_answer(lab, header, message, now)
         complaint = hl7_words.complaint_about(header, message) or self._stranger(lab, message)
         if complaint is not None:
@@ -81,12 +81,10 @@ class MllpDesk:
 
     def _take_answer(self, lab: str, header: "hl7_words.Header", message: bytes, now: datetime) -> bytes:
         """A lab's answer to a request of ours, sent as a message of its own (ORL^O22, or an ACK that came late)."""
-        code, about = hl7_words.answered_id(message)
+        answer = hl7_words.answer_in(message)
         try:
             with self.ingest.begin() as session:
-                known = lab_request.take_answer(
-                    session, lab=lab, control_id=about, accepted=code in {"AA", "CA"}, code=code, now=now
-                )
+                known = lab_request.take_answer(session, answer, lab=lab, now=now)
         except Exception as error:  # noqa: BLE001 - as for a result
             return self._try_again(header, now, error)
         sentence = "MSA-2 is the control id of no request of ours that waits for an answer."

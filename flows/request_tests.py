@@ -90,7 +90,7 @@ def _send_messages(desk: Desk, service_id: str, contract: LabContract, tally: Ta
             [request] = sending.requests
             message = lab_requests.oml(request, service_id=service_id, lab=contract.lab)
             try:
-                code, about = hl7_words.answered_id(line.send(message))
+                answer = hl7_words.answer_in(line.send(message))
             except NotSent as error:
                 _settle(desk, sending, RequestState.OWED, error.code)
                 tally.labs_down += 1
@@ -99,12 +99,12 @@ def _send_messages(desk: Desk, service_id: str, contract: LabContract, tally: Ta
                 tally.unsure += _settle(desk, sending, RequestState.UNSURE, error.code)
                 continue
             tally.sent += 1
-            if about != request.control_id:
+            if answer.about != request.control_id:
                 tally.unsure += _settle(desk, sending, RequestState.UNSURE, "answer_to_another")
-            elif code in {"AA", "CA"}:
+            elif answer.is_yes:
                 tally.acknowledged += _settle(desk, sending, RequestState.ACKNOWLEDGED)
-            elif code in {"AR", "CR", "AE", "CE"}:
-                tally.refused += _settle(desk, sending, RequestState.REFUSED, code)
+            elif answer.is_no:
+                tally.refused += _settle(desk, sending, RequestState.REFUSED, answer.code)
             else:
                 tally.unsure += _settle(desk, sending, RequestState.UNSURE, "no_such_answer")
     finally:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from integrations.lab.hl7v2 import sender
+from integrations.lab.hl7v2 import ANSWERS, answer_of, sender
+from models.rules.lab import Answer
 from models.rules.working_days import LONDON
 
 _LEAST_FIELDS: Final = 18
@@ -63,16 +64,17 @@ def message_kind(header: Header) -> tuple[str, str]:
     return parts[0].strip(), parts[1].strip()
 
 
-def answered_id(message: bytes) -> tuple[str, str]:
-    """(MSA-1, MSA-2) of a message that answers one of ours; ('', '') if it holds no MSA."""
+def is_answer(header: Header) -> bool:
+    """Whether a message answers a request of ours."""
+    return message_kind(header)[0] in ANSWERS
+
+
+def answer_in(message: bytes) -> Answer:
+    """What a message says of one of ours; both words '' if it holds no MSA."""
     header = header_of(message)
     if header is None:
-        return "", ""
-    for line in message.replace(b"\n", b"\r").decode("latin-1").split("\r"):
-        fields = [*line.split(header.separator), "", ""]
-        if fields[0] == "MSA":
-            return fields[1].strip(), fields[2].strip()
-    return "", ""
+        return Answer("", "")
+    return answer_of(message.replace(b"\n", b"\r").decode("latin-1").split("\r"), header.separator)
 
 
 # ── Answers ──────────────────────────────────────────────────────────────────────────────────

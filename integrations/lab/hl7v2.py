@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from integrations.lab.framing import BrokenFile, decode, has_control_bytes, hl7_messages
 from integrations.lab.rows import BLANK_ROW, held_if_damaged
-from models.rules.lab import ORDER_ONLY, Coded, Fault, Form, LabMap, LabMessage, LabRow, fold_token
+from models.rules.lab import ASIDE, ORDER_ONLY, Answer, Coded, Fault, Form, LabMap, LabMessage, LabRow, fold_token
 from models.rules.vocabulary import Quarantine
 
 _SKIPPED: Final = frozenset(
@@ -57,6 +57,9 @@ _BLANKS: Final = [""] * 30
 
 _new_row: Final = tuple.__new__
 _CACHE: Final = 16_384
+
+ANSWERS: Final = frozenset({"ACK", "ORL"})
+"""Kinds of message (MSH-9.1) with which a lab answers a request of ours. One with results in it is none."""
 
 _CHARACTER_SETS: Final = {
     "": "",
@@ -203,6 +206,15 @@ def _sender(application: str, facility: str, component: str) -> tuple[str, str]:
     return fold_token(application.split(component, maxsplit=1)[0]), fold_token(facility.split(component, maxsplit=1)[0])
 
 
+def answer_of(segments: Iterable[str], separator: str) -> Answer:
+    """MSA-1 and MSA-2 among the segments of a message that answers one of ours; both '' where there is no MSA."""
+    for segment in segments:
+        fields = [*segment.split(separator), "", ""]
+        if fields[0] == "MSA":
+            return Answer(fields[1].strip(), fields[2].strip())
+    return Answer("", "")
+
+
 def _character_set(raw: bytes) -> str | None:
     """MSH-18's encoding, '' where it says nothing, None where it names one we don't know."""
     header = raw.split(b"\r", 1)[0]
@@ -274,11 +286,22 @@ def _message(raw: bytes, line: int, number: int, lab: LabMap) -> LabMessage:
     if grammar is None:
         fault = Fault(Quarantine.MALFORMED, "The delimiters in MSH-1 and MSH-2 can't be read.")
         grammar = _Grammar("|^~\\&", encoding)
+    kind = fields[8].split(grammar.component)
+    is_answer = kind[0] in ANSWERS and not any(segment.startswith("OBX") for segment in lines)
     fault = fault or _refused(raw, fields, grammar, lab)
-    reader = _MessageReader(grammar, lab, line)
-    reader.read(lines)
-    fault = fault or reader.fault
-    rows = reader.rows
+    if fault is None and kind[:2] != ["ORU", "R01"] and not is_answer:
+        fault = Fault(Quarantine.UNSUPPORTED_FORMAT, "The message is not a result report (MSH-9 is not ORU^R01).")
+    answer: Answer | None = None
+    rows: list[LabRow]
+    if is_answer:
+        answer = answer_of(lines, separator)
+        if not answer.about or not (answer.is_yes or answer.is_no):
+            fault = fault or Fault(Quarantine.MALFORMED, "The answer does not say to what (MSA-2), or what (MSA-1).")
+        rows = [BLANK_ROW._replace(position=line, row_key=str(line), value_type=ASIDE)]
+    else:
+        reader = _MessageReader(grammar, lab, line)
+        reader.read(lines)
+        fault, rows = fault or reader.fault, reader.rows
     if not rows:
         fault = fault or Fault(Quarantine.MALFORMED, "The message holds no order and no result.")
         rows.append(BLANK_ROW._replace(position=line, row_key=str(line)))
@@ -297,6 +320,7 @@ def _message(raw: bytes, line: int, number: int, lab: LabMap) -> LabMessage:
         tuple(rows),
         fault,
         warnings,
+        answer,
     )
 
 
@@ -305,8 +329,6 @@ def _refused(raw: bytes, fields: list[str], grammar: _Grammar, lab: LabMap) -> F
         return Fault(Quarantine.MALFORMED, "The message holds control characters.")
     if _sender(fields[2], fields[3], grammar.component) not in lab.senders:
         return Fault(Quarantine.UNKNOWN_SENDER, f"The sender in MSH-3 and MSH-4 is not known for {lab.lab}.")
-    if fields[8].split(grammar.component)[:2] != ["ORU", "R01"]:
-        return Fault(Quarantine.UNSUPPORTED_FORMAT, "The message is not a result report (MSH-9 is not ORU^R01).")
     return None
 
 

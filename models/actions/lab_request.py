@@ -16,6 +16,7 @@ from sqlmodel import Session
 from models.actions import audit
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import show_kit_code
+from models.rules.lab import Answer
 from models.rules.lab_request import KitRequest, RequestState, TubeRequest
 from models.rules.secrets import Cipher
 from models.rules.vocabulary import Specimen, Test
@@ -170,7 +171,7 @@ def ask_again(
     )
 
 
-def take_answer(session: Session, *, lab: str, control_id: str, accepted: bool, code: str, now: datetime) -> bool:
+def take_answer(session: Session, answer: Answer, *, lab: str, now: datetime) -> bool:
     """A lab's own answer to one request, that came by itself; False if it is no request of ours that waits for one."""
     on = cursor(session)
     on.execute(
@@ -181,11 +182,11 @@ def take_answer(session: Session, *, lab: str, control_id: str, accepted: bool, 
         WHERE lab = %(lab)s AND left(ref, 20) = %(control_id)s AND state IN ('sending', 'sent', 'unsure', 'refused')
         """,
         {
-            "accepted": accepted,
-            "code": "" if accepted else code[:40],
+            "accepted": answer.is_yes,
+            "code": "" if answer.is_yes else answer.code[:40],
             "now": now,
             "lab": lab,
-            "control_id": control_id[:CONTROL_ID_CHARACTERS],
+            "control_id": answer.about[:CONTROL_ID_CHARACTERS],
         },
     )
     return on.rowcount > 0

@@ -175,7 +175,8 @@ def _chosen(
     changed = [
         (each, wanted)
         for each in messages
-        if (
+        if each.message.answer is None  # it was taken when it came, or never will be
+        and (
             wanted := [r for r in each.readings if _place(r) in waiting and not _reads_as_before(r, waiting[_place(r)])]
         )
     ]

@@ -102,11 +102,29 @@ class LabRow(NamedTuple):
     person_notes: tuple[str, ...]
 
 
+class Answer(NamedTuple):
+    """What a lab says of one request of ours: MSA-1, and in MSA-2 the control id that we gave it."""
+
+    code: str
+    about: str
+
+    @property
+    def is_yes(self) -> bool:
+        """Whether the lab took the request."""
+        return self.code in {"AA", "CA"}
+
+    @property
+    def is_no(self) -> bool:
+        """Whether the lab refused it, or could not take it."""
+        return self.code in {"AE", "CE", "AR", "CR"}
+
+
 class LabMessage(NamedTuple):
     """One message of one lab. `content_sha256` is over the bytes with line ends made equal.
 
     `number` counts messages in the file from 0 and is what `skip_messages` skips; `position` is the
-    line of the message's first segment or row. A `fault` holds every row of it.
+    line of the message's first segment or row. A `fault` holds every row of it. One with an `answer` has
+    one row that is no result.
     """
 
     lab: str
@@ -120,6 +138,7 @@ class LabMessage(NamedTuple):
     rows: tuple[LabRow, ...]
     fault: Fault | None
     warnings: tuple[str, ...]
+    answer: Answer | None = None
 
 
 _TABLE_ENDINGS: Final = (".csv", ".tsv")

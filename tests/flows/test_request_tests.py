@@ -4,13 +4,16 @@ import csv
 import io
 import json
 from dataclasses import replace
+from uuid import uuid4
 
 import hl7
 import pytest
 from sqlmodel import select
 
 from app.lab_messages import MllpDesk
+from app.lab_reading import read_rows_again
 from app.service import SHIPPED, load_services
+from flows.ingest_results import ingest_waiting_files
 from flows.reconcile import strike
 from flows.request_tests import Desk, send_requests
 from integrations.lab.hl7_words import answer, header_of
@@ -23,7 +26,7 @@ from models.rules.lab_request import RequestForm, RequestWay
 from models.tables.audit import Audit
 from tests.support import build, s10
 from tests.support.certificates import Authority
-from tests.support.ingesting import ask, ingest
+from tests.support.ingesting import ask, ingest, lab_maps
 from tests.support.memory_store import MemoryStore
 from tests.support.mllp import running
 
@@ -353,6 +356,59 @@ def test_an_answer_that_comes_as_a_message_of_its_own_settles_its_request(begin,
     assert b"MSA|AR|L1" in mllp.take(LAB, orl.format("no such").encode())
     assert b"MSA|AA|L1" in mllp.take(LAB, orl.format(control_id).encode())
     assert [each for each, _ in states(begin)] == [state]
+
+
+@pytest.mark.parametrize(("code", "state"), [("AA", "acknowledged"), ("AE", "refused")])
+def test_an_answer_in_a_file_settles_its_request(begin, store, dispatch, code, state):
+    service = council(requests=RequestForm.HL7, answers_requests=True)
+    dispatch(service)
+    send_requests(desk(begin, store, service), limit=10)
+    [(control_id,)] = ask(begin, "SELECT left(ref, 20) FROM lab_request")
+
+    tally = read(begin, store, acknowledgement(code, control_id))
+
+    assert (tally.details, tally.quarantined) == (1, 0)
+    assert [each for each, _ in states(begin)] == [state]
+    assert read(begin, store, acknowledgement(code, control_id)).duplicates == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "about", "mode", "reason"),
+    [
+        ("AA", "no such", "P", "malformed"),
+        ("AA", "", "P", "malformed"),
+        ("perhaps", "{}", "P", "malformed"),
+        ("AA", "{}", "T", "test_message"),
+    ],
+)
+def test_an_answer_that_settles_nothing_waits_for_a_person(begin, store, dispatch, code, about, mode, reason):
+    service = council(requests=RequestForm.HL7, answers_requests=True)
+    dispatch(service)
+    send_requests(desk(begin, store, service), limit=10)
+    [(control_id,)] = ask(begin, "SELECT left(ref, 20) FROM lab_request")
+
+    read(begin, store, acknowledgement(code, about.format(control_id), mode))
+
+    assert states(begin) == [("sent", "")]
+    assert ask(begin, "SELECT reason, owner_role FROM quarantined_row") == [(reason, "lab_liaison")]
+    assert read_rows_again(reading(begin, store), actor="staff:l").used == 0
+    left = {each.check for each in strike(begin, lambda: build.NOW).differences}
+    assert left <= {"order_decided", "overdue_case_was_escalated"}, "of the order and the day, not of the file"
+
+
+def acknowledgement(code, about, mode="P"):
+    return (
+        f"MSH|^~\\&|WINLIMS|NORTHLAB|KITPOST|larkfield|20261124||ORL^O22^ORL_O22|L1|{mode}|2.5.1\rMSA|{code}|{about}\r"
+    )
+
+
+def read(begin, store, message):
+    store.put(f"{LAB}/incoming/{uuid4()}.hl7", message.encode())
+    return ingest_waiting_files(reading(begin, store), limit=5)
+
+
+def reading(begin, store):
+    return replace(ingest(begin, store), maps={LAB: replace(lab_maps()["NORTHLAB"], lab=LAB)})
 
 
 def test_a_first_result_is_an_answer_too(begin, store, dispatch, db):

@@ -33,7 +33,7 @@ from app.demo import laboratory
 from app.local import BUCKET, Choices, LocalServices
 from app.service import SHIPPED
 from models.rules.working_days import add_working_days
-from tests.support import courier, s10
+from tests.support import courier, s10, web
 from tests.support.canary import Markers, spellings_of_mobile
 from tests.support.postage_seller import KEY, Seller
 
@@ -103,6 +103,8 @@ PEOPLE: Final = (CLEAR, POSITIVE, REACTIVE, LATE)
 
 COMMENT: Final = "Residuum quizzaciously leaked"
 STRANGE_VALUE: Final = "Plusquamdetectable"
+CLINIC: Final = "harbour-clinic"
+CLINIC_KEY: Final = "a-clinics-key-of-the-canary-that-is-long"
 FINDINGS: Final = ("chlamydia", "gonorrhoea", "syphilis", "hepatitis", "not detected", "non-reactive", "hiv_")
 """'positive', 'reactive' and 'detected' are words of Prefect's own; these are not."""
 
@@ -114,6 +116,7 @@ class Installation:
     services: LocalServices
     state: Path
     post: Seller
+    clinic: "Clinic"
     codes: list[str] = field(default_factory=list)
     bodies: list[str] = field(default_factory=list)
 
@@ -252,6 +255,37 @@ class Installation:
         self.services.start("texts")
 
 
+@dataclass
+class Clinic:
+    """Another clinic's system: the first time that it is rung it fails, and says everything while doing so."""
+
+    url: str = ""
+    rung: list[bytes] = field(default_factory=list)
+
+    @contextmanager
+    def listening(self) -> Iterator["Clinic"]:
+        rung = self.rung
+
+        class Bell(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                rung.append(self.rfile.read(int(self.headers["Content-Length"])))
+                self.send_response(500 if len(rung) == 1 else 204)
+                self.end_headers()
+                if len(rung) == 1:
+                    self.wfile.write(", ".join(REACTIVE.markers).encode())
+
+            def log_message(self, *_: object) -> None:
+                """Says nothing."""
+
+        with HTTPServer(("127.0.0.1", 0), Bell) as server:
+            self.url = f"http://127.0.0.1:{server.server_port}/bell"
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            yield self
+            server.shutdown()
+            thread.join()
+
+
 @pytest.fixture(scope="module")
 def installation() -> Iterator[Installation]:
     state = Path(tempfile.mkdtemp(prefix="kitpost-canary-"))
@@ -261,14 +295,17 @@ def installation() -> Iterator[Installation]:
     councils.mkdir()
     chosen = (SHIPPED / "larkfield.toml").read_text(encoding="utf-8")
     (councils / "larkfield.toml").write_text(chosen.replace('way = "none"', 'way = "click_and_drop"'), "utf-8")
-    with courier.selling() as post, pytest.MonkeyPatch.context() as patch:
+    with courier.selling() as post, Clinic().listening() as clinic, pytest.MonkeyPatch.context() as patch:
+        secret = "whsec_" + base64.b64encode(b"the-bell-of-the-canarys-clinic--").decode()
+        patch.setenv("KITPOST_CLINIC_KEYS", json.dumps({f"larkfield/{CLINIC}": CLINIC_KEY}))
+        patch.setenv("KITPOST_CLINIC_BELLS", json.dumps({f"larkfield/{CLINIC}": {"url": clinic.url, "secret": secret}}))
         patch.setenv("KITPOST_SERVICE_DIR", str(councils))
         patch.setenv("KITPOST_CLICK_AND_DROP_BASE_URL", post.url)
         patch.setenv("KITPOST_CLICK_AND_DROP_KEYS", json.dumps({"larkfield": KEY}))
         patch.delenv("PREFECT_LOGGING_TO_API_ENABLED")  # as an installation has it
         try:
             with LocalServices(state, state / "local.env", pg_bin=None, choices=choices) as services:
-                running = Installation(services, state, post.seller)
+                running = Installation(services, state, post.seller, clinic)
                 for deployment in running.prefect("deployments/filter"):  # only the runs of this test
                     running.prefect(f"deployments/{deployment['id']}", {"paused": True}, "PATCH")
                 live_through_everything(running)
@@ -320,6 +357,11 @@ def live_through_everything(here: Installation) -> None:
     with here.spilling(reading=("clinic_case",)):
         here.run("follow-up-positives", "reconcile")
     here.run("notify-residents", "follow-up-positives")
+    refer(here)
+    for _ in range(2):
+        here.run("follow-up-positives")
+        here.owner("UPDATE referral SET ring_at = clock_timestamp() - interval '1 day' WHERE ring_at IS NOT NULL")
+    hear_of_it(here)
     here.run("reconcile")
     sent = httpx.get(here.services.settings["KITPOST_TWILIO_BASE_URL"] + "/_ledger", timeout=30).json()["messages"]
     here.bodies += [message["body"] for message in sent]
@@ -362,6 +404,41 @@ def report(here: Installation, forms: list[laboratory.Form], now: datetime) -> N
         here.store.put_object(Bucket=BUCKET, Key=f"NORTHLAB/incoming/{control}.hl7", Body=body[: len(body) - cut])
 
 
+def refer(here: Installation) -> None:
+    """A health adviser hands the reaction over to the clinic, with words of their own, a letter and an export."""
+    with here.connect("kitpost") as connection:
+        [(ref,)] = connection.execute("SELECT ref FROM clinic_case WHERE kind = 'reactive'").fetchall()
+    adviser, page = web.Browser(here.services.settings["KITPOST_PUBLIC_BASE_URL"]), f"/cases/{ref}"
+    adviser.sign_in("demo-adviser")
+    words = f"{REACTIVE.given} {REACTIVE.family} of {REACTIVE.street} prefers mornings. {COMMENT}"
+    adviser.send(page, f"{page}/refer", clinic=CLINIC, asked="confirmation", message=words, agreed="true")
+    assert adviser.send(page, f"{page}/referral-letter").content.startswith(b"%PDF-")
+    assert REACTIVE.family in adviser.send(page, f"{page}/export").text
+    adviser.http.close()
+
+
+def hear_of_it(here: Installation) -> None:
+    """The clinic fetches it, and speaks of it with another date of birth, then in words that are none."""
+    base = here.services.settings["KITPOST_PUBLIC_BASE_URL"]
+    with httpx.Client(base_url=f"{base}/api/clinics/{CLINIC}", timeout=30) as clinic:
+        clinic.headers["Authorization"] = f"Bearer {CLINIC_KEY}"
+        [listed] = clinic.get("/referrals").json()["entry"]
+        assert REACTIVE.family in clinic.get(listed["fullUrl"]).text
+        seen = {
+            "resourceType": "Appointment",
+            "basedOn": [{"identifier": {"system": "urn:kitpost:referral", "value": listed["resource"]["id"]}}],
+            "contained": [{"resourceType": "Patient", "birthDate": CLEAR.born_on.isoformat()}],
+            "status": "fulfilled",
+            "start": datetime.now(UTC).isoformat(),
+        }
+        for number, body in enumerate(
+            (json.dumps(seen), json.dumps(seen)[:-1], f'{{"{COMMENT}": "{REACTIVE.given}"}}')
+        ):
+            headers = {"Content-Type": "application/fhir+json", "X-Correlation-ID": f"canary-{number}"}
+            status = clinic.post("/events", content=body, headers=headers).status_code
+            assert status == (202 if number == 0 else 422)
+
+
 @pytest.mark.parametrize("name", FLOWS)
 def test_each_flow_ran_once_well_and_once_failed_with_a_code_and_a_reference_alone(installation, name):
     runs = installation.runs(name)
@@ -389,6 +466,12 @@ def test_the_journey_really_went_from_parcels_to_texts_and_cases(installation):
     assert cases >= 2
     assert quarantined >= 1
     assert len(installation.bodies) > len(PEOPLE)
+
+
+def test_the_clinic_was_rung_after_it_had_failed_and_was_told_an_opaque_reference_alone(installation):
+    first, again = installation.clinic.rung
+    assert first == again
+    assert installation.markers_of_prefect.in_bytes(first) == set()
 
 
 def test_nobody_stands_in_any_table_of_prefect(installation):

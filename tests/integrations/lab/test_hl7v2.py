@@ -221,7 +221,7 @@ def test_a_result_before_the_patient_has_no_owner() -> None:
     assert said(message(obr(), obx(), PID, pid="", orc="")) == ["identity_missing"]
 
 
-@pytest.mark.parametrize("kind", ["ADT^A01", "ACK", "ORU^R30", ""])
+@pytest.mark.parametrize("kind", ["ADT^A01", "ACK", "ORL^O22", "ORU^R30", ""])
 def test_a_message_of_another_kind_is_kept_and_not_read(kind: str) -> None:
     assert said(message().replace("ORU^R01^ORU_R01", kind)) == ["unsupported_format"]
 
