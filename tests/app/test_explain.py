@@ -59,6 +59,14 @@ def test_a_sample_is_explained_one_result_a_line(name: str, exit_code: int, coun
         assert (line["outcome"] in set(Outcome)) != (line["quarantine"] in set(Quarantine))
 
 
+def test_an_answer_to_a_request_is_said_to_be_no_result(tmp_path: Path) -> None:
+    header = "MSH|^~\\&|WINLIMS|NORTHLAB|KITPOST|larkfield|20261124||ORL^O22^ORL_O22|L1|P|2.5.1"
+    result = explain(written(tmp_path, f"{header}\rMSA|AA|0123456789abcdef0123\r"), "--json")
+
+    assert (result.exit_code, lines(result)) == (0, [])
+    assert "line 1: answers request 0123456789abcdef0123 with AA; it is no result." in result.stderr
+
+
 def test_a_line_tells_what_was_read_in_the_labs_own_identifiers() -> None:
     found = lines(explain(GOLDEN / "01-batch-ordinary.hl7", "--json"))[4]
 
