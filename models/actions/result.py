@@ -278,19 +278,19 @@ def store_readings(session: Session, fresh: Sequence[ReadMessage], desk: Desk) -
         series_ids=iter(next_ids(session, "result_series", _count(fresh))),
     )
     for each in fresh:
-        message = each.message
+        sent = _SentRows(each.message)
         for reading in each.readings:
             match reading:
                 case Finding():
-                    tally.details += _take(reading, kits.get(reading.kit_code), message, chunk, desk)
+                    tally.details += _take(reading, kits.get(reading.kit_code), sent, chunk, desk)
                 case Detail():
                     tally.details += 1
                 case Quarantined():
                     named = [kits[code] for code in _kits_named(reading) if code in kits]
                     if len(named) > 1:
-                        chunk.cross(reading, named, _row_of(message, reading))
+                        chunk.cross(reading, named, sent.row_of(reading))
                     else:
-                        chunk.keep(reading, named[0] if named else None, _row_of(message, reading))
+                        chunk.keep(reading, named[0] if named else None, sent.row_of(reading))
     if chunk.doubted:
         _look_for_a_swap(session, chunk, kits, desk)
     tally.stored, tally.repeated = len(chunk.versions), len(chunk.repeats)
@@ -355,9 +355,20 @@ def _drop_known(session: Session, messages: Sequence[LabMessage], file: FileRef)
     return fresh
 
 
-def _row_of(message: LabMessage, reading: Finding | Quarantined) -> LabRow | None:
-    """The row as it was sent."""
-    return next((row for row in message.rows if row.row_key == reading.row_key), None)
+class _SentRows:
+    """The rows of one message as they were sent, looked up by their key only where one is kept for a person."""
+
+    __slots__ = ("_by_key", "_message")
+
+    def __init__(self, message: LabMessage) -> None:
+        self._message = message
+        self._by_key: dict[str, LabRow] = {}
+
+    def row_of(self, reading: Finding | Quarantined) -> LabRow | None:
+        """What a reading was read from."""
+        if not self._by_key:
+            self._by_key = {row.row_key: row for row in self._message.rows}
+        return self._by_key.get(reading.row_key)
 
 
 def _count(messages: Iterable[ReadMessage]) -> int:
@@ -480,7 +491,7 @@ def _read_heads(on: Any, kits: Mapping[int, _Kit], cipher: Cipher) -> None:
 # ── One row ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _take(found: Finding, kit: _Kit | None, message: LabMessage, chunk: _Chunk, desk: Desk) -> bool:
+def _take(found: Finding, kit: _Kit | None, sent: _SentRows, chunk: _Chunk, desk: Desk) -> bool:
     """What one understood row comes to: a version, a repeat, or a quarantined row. True for a mere detail."""
     target = (found.test, found.site)
     if found.outcome is Outcome.NOT_REQUESTED and (kit is None or target not in kit.facts.requested):
@@ -492,7 +503,7 @@ def _take(found: Finding, kit: _Kit | None, message: LabMessage, chunk: _Chunk, 
         mismatch = Mismatch(Quarantine.NOT_REQUESTED, "This test was requested, and the row says it was not.")
     if kit is None or mismatch is not None:
         assert mismatch is not None  # no kit is always a mismatch
-        chunk.refuse(found, mismatch, kit, _row_of(message, found))
+        chunk.refuse(found, mismatch, kit, sent.row_of(found))
         return False
     chunk.touched.setdefault(kit.id, found.received_at)
     head = kit.heads.get(target)
@@ -501,7 +512,7 @@ def _take(found: Finding, kit: _Kit | None, message: LabMessage, chunk: _Chunk, 
     change = compare(word, head.word if head else None)
     if change is Change.CONFLICT:
         mismatch = Mismatch(Quarantine.CONFLICTING_VALUES, "Two different final values that no time orders.")
-        chunk.keep(_quarantined(found, mismatch), kit, _row_of(message, found))
+        chunk.keep(_quarantined(found, mismatch), kit, sent.row_of(found))
         return False
     if change is Change.REPEAT:
         assert head is not None  # only a current version can be repeated
