@@ -356,6 +356,7 @@ def live_through_everything(here: Installation) -> None:
     here.run("track-returns", "ingest-results")
     with here.spilling(reading=("clinic_case",)):
         here.run("follow-up-positives", "reconcile")
+    here.owner("UPDATE text SET retry_at = NULL WHERE state = 'owed'")  # what was refused need not wait minutes
     here.run("notify-residents", "follow-up-positives")
     refer(here)
     for _ in range(2):
