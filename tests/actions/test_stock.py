@@ -1,5 +1,6 @@
 """Stock over the database: booked, packed, handed back, recalled (FEATURES 18). Invented lots only."""
 
+from dataclasses import replace
 from datetime import date, timedelta
 
 import pytest
@@ -13,7 +14,7 @@ from models.actions.print_batch import claim_batch, reprint_kit
 from models.actions.stock import adjust_lot, list_lots, recall_lot, receive_lot, running_low
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import KitState
-from models.rules.service import ServiceInForce
+from models.rules.service import CollectionPoint, CollectionPolicy, ServiceInForce
 from models.rules.stock import Recipe, StockPolicy
 from models.rules.text import ReturnReminder, TextPurpose
 from models.rules.vocabulary import Specimen
@@ -111,6 +112,16 @@ def test_packing_takes_the_earliest_lot_that_outlives_the_window_and_the_kit_exp
     with begin() as session:
         assert [session.get_one(Kit, kit.id).expires_on for kit in kits[:2]] == [LATER, LATEST]
     assert books_balance(begin)
+
+
+def test_where_kits_wait_at_counters_their_parts_outlive_the_longest_wait_too(begin, kits):
+    counter = CollectionPoint("market", "Larkfield Pharmacy", ("22 Market Street",), "LS1 4AP", "22 Market Street")
+    with_counters = replace(SERVICE, collection=CollectionPolicy(points=(counter,)))
+
+    with begin() as session:
+        claim_batch(session, service=with_counters, size=10, now=build.NOW)
+
+    assert held(begin, kits[0]) == {"P1": 1, "S2": 1, "L1": 3}, "S1 is good until 1 March: not for long enough"
 
 
 def test_a_kit_that_lacks_a_component_waits_whole_and_the_others_go_on(begin, kits):
