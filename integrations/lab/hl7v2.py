@@ -97,7 +97,6 @@ class _Grammar:
         self.code = lru_cache(maxsize=_CACHE)(self._code)
         self.specimen = lru_cache(maxsize=_CACHE)(self._specimen)
         self.result = lru_cache(maxsize=_CACHE)(self._result)
-        self.word = lru_cache(maxsize=_CACHE)(self.first)
 
     def text(self, raw: str) -> str:
         """Unescapes once. What is no known escape, and an escape without an end, stays as it is."""
@@ -116,7 +115,7 @@ class _Grammar:
 
     def first(self, raw: str) -> str:
         """The first subcomponent of the first component of the first repetition; an explicit null is ''."""
-        if not raw:
+        if not raw or raw == _NULL:
             return ""
         text = raw.split(self.component, 1)[0]
         if self.repeat in text or self.sub in text or self.escape in text:
@@ -454,7 +453,7 @@ class _MessageReader:
         nhs_number = ""
         for repetition in pid[3].split(grammar.repeat):
             parts = repetition.split(grammar.component, 5) + _BLANKS[:5]
-            identifier, authority, kind = grammar.first(parts[0]), grammar.word(parts[3]), grammar.word(parts[4])
+            identifier, authority, kind = grammar.first(parts[0]), grammar.first(parts[3]), grammar.first(parts[4])
             if not identifier:
                 continue
             if kind == "NHS":
@@ -525,9 +524,6 @@ class _MessageReader:
         # Adding tuples and tuple.__new__ (LabRow._make without its second look at the length) halve the cost of a row.
         plain = ((), *tail)
         notes = order.notes_of_row
-        if not notes:
-            self.rows += [_new_row(LabRow, head + plain) for head in order.rows]
-            return
         self.rows += [
             _new_row(LabRow, head + ((tuple(notes[row]), *tail) if row in notes else plain))
             for row, head in enumerate(order.rows)
