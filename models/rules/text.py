@@ -324,11 +324,7 @@ def write_values(values: TextValues) -> str:
             plain = {"found": sorted(values.found), "so_far": values.so_far}
         case _:
             assert_never(values)
-    return _AS_JSON(plain)
-
-
-_AS_JSON: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
-"""One encoder for all: making one for each text takes longer than its values."""
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 
 def read_values(purpose: TextPurpose, written: str) -> TextValues:
