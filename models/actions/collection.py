@@ -56,17 +56,21 @@ class CounterAnswer:
     parcel: str = ""
 
 
-def set_out(session: Session, kit: Kit, *, service: Service, now: datetime) -> bool:
-    """A kit that was just dispatched goes to a counter, where its person chose one.
+def longest_wait(session: Session, kit: Kit, service: Service) -> timedelta:
+    """How long after its dispatch a kit may be fetched at its counter; nothing for one that goes to its person.
 
-    Its last day is counted anew at every step, so that it lapses neither on its way nor while it waits.
+    It lapses neither on its way nor while it waits: its last day is counted from then, and anew at every step.
     """
-    point = session.get_one(Contact, kit.contact_id).collection_point
+    return timedelta(days=service.collection.longest_days if _counter_of(session, kit) else 0)
+
+
+def set_out(session: Session, kit: Kit, *, now: datetime) -> bool:
+    """A kit that was just dispatched goes to a counter, where its person chose one."""
+    point = _counter_of(session, kit)
     if not point:
         return False
     session.add(Collection(service_id=kit.service_id, kit_id=_id(kit), point=point, dispatched_at=now))
     session.flush()
-    _due_back(session, kit, after=now + timedelta(days=service.collection.longest_days), service=service)
     return True
 
 
@@ -406,9 +410,16 @@ def _refusal(session: Session, kit: Kit, row: Collection, now: datetime) -> str:
     if london_day(now) > row.hold_until:
         return f"Its time is over: it waited until {_day(row.hold_until)}. A new one can be ordered as before."
     assert kit.expires_on is not None  # printed
-    if recalled_part(session, _id(kit)) or kit.expires_on < london_day(now):
+    if london_day(now) > kit.expires_on:  # its person is told when it lapses
+        return f"Parcel {_parcel_code(session, kit)}: {_GOES_BACK}"
+    if recalled_part(session, _id(kit)):
         return f"Parcel {_parcel_code(session, kit)} must not be handed out: set it aside. We get in touch."
     return ""
+
+
+def _counter_of(session: Session, kit: Kit) -> str:
+    """The counter that its person chose, or ''."""
+    return session.get_one(Contact, kit.contact_id).collection_point
 
 
 def _due_back(session: Session, kit: Kit, *, after: datetime, service: Service) -> None:

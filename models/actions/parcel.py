@@ -153,7 +153,8 @@ def pair_and_dispatch(
             f"The return label of kit {show_kit_code(kit.code)} is on another parcel: take a new one.",
             ref=kit.code,
         ) from None
-    due_back = due_back_on(now, kit.expires_on, service.packing)  # counted anew where it is fetched at a counter
+    at_counter = collection.longest_wait(session, kit, service)
+    due_back = due_back_on(now + at_counter, kit.expires_on, service.packing)
     kit.due_back_on = due_back
     kit.reminder_arm = reminder_arm(kit.code, service.returns.split)
     move_kit(
@@ -167,7 +168,7 @@ def pair_and_dispatch(
         bench=bench,
     )
     owed.owe_lab_request(session, kit_id=kit.id, service=service, lab=kit.lab, now=now)
-    if collection.set_out(session, kit, service=service, now=now):
+    if collection.set_out(session, kit, now=now):
         return  # its person is told when it waits at the counter
     posted = owed.OwedText(kit.order_id, kit.id, kit.contact_id, KitPosted(due_back), tells(kit, FIRST))
     in_hands_at = probably_delivered_at(now, service.returns)

@@ -56,6 +56,8 @@ PACKER, CORA = "packer:p1", "staff:cora"
 DAY = timedelta(days=1)
 ARRIVED = build.NOW + 2 * DAY
 OVER = ARRIVED + 43 * DAY
+DISPATCHED_TO_A_COUNTER = london_day(build.NOW) + (10 + 42 + 60) * DAY
+"""Ten days to get there, six weeks to wait, sixty days to post it back."""
 numbers = s10.numbers("KP")
 
 
@@ -311,6 +313,11 @@ def test_a_code_is_for_a_kit_that_waits(counter):
 
 
 def test_a_kit_lapses_neither_on_its_way_nor_while_it_waits(counter):
+    with counter.begin() as session:
+        last_day = session.get_one(Kit, counter.kit_id).due_back_on
+        dispatched = session.exec(select(KitEvent).where(KitEvent.kind == "kit.dispatched")).one()
+    assert (last_day, dispatched.detail["due_back_on"]) == (DISPATCHED_TO_A_COUNTER, f"{DISPATCHED_TO_A_COUNTER}")
+
     arrived = build.NOW + 70 * DAY
     _lapse(counter, arrived)
     assert counter.arrive(now=arrived).fine
@@ -330,7 +337,9 @@ def test_a_kit_that_expired_while_it_waited_is_not_handed_out(counter):
         session.add(kit)
 
     assert counter.ask(counter.code(), now=ARRIVED + 5 * DAY).fine, "its last day counts"
-    assert "must not be handed out" in counter.fetch(now=ARRIVED + 6 * DAY).sentence
+    assert "send it back to us unopened" in counter.fetch(now=ARRIVED + 6 * DAY).sentence
+    _lapse(counter, ARRIVED + 6 * DAY)
+    assert counter.look()[1] is KitState.LAPSED, "and its person is told"
 
 
 def test_what_nobody_fetched_ends_goes_back_and_its_parts_are_stock_again(counter):
