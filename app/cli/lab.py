@@ -241,7 +241,7 @@ def _lines(file: Path, messages: "Iterator[LabMessage]", lab_map: "LabMap") -> I
         rows = {row.row_key: row for row in message.rows}
         for warning in message.warnings:
             typer.echo(f"{file.name}, line {message.position}: {warning}", err=True)
-        if message.answer and not message.fault:
+        if message.answer:
             told = f"answers request {message.answer.about} with {message.answer.code}"
             typer.echo(f"{file.name}, line {message.position}: {told}; it is no result.", err=True)
         for reading in interpret(message, lab_map):

@@ -294,9 +294,10 @@ def _message(raw: bytes, line: int, number: int, lab: LabMap) -> LabMessage:
     answer: Answer | None = None
     rows: list[LabRow]
     if is_answer:
-        answer = answer_of(lines, separator)
-        if not answer.about or not (answer.is_yes or answer.is_no):
+        said = answer_of(lines, separator)
+        if not said.about or not (said.is_yes or said.is_no):
             fault = fault or Fault(Quarantine.MALFORMED, "The answer does not say to what (MSA-2), or what (MSA-1).")
+        answer = said if fault is None else None
         rows = [BLANK_ROW._replace(position=line, row_key=str(line), value_type=ASIDE)]
     else:
         reader = _MessageReader(grammar, lab, line)

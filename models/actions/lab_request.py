@@ -172,14 +172,19 @@ def ask_again(
 
 
 def take_answer(session: Session, answer: Answer, *, lab: str, now: datetime) -> bool:
-    """A lab's own answer to one request, that came by itself; False if it is no request of ours that waits for one."""
+    """A lab's own answer to one request, that came by itself; False if it is no request of ours that waits for one.
+
+    To say yes once more changes nothing: a lab may answer when it has a request and again when it has taken it in.
+    """
     on = cursor(session)
     on.execute(
         """
         UPDATE lab_request
         SET state = CASE WHEN %(accepted)s THEN 'acknowledged' ELSE 'refused' END, error_code = %(code)s,
-            acknowledged_at = CASE WHEN %(accepted)s THEN %(now)s::timestamptz END, claimed_until = NULL
-        WHERE lab = %(lab)s AND left(ref, 20) = %(control_id)s AND state IN ('sending', 'sent', 'unsure', 'refused')
+            acknowledged_at = CASE WHEN %(accepted)s THEN coalesce(acknowledged_at, %(now)s::timestamptz) END,
+            claimed_until = NULL
+        WHERE lab = %(lab)s AND left(ref, 20) = %(control_id)s
+          AND (state IN ('sending', 'sent', 'unsure', 'refused') OR (state = 'acknowledged' AND %(accepted)s))
         """,
         {
             "accepted": answer.is_yes,

@@ -175,8 +175,7 @@ def _chosen(
     changed = [
         (each, wanted)
         for each in messages
-        if each.message.answer is None  # it was taken when it came, or never will be
-        and (
+        if (
             wanted := [r for r in each.readings if _place(r) in waiting and not _reads_as_before(r, waiting[_place(r)])]
         )
     ]

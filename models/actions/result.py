@@ -20,7 +20,7 @@ from models.actions.lab_request import take_answer
 from models.actions.owed import OwedCase, owe_cases, result_case_key
 from models.rules.clinic import CaseKind, due_at
 from models.rules.kit import KIT_STATES, KitState
-from models.rules.lab import LabMap, LabMessage, LabRow
+from models.rules.lab import Fault, LabMap, LabMessage, LabRow
 from models.rules.matching import CROSSED, KitFacts, Mismatch, Reported, Tube, check_match
 from models.rules.release import Current, Target, target_of
 from models.rules.result import Detail, Finding, Quarantined, Reading, interpret
@@ -230,40 +230,11 @@ def store_chunk(session: Session, messages: Sequence[LabMessage], desk: Desk) ->
     Messages already known (same lab, id and content) are replays: no row, no text, no task (H9).
     """
     fresh = _drop_known(session, messages, desk.file)
-    stored = store_readings(session, [_read(session, each, desk) for each in fresh], desk)
+    stored = store_readings(session, [ReadMessage(each, interpret(each, desk.lab_map)) for each in fresh], desk)
     tally = stored.tally
     tally.messages, tally.rows = len(messages), sum(len(each.rows) for each in messages)
     tally.replayed = tally.rows - sum(len(each.rows) for each in fresh)
     return stored
-
-
-def _read(session: Session, message: LabMessage, desk: Desk) -> ReadMessage:
-    """A message and its meaning. An answer to a request of ours is taken; one to none is a row for a person."""
-    readings, answer = interpret(message, desk.lab_map), message.answer
-    if answer and isinstance(readings[0], Detail):
-        taken = take_answer(session, answer, lab=desk.file.lab, now=desk.now)
-        readings = readings if taken else [_answer_to_nothing(message)]
-    return ReadMessage(message, readings)
-
-
-def _answer_to_nothing(message: LabMessage) -> Quarantined:
-    row = message.rows[0]
-    return Quarantined(
-        position=row.position,
-        row_key=row.row_key,
-        message_id=message.message_id,
-        accession="",
-        kit_code=None,
-        tube_code=None,
-        test=None,
-        site=None,
-        status=None,
-        collected_at=None,
-        authorised_at=None,
-        reason=Quarantine.MALFORMED,
-        detail="MSA-2 is the control id of no request of ours that waits for an answer.",
-        may_be_non_negative=False,
-    )
 
 
 def store_readings(session: Session, fresh: Sequence[ReadMessage], desk: Desk) -> Stored:
@@ -284,7 +255,11 @@ def store_readings(session: Session, fresh: Sequence[ReadMessage], desk: Desk) -
                 case Finding():
                     tally.details += _take(reading, kits.get(reading.kit_code), sent, chunk, desk)
                 case Detail():
-                    tally.details += 1
+                    refused = _take_answer(session, each.message, desk)
+                    if refused:
+                        chunk.keep(refused, None, sent.row_of(refused))
+                    else:
+                        tally.details += 1
                 case Quarantined():
                     named = [kits[code] for code in _kits_named(reading) if code in kits]
                     if len(named) > 1:
@@ -369,6 +344,20 @@ class _SentRows:
         if not self._by_key:
             self._by_key = {row.row_key: row for row in self._message.rows}
         return self._by_key.get(reading.row_key)
+
+
+_ANSWERS_NOTHING: Final = Fault(
+    Quarantine.MALFORMED, "MSA-2 is the control id of no request of ours that waits for an answer."
+)
+
+
+def _take_answer(session: Session, message: LabMessage, desk: Desk) -> Quarantined | None:
+    """Settles the request that a message answers, if it answers one. An answer to none is a row for a person."""
+    if message.answer is None or take_answer(session, message.answer, lab=desk.file.lab, now=desk.now):
+        return None
+    [row] = interpret(message._replace(fault=_ANSWERS_NOTHING), desk.lab_map)
+    assert isinstance(row, Quarantined)  # a fault holds every row
+    return row
 
 
 def _count(messages: Iterable[ReadMessage]) -> int:

@@ -344,50 +344,79 @@ def test_a_request_goes_over_tls_to_a_real_listener(begin, store, dispatch, tmp_
 # ── Answers ──────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("code", "state"), [("AA", "acknowledged"), ("AR", "refused")])
-def test_an_answer_that_comes_as_a_message_of_its_own_settles_its_request(begin, store, dispatch, code, state):
+@pytest.fixture
+def asked(begin, store, dispatch):
+    """The control id of a request that left and waits for its answer."""
     service = council(requests=RequestForm.HL7, answers_requests=True)
     dispatch(service)
     send_requests(desk(begin, store, service), limit=10)
     [(control_id,)] = ask(begin, "SELECT left(ref, 20) FROM lab_request")
-    orl = f"MSH|^~\\&|WINLIMS|NORTHLAB|KITPOST|larkfield|20261124||ORL^O22^ORL_O22|L1|P|2.5.1\rMSA|{code}|{{}}\r"
+    return control_id
+
+
+def acknowledgement(code, about, *, mode="P", sender="WINLIMS"):
+    return (
+        f"MSH|^~\\&|{sender}|NORTHLAB|KITPOST|larkfield|20261124||ORL^O22^ORL_O22|L1|{mode}|2.5.1\rMSA|{code}|{about}\r"
+    ).encode()
+
+
+def reading(begin, store, *, senders=None):
+    northlab = lab_maps()["NORTHLAB"]
+    return replace(ingest(begin, store), maps={LAB: replace(northlab, lab=LAB, senders=senders or northlab.senders)})
+
+
+def read(begin, store, message):
+    store.put(f"{LAB}/incoming/{uuid4()}.hl7", message)
+    return ingest_waiting_files(reading(begin, store), limit=5)
+
+
+@pytest.mark.parametrize(("code", "state"), [("AA", "acknowledged"), ("AR", "refused")])
+def test_an_answer_that_comes_as_a_message_of_its_own_settles_its_request(begin, store, asked, code, state):
     mllp = MllpDesk(ingest(begin, store))
 
-    assert b"MSA|AR|L1" in mllp.take(LAB, orl.format("no such").encode())
-    assert b"MSA|AA|L1" in mllp.take(LAB, orl.format(control_id).encode())
+    assert b"MSA|AR|L1" in mllp.take(LAB, acknowledgement(code, "no such"))
+    assert b"MSA|AA|L1" in mllp.take(LAB, acknowledgement(code, asked))
     assert [each for each, _ in states(begin)] == [state]
 
 
 @pytest.mark.parametrize(("code", "state"), [("AA", "acknowledged"), ("AE", "refused")])
-def test_an_answer_in_a_file_settles_its_request(begin, store, dispatch, code, state):
-    service = council(requests=RequestForm.HL7, answers_requests=True)
-    dispatch(service)
-    send_requests(desk(begin, store, service), limit=10)
-    [(control_id,)] = ask(begin, "SELECT left(ref, 20) FROM lab_request")
-
-    tally = read(begin, store, acknowledgement(code, control_id))
+def test_an_answer_in_a_file_settles_its_request(begin, store, asked, code, state):
+    tally = read(begin, store, acknowledgement(code, asked))
 
     assert (tally.details, tally.quarantined) == (1, 0)
     assert [each for each, _ in states(begin)] == [state]
-    assert read(begin, store, acknowledgement(code, control_id)).duplicates == 1
+    assert read(begin, store, acknowledgement(code, asked)).duplicates == 1
 
 
 @pytest.mark.parametrize(
-    ("code", "about", "mode", "reason"),
+    ("codes", "state", "quarantined"),
     [
-        ("AA", "no such", "P", "malformed"),
-        ("AA", "", "P", "malformed"),
-        ("perhaps", "{}", "P", "malformed"),
-        ("AA", "{}", "T", "test_message"),
+        (("CA", "AA"), "acknowledged", 0),
+        (("AE", "AA"), "acknowledged", 0),
+        (("AR", "AE"), "refused", 0),
+        (("AA", "AE"), "acknowledged", 1),
     ],
 )
-def test_an_answer_that_settles_nothing_waits_for_a_person(begin, store, dispatch, code, about, mode, reason):
-    service = council(requests=RequestForm.HL7, answers_requests=True)
-    dispatch(service)
-    send_requests(desk(begin, store, service), limit=10)
-    [(control_id,)] = ask(begin, "SELECT left(ref, 20) FROM lab_request")
+def test_a_lab_may_answer_again_and_only_takes_nothing_back(begin, store, asked, codes, state, quarantined):
+    for code in codes:
+        read(begin, store, acknowledgement(code, asked))
 
-    read(begin, store, acknowledgement(code, about.format(control_id), mode))
+    assert [each for each, _ in states(begin)] == [state]
+    assert ask(begin, "SELECT count(*) FROM quarantined_row") == [(quarantined,)]
+
+
+@pytest.mark.parametrize(
+    ("code", "about", "changes", "reason"),
+    [
+        ("AA", "no such", {}, "malformed"),
+        ("AA", "", {}, "malformed"),
+        ("perhaps", "{}", {}, "malformed"),
+        ("AA", "{}", {"mode": "T"}, "test_message"),
+        ("AA", "{}", {"sender": "OTHERLIMS"}, "unknown_sender"),
+    ],
+)
+def test_an_answer_that_settles_nothing_waits_for_a_person(begin, store, asked, code, about, changes, reason):
+    read(begin, store, acknowledgement(code, about.format(asked), **changes))
 
     assert states(begin) == [("sent", "")]
     assert ask(begin, "SELECT reason, owner_role FROM quarantined_row") == [(reason, "lab_liaison")]
@@ -396,19 +425,14 @@ def test_an_answer_that_settles_nothing_waits_for_a_person(begin, store, dispatc
     assert left <= {"order_decided", "overdue_case_was_escalated"}, "of the order and the day, not of the file"
 
 
-def acknowledgement(code, about, mode="P"):
-    return (
-        f"MSH|^~\\&|WINLIMS|NORTHLAB|KITPOST|larkfield|20261124||ORL^O22^ORL_O22|L1|{mode}|2.5.1\rMSA|{code}|{about}\r"
-    )
+def test_an_answer_of_a_sender_that_is_agreed_later_settles_its_request_when_it_is_read_again(begin, store, asked):
+    read(begin, store, acknowledgement("AA", asked, sender="OTHERLIMS"))
 
+    now_agreed = reading(begin, store, senders=frozenset({("otherlims", "northlab")}))
+    assert read_rows_again(now_agreed, actor="staff:l").used == 1
 
-def read(begin, store, message):
-    store.put(f"{LAB}/incoming/{uuid4()}.hl7", message.encode())
-    return ingest_waiting_files(reading(begin, store), limit=5)
-
-
-def reading(begin, store):
-    return replace(ingest(begin, store), maps={LAB: replace(lab_maps()["NORTHLAB"], lab=LAB)})
+    assert [each for each, _ in states(begin)] == [("acknowledged")]
+    assert ask(begin, "SELECT count(*) FROM quarantined_row WHERE resolved_at IS NULL") == [(0,)]
 
 
 def test_a_first_result_is_an_answer_too(begin, store, dispatch, db):
