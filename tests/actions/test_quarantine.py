@@ -28,9 +28,26 @@ def kit(begin):
         return send_kits(session, 1)[0]
 
 
+class WatchedStore(MemoryStore):
+    """Refuses to be read while anybody's transaction stands open: it may be slow, and they hold locks."""
+
+    def __init__(self, db):
+        super().__init__()
+        self.db = db
+
+    def read(self, key, version_id=""):
+        with self.db.owner_engine.connect() as connection:
+            open_now = connection.exec_driver_sql(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND state LIKE 'idle in transaction%%'"
+            ).scalar_one()
+        assert open_now == 0, "a transaction is open"
+        return super().read(key, version_id)
+
+
 @pytest.fixture
-def store():
-    return MemoryStore()
+def store(db):
+    return WatchedStore(db)
 
 
 def is_even(begin):
