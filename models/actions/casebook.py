@@ -895,7 +895,7 @@ class Timeline:
     decisions: Sequence[DecisionLine]
     texts: Sequence[TextLine]
     looks: Sequence[tuple[datetime, str, str]]
-    """When, who, and what kind of look or act: the audit of the kit and of its cases."""
+    """When, who, and what kind of look or act: the audit of the kit, its cases, its texts and its rows set aside."""
 
 
 def kit_timeline(session: Session, code: str, *, by: Actor, now: datetime) -> Timeline:
@@ -945,13 +945,20 @@ def kit_timeline(session: Session, code: str, *, by: Actor, now: datetime) -> Ti
 
 
 def _looks(session: Session, kit: Kit) -> Sequence[tuple[datetime, str, str]]:
-    cases = select(ClinicCase.id).where(col(ClinicCase.kit_id) == kit.id)
+    subjects = {
+        "kit": [kit.id],
+        "clinic_case": select(ClinicCase.id).where(col(ClinicCase.kit_id) == kit.id),
+        "text": select(Text.id).where(sa.or_(col(Text.kit_id) == kit.id, col(Text.order_id) == kit.order_id)),
+        "quarantined_row": select(QuarantinedRow.id).where(col(QuarantinedRow.kit_id) == kit.id),
+    }
     found = session.exec(
         select(Audit)
         .where(
             sa.or_(
-                sa.and_(col(Audit.subject) == "kit", col(Audit.subject_id) == kit.id),
-                sa.and_(col(Audit.subject) == "clinic_case", col(Audit.subject_id).in_(cases)),
+                *(
+                    sa.and_(col(Audit.subject) == subject, col(Audit.subject_id).in_(ids))
+                    for subject, ids in subjects.items()
+                )
             )
         )
         .order_by(col(Audit.id))

@@ -32,6 +32,7 @@ from models.rules.vocabulary import Outcome, Quarantine, Site, Test
 from models.rules.working_days import add_working_hours
 from models.tables.audit import Audit
 from models.tables.clinic import CaseAttempt, CaseEnding, ClinicCase, Escalation
+from models.tables.kit import Kit
 from models.tables.order import OrderDecision
 from models.tables.person import Contact, MobileHolder
 from models.tables.result import LabFile, QuarantinedRow
@@ -686,27 +687,36 @@ def test_a_health_adviser_does_not_settle_orders(begin):
 LARA = staff("lara", Role.LAB_LIAISON)
 
 
+def put_row(session: Session, role: str, *, may_be_non_negative: bool = False, of: Kit | None = None) -> QuarantinedRow:
+    """One row in quarantine, of a kit or of none."""
+    file = LabFile(ref="f" * 32, lab="northlab", object_key="northlab/incoming/1.hl7", size_bytes=1, arrived_at=NOW)
+    session.add(file)
+    session.flush()
+    row = QuarantinedRow(
+        ref="a" * 32,
+        file_id=file.id,
+        lab="northlab",
+        position=7,
+        reason=Quarantine.UNKNOWN_TOKEN,
+        detail="OBX-5",
+        may_be_non_negative=may_be_non_negative,
+        raw=build.cipher().encrypt("quarantined_row", "raw", "a" * 32, "OBX|1|ST|HIV||NR?"),
+        owner_role=role,
+        due_at=NOW,
+        kit_id=of.id if of else None,
+        service_id=of.service_id if of else "",
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
 def set_aside(begin: Begin, *, may_be_non_negative: bool = False) -> tuple[str, str]:
     """The refs of a lab's case and of its one row in quarantine."""
     role = "clinician" if may_be_non_negative else "lab_liaison"
     with begin() as session:
-        file = LabFile(ref="f" * 32, lab="northlab", object_key="northlab/incoming/1.hl7", size_bytes=1, arrived_at=NOW)
-        session.add(file)
-        session.flush()
-        row = QuarantinedRow(
-            ref="a" * 32,
-            file_id=file.id,
-            lab="northlab",
-            position=7,
-            reason=Quarantine.UNKNOWN_TOKEN,
-            detail="OBX-5",
-            may_be_non_negative=may_be_non_negative,
-            raw=build.cipher().encrypt("quarantined_row", "raw", "a" * 32, "OBX|1|ST|HIV||NR?"),
-            owner_role=role,
-            due_at=NOW,
-        )
-        session.add(row)
-        key = f"file:{file.id}:{Quarantine.UNKNOWN_TOKEN}:{role}"
+        row = put_row(session, role, may_be_non_negative=may_be_non_negative)
+        key = f"file:{row.file_id}:{Quarantine.UNKNOWN_TOKEN}:{role}"
         owe_cases(
             session,
             [OwedCase(key, CaseKind.LAB_ROW, lab="northlab", owner_role=role)],
@@ -727,6 +737,18 @@ def test_a_row_set_aside_is_read_one_at_a_time_and_the_look_is_audited(begin):
 
     assert read_row(begin, ref, row_ref, LARA) == "OBX|1|ST|HIV||NR?"
     assert audited(begin)[-1] == ("lab_row.read", "staff:lara")
+
+
+def test_who_read_a_row_that_names_a_kit_stands_among_those_who_looked_at_it(begin):
+    ref = opened(begin)
+    with begin() as session:
+        code = casebook.case_view(session, ref, by=ANNA, now=NOW, cipher=build.cipher()).kit_code
+        row_ref = put_row(session, "clinician", of=session.exec(select(Kit)).one()).ref
+    read_row(begin, ref, row_ref, DOCTOR)
+
+    with begin() as session:
+        looks = casebook.kit_timeline(session, code, by=staff("otto", Role.AUDITOR), now=NOW).looks
+    assert (DOCTOR.audit_name, "lab_row.read") in [(who, what) for _, who, what in looks]
 
 
 def test_a_row_that_may_be_bad_news_is_read_by_who_may_read_results(begin):

@@ -94,6 +94,17 @@ def test_words_are_shown_for_a_reason_that_the_audit_keeps_and_never_the_whole_n
     assert line["because"] == "rang to ask what it meant"
 
 
+def test_whoever_asks_who_saw_a_kit_is_told_of_the_words_of_its_messages_too(site, told):
+    adviser = site.signed_in("demo-adviser")
+    page = f"/messages/{told['result'].ref}"
+    adviser.send(page, f"{page}/words", because="rang to ask what it meant")
+
+    seen = words(site.signed_in("demo-auditor").get(f"/kits/{told['code']}"))
+
+    assert "Message: words revealed" in seen
+    assert "Who looked" not in words(adviser.get(f"/kits/{told['code']}")), "an adviser does not ask who looked"
+
+
 def test_words_that_left_are_shown_to_be_the_very_ones(site, told):
     browser = site.signed_in("demo-adviser")
     page = f"/messages/{told['taken'].ref}"
