@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Form, Request
+from fastapi import APIRouter, Depends, Form, Query, Request
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
@@ -87,11 +87,11 @@ def _add_bench(router: APIRouter, room: PackingRoom) -> None:
         return {"ref": sent.ref, "fine": told.fine, "dispatched": told.dispatched, "sentence": told.sentence}
 
     @router.get("")
-    def page(request: Request, who: Staff) -> Response:
+    def page(request: Request, who: Staff, before: Annotated[str, Query(alias=_BENCH, max_length=20)] = "") -> Response:
         services = _mine(room, who)
         bench = request.session.get(_BENCH, "")
         if not bench:
-            return room.pages.show("bench.html", request, title="Packing", who=who)
+            return room.pages.show("bench.html", request, title="Packing", who=who, before=before)
         now = room.clock()
         with room.begin() as session:
             view = bench_view(

@@ -39,6 +39,8 @@ SIGN_INS_A_MINUTE: Final = 60
 
 _WHO: Final = "who"
 _BACK_TO: Final = "back_to"
+_LONGEST_BACK_TO: Final = 200
+"""Characters: it is kept in a cookie."""
 
 log: Final = logging.getLogger("kitpost")
 
@@ -79,7 +81,8 @@ def staff(request: Request) -> SignedIn:
     who = request.session.get(_WHO)
     if who is None:
         if request.method == "GET":
-            request.session[_BACK_TO] = request.url.path
+            asked = f"{request.url.path}?{request.url.query}".rstrip("?")
+            request.session[_BACK_TO] = asked if len(asked) <= _LONGEST_BACK_TO else request.url.path
         raise NotSignedIn
     known = {role.value for role in Role}
     actor = Actor(

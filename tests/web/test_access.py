@@ -1,6 +1,7 @@
 """Every route and every role: allowed or refused as the table says. A new route without a row fails here."""
 
 import re
+from pathlib import Path
 
 import pytest
 from fastapi.routing import iter_route_contexts
@@ -192,6 +193,49 @@ def csrf(browser) -> str:
         if found:
             return found.group(1)
     raise AssertionError("no page has a form")
+
+
+ROLES = ("adviser", "senior", "clinician", "safeguarding", "lab", "packer", "manager", "auditor", "counter")
+ACCESS = Path(__file__).parents[2] / "docs" / "access.md"
+
+
+PAGE = """# Who may do what
+
+Every page and every form of the web application, and the roles that it answers. Decided in `models/rules/staff.py`,
+within the services that a person's sign-in names. Written by `make golden` from the table that
+`tests/web/test_access.py` walks through as each role: a route without a row fails there, and so does a refusal or
+an answer that is not in the table. A sealed record takes a reason besides, whatever the role.
+
+| | route | {roles} |
+|---|---|{lines}
+{rows}
+
+Without a staff sign-in, because they say nothing of anyone or ask for a key or a signature of their own:
+
+{open_routes}
+"""
+
+
+def access_page() -> str:
+    """The table as whoever is responsible for data reads it."""
+    return PAGE.format(
+        roles=" | ".join(ROLES),
+        lines="---|" * len(ROLES),
+        rows="\n".join(
+            f"| {method} | `{path}` | {' | '.join('yes' if role in who else '' for role in ROLES)} |"
+            for (method, path), who in ALLOWED.items()
+        ),
+        open_routes="\n".join(f"- `{path}`" for path in sorted(OPEN)),
+    )
+
+
+def test_the_table_in_docs_is_the_one_that_is_walked(request):
+    if request.config.getoption("--golden"):
+        ACCESS.write_text(access_page(), encoding="utf-8")
+
+    assert ACCESS.read_text(encoding="utf-8") == access_page()
+    assert {role for who in ALLOWED.values() for role in who} - {"adviser-2"} == set(ROLES)
+    assert all(("adviser" in who) == ("adviser-2" in who) for who in ALLOWED.values())
 
 
 def test_every_route_is_either_open_or_has_a_row_in_the_table(site, street):

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -118,6 +119,36 @@ def test_a_bench_that_loses_its_line_packs_on_and_hands_everything_over_in_order
         scans = session.exec(select(BenchScan).order_by(BenchScan.id)).all()
     assert [each.code for each in scans] == [*kits[0], *kits[0], *kits[1], kits[2][0], kits[3][1]]
     expect(page.locator("#alarms")).to_be_hidden()
+
+
+@pytest.mark.proof
+def test_after_an_hour_without_a_line_the_sign_in_has_ended_and_no_scan_is_lost(site, visit, kits):
+    page = at_bench(visit)
+    page.clock.install()
+    page.context.set_offline(True)
+    wedge(page, *kits[0])
+    verdict(page, "done")
+    page.clock.fast_forward("01:00:00")
+    page.context.clear_cookies()  # as a session ends that no page was asked for in half an hour
+    wedge(page, *kits[1])
+    page.context.set_offline(False)
+
+    expect(page.locator("#signed-out")).to_be_visible()
+    keep(page, "packing-signed-out")
+    assert states(site) == [KitState.PRINTED] * 4
+    page.get_by_role("link", name="Sign in again").click()
+    page.get_by_role("link", name="Sign in with your work account").click()
+    page.get_by_role("button", name="Paul Packer").click()
+    expect(page.get_by_label("Bench")).to_have_value("1")
+    page.get_by_role("button", name="Start packing").click()
+
+    kept(page)
+    assert states(site).count(KitState.DISPATCHED) == 2
+    with site.home.begin() as session:
+        scans = session.exec(select(BenchScan).order_by(BenchScan.id)).all()
+    assert [each.code for each in scans] == [*kits[0], *kits[1]]
+    apart = scans[-1].scanned_at - scans[0].scanned_at
+    assert timedelta(minutes=59) < apart < timedelta(minutes=62), "each at its own time"
 
 
 @pytest.mark.proof

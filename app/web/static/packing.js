@@ -334,7 +334,7 @@ function start(page) {
   });
   addEventListener("online", flush);
   addEventListener("offline", () => { online = false; draw(); });
-  addEventListener("beforeunload", (event) => { if (queue.length) event.preventDefault(); });
+  addEventListener("beforeunload", (event) => { if (queue.length && at("signed-out").hidden) event.preventDefault(); });
   setInterval(() => { if (!queue.length) refresh(); }, REFRESH_MS);
   draw();
   (async () => {
