@@ -162,7 +162,7 @@ class _Counter:
         for each in missing:
             self._call_about(each)
             try:
-                label = self.seller.label(each.courier_id)
+                label = self.seller.label(each.courier_id, with_return=self.service.post.return_labels)
                 known = self.seller.find(each.reference)
             except Refused as error:
                 with self.desk.begin() as session:

@@ -292,7 +292,7 @@ class Bought:
     courier_id: str
     tracking_number: str = ""
     label: bytes = field(default=b"", repr=False)
-    """A PDF with name and address; empty where the account or the call gives none."""
+    """A PDF with name and address, and the return label where one was asked for; empty where there is none."""
 
 
 class PostageSeller(Protocol):
@@ -306,8 +306,11 @@ class PostageSeller(Protocol):
         """What the courier holds under a reference of ours, without its label. Raises NotSent, Refused if twice."""
         ...
 
-    def label(self, courier_id: str) -> bytes:
-        """The label of postage that was bought, as a PDF. Raises NotSent, or Refused where there is none."""
+    def label(self, courier_id: str, *, with_return: bool) -> bytes:
+        """The label of postage that was bought, as a PDF, with that for its return where the policy wants one.
+
+        Raises NotSent, or Refused where there is none.
+        """
         ...
 
     def cancel(self, courier_id: str) -> None:

@@ -19,6 +19,7 @@ from models.rules.clinic import CaseKind
 from models.rules.errors import Code, ServiceError
 from models.rules.lab_request import RequestForm, RequestWay
 from models.rules.person import read_postcode
+from models.rules.postage import PostWay
 from models.rules.service import LONGEST_TOLD_AS, Service
 from models.rules.text import is_neutral
 from models.rules.vocabulary import Specimen
@@ -104,6 +105,7 @@ def _check_whole(service: Service, path: Path) -> None:
         if not contract.carries_tube and not contract.tubeless_signed_by:
             where = f"labs.{contract.lab}.tubeless_signed_by"
             raise _wrong(path, where, "is missing: going without tube ids is signed for")
+    _check_post(service, path)
     _check_recipes(service, path)
     _check_collection(service, path)
     _check_clinics(service, path)
@@ -112,6 +114,12 @@ def _check_whole(service: Service, path: Path) -> None:
         raise _wrong(path, "returns.split", "needs a name of at most 18 small letters, and 1 to 99 per cent for arm b")
     if not service.orders.local_authorities:
         raise _wrong(path, "orders.local_authorities", "is empty: nobody could order")
+
+
+def _check_post(service: Service, path: Path) -> None:
+    post = service.post
+    if post.return_labels and not (post.labels and post.way is PostWay.CLICK_AND_DROP):
+        raise _wrong(path, "post.return_labels", 'needs way = "click_and_drop" and labels = true: they come together')
 
 
 def _check_recipes(service: Service, path: Path) -> None:

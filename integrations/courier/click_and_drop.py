@@ -81,9 +81,9 @@ class ClickAndDrop:
             raise Refused("twice", RefusalKind.CONTENT)
         return found[0] if found else None
 
-    def label(self, courier_id: str) -> bytes:
-        """The postage label of one order. Raises NotSent, or Refused where the account has none by API."""
-        wanted = {"documentType": "postageLabel", "includeReturnsLabel": "false"}
+    def label(self, courier_id: str, *, with_return: bool) -> bytes:
+        """The labels of one order. Raises NotSent, or Refused where the account has none by API."""
+        wanted = {"documentType": "postageLabel", "includeReturnsLabel": str(with_return).lower()}
         answer = self._ask("GET", f"/orders/{int(courier_id)}/label", params=wanted, accept="application/pdf")
         if answer.status_code == _NOT_FOUND:
             raise Refused("404", RefusalKind.CONTENT)
@@ -123,7 +123,7 @@ class ClickAndDrop:
             "subtotal": 0,
             "shippingCostCharged": 0,
             "total": 0,
-            "label": {"includeLabelInResponse": chosen.labels},
+            "label": {"includeLabelInResponse": chosen.labels, "includeReturnsLabel": chosen.return_labels},
         }
         if chosen.service_code:
             order["postageDetails"]["serviceCode"] = chosen.service_code

@@ -63,6 +63,8 @@ class PostPolicy:
     """The courier's own; empty: the account's usual service."""
     labels: bool = True
     """Whether the account may have labels by API (Royal Mail: an OBA contract). If not, they are printed there."""
+    return_labels: bool = False
+    """Whether each label brings the courier's return label with it; if not, those come as a stock of their own."""
     sender_name: str = ""
     """Stands on the courier's label as the sender: neutral, no health word."""
 

@@ -23,9 +23,10 @@ LARKFIELD = (SHIPPED / "larkfield.toml").read_text()
         ('told_as = "22 Market Street"', f'told_as = "{"x" * 41}"', "points.0.told_as is said in texts"),
         ('lines = ["3 Harbour Lane", "London"]', "lines = []", "collection.points.1 needs a name, and an address"),
         ("hold_days = 42", "hold_days = 0", "collection.hold_days must be a day or more"),
+        ("return_labels = false", "return_labels = true", 'post.return_labels needs way = "click_and_drop"'),
     ],
 )
-def test_a_counter_that_nobody_could_be_sent_to_stops_the_start(tmp_path, was, becomes, says):
+def test_what_nobody_could_be_sent_or_send_back_stops_the_start(tmp_path, was, becomes, says):
     assert was in LARKFIELD
     path = tmp_path / "larkfield.toml"
     path.write_text(LARKFIELD.replace(was, becomes, 1))

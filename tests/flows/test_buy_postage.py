@@ -20,7 +20,7 @@ from models.tables.parcel import Direction, Parcel
 from models.tables.postage import Postage
 from tests.support import build, courier
 from tests.support.memory_store import MemoryStore
-from tests.support.postage_seller import KEY
+from tests.support.postage_seller import KEY, WITH_RETURN
 
 NOW = build.NOW
 SERVICE = replace(build.service(), post=PostPolicy(PostWay.CLICK_AND_DROP))
@@ -103,6 +103,20 @@ def test_each_parcel_gets_postage_a_number_and_its_label_once(post, seller):
     assert (tally.bought, again.bought, len(seller.orders)) == (2, 0, 2)
     assert numbers(post.begin) == ["OT000010017GB", "OT000010027GB"]
     assert [post.store.read(row.label_key)[:5] for row in rows(post.begin)] == [b"%PDF-", b"%PDF-"]
+
+
+@pytest.mark.parametrize("first", ["bought", "found"])
+def test_the_return_label_lies_with_the_postage_however_its_label_came(post, seller, first):
+    in_force = post.services["larkfield"]
+    council = replace(in_force.service, post=replace(SERVICE.post, return_labels=True))
+    desk = replace(post, services={"larkfield": replace(in_force, service=council)})
+    owe(post.begin)
+    if first == "found":
+        seller.failures = ["down"]
+        buy_owed(desk, limit=10)
+        wait(post.begin)
+    buy_owed(desk, limit=10)
+    assert [post.store.read(row.label_key) for row in rows(post.begin)] == [WITH_RETURN]
 
 
 def test_a_run_buys_no_more_than_its_limit(post, seller):

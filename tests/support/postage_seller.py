@@ -17,6 +17,8 @@ KEY = "test-postage-key"
 LABEL = b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj 2 0 obj<</Type/Pages/Kids[]/Count 0>>endobj\n%%EOF\n"
 """A document of no pages: a label's artwork is Royal Mail's own."""
 
+WITH_RETURN = LABEL + b"% and the label that brings it back\n"
+
 DOWN = "down"
 REFUSALS = {
     "storm": lambda _: Response(status_code=429, headers={"Retry-After": "7"}),
@@ -24,6 +26,11 @@ REFUSALS = {
     "forbidden": lambda _: Response(status_code=403),
     "talkative": lambda told: JSONResponse({"message": told.decode()}, 400),
 }
+
+
+def paper(with_return):
+    """What comes out of the printer for one order."""
+    return WITH_RETURN if with_return else LABEL
 
 
 class Seller:
@@ -48,7 +55,7 @@ class Seller:
             return {"successCount": 0, "errorsCount": 1, "createdOrders": [], "failedOrders": [failed]}
         order = dict(self.take(asked))
         if "trackingNumber" in order:
-            order["label"] = base64.b64encode(LABEL).decode()
+            order["label"] = base64.b64encode(paper(asked["label"].get("includeReturnsLabel", False))).decode()
         return {"successCount": 1, "errorsCount": 0, "createdOrders": [order], "failedOrders": []}
 
     def take(self, asked):
@@ -110,11 +117,12 @@ def make_app():
         return JSONResponse(seller.find(names)) if seller.find(names) else Response(status_code=404)
 
     @app.get("/orders/{names}/label")
-    async def label(names: str):
+    async def label(names: str, request: Request):
         found = seller.find(names)
         for order in found:
             seller.give_label(order["orderIdentifier"])
-        return Response(LABEL, media_type="application/pdf") if found else Response(status_code=404)
+        labels = paper(request.query_params["includeReturnsLabel"] == "true")
+        return Response(labels, media_type="application/pdf") if found else Response(status_code=404)
 
     @app.delete("/orders/{names}")
     async def delete(names: str):

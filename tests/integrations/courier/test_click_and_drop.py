@@ -15,7 +15,7 @@ from integrations.courier.click_and_drop import ClickAndDrop
 from integrations.ports import Bought, NotSent, Posting, Refused, Unsure
 from models.rules.postage import PostPolicy, PostWay, recipient
 from tests.support import courier
-from tests.support.postage_seller import KEY, LABEL
+from tests.support.postage_seller import KEY, LABEL, WITH_RETURN
 
 DESCRIPTION = Path(__file__).parents[2] / "contract" / "royal_mail_click_and_drop_openapi.json"
 POSTING = Posting(
@@ -78,13 +78,20 @@ def test_an_account_without_labels_asks_for_none(world):
         assert post.buy(replace(POSTING, policy=replace(POSTING.policy, labels=False))) == Bought("1001")
 
 
+def test_the_label_that_brings_a_parcel_back_comes_with_its_postage_where_the_council_wants_it(post):
+    both = replace(POSTING, policy=replace(POSTING.policy, return_labels=True))
+    bought = post.buy(both)
+    assert bought.label == WITH_RETURN
+    assert post.label(bought.courier_id, with_return=True) == WITH_RETURN
+
+
 def test_what_may_have_been_taken_is_unsure_and_found_by_our_reference(world, post):
     world.seller.failures = ["down"]
     with pytest.raises(Unsure):
         post.buy(POSTING)
     found = post.find(POSTING.reference)
     assert found == Bought("1001", "OT000010017GB")
-    assert post.label(found.courier_id) == LABEL
+    assert post.label(found.courier_id, with_return=False) == LABEL
 
 
 def test_a_connection_that_breaks_after_the_order_left_is_unsure():
@@ -167,7 +174,7 @@ def test_every_call_and_every_answer_is_royal_mails(world, post):
     post._http.event_hooks["response"] = [lambda answer: (answer.read(), exchanges.append(answer))]
     bought = post.buy(POSTING)
     post.find(POSTING.reference)
-    post.label(bought.courier_id)
+    post.label(bought.courier_id, with_return=True)
     world.seller.keeps = True
     with pytest.raises(Refused):
         post.cancel(bought.courier_id)
