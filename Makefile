@@ -1,6 +1,6 @@
 # Everything else is the kitpost command: .venv/bin/kitpost --help
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check fix proof bench golden lock
+.PHONY: help setup demo up test check fix proof bench golden lock styles
 
 # The first that runs and is new enough: a name alone may be another tool's empty promise.
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
@@ -61,3 +61,10 @@ golden: setup  ## write the golden files anew, to be read in the diff
 lock:  ## pin every dependency with its hashes (needs uv)
 	@uv pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 	  --extra dev --python-version 3.11 --output-file requirements.lock
+
+# The one npm package whose files we serve, and the compiler of its style sheet; neither is needed to run anything.
+styles:  ## build app/web/static/nhsuk-frontend.css anew (needs npm)
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	  npm install --silent --no-save --ignore-scripts --prefix "$$dir" nhsuk-frontend@10.6.1 sass@1.108.2 && \
+	  "$$dir/node_modules/.bin/sass" --load-path="$$dir/node_modules" --style=compressed --no-source-map --no-charset \
+	    app/web/styles/nhsuk-frontend.scss app/web/static/nhsuk-frontend.css

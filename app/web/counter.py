@@ -62,7 +62,7 @@ def counter_router(desk: CounterDesk) -> APIRouter:
             said=said,
             code=code if chosen else "",
             point=chosen[1] if chosen else None,
-            points=list(_points(services)),
+            points=[(key, f"{each.name}, {each.lines[0]}") for key, _, each in _points(services)],
             waiting=[each for each in parcels if not each.goes_back],
             going_back=[each for each in parcels if each.goes_back],
         )

@@ -7,8 +7,8 @@ the server build the same thing.
 import sys
 
 from fastapi import FastAPI
-from fastapi.staticfiles import StaticFiles
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import JSONResponse
 
 from app.database import check_ready
@@ -24,7 +24,7 @@ from app.web.labs import Labs, labs_router
 from app.web.logistics import LogisticsDesk, logistics_router
 from app.web.messages import MessagesDesk, messages_router
 from app.web.packing import PackingRoom, packing_router
-from app.web.pages import STATIC, Pages
+from app.web.pages import Assets, Pages
 from app.web.referrals import ReferralsApi, referrals_router
 from app.web.sending import SendingDesk, sending_router
 from app.web.session import SealedSessions
@@ -118,7 +118,7 @@ def create_app(home: Wiring) -> FastAPI:
     app.include_router(
         counter_router(CounterDesk(home.begin, home.clock, home.services, home.cipher, home.index, pages))
     )
-    app.mount("/static", StaticFiles(directory=STATIC))
+    app.mount("/static", GZipMiddleware(Assets()))  # nothing in them is secret: a length tells nobody anything
     _add_health(app, home)
     return app
 

@@ -19,8 +19,8 @@ from models.actions.text_moves import Toolbox
 from models.rules.errors import Code, ServiceError
 from models.tables.text import TextState
 
-AGES: Final = (0, 1, 3, 7, 30)
-"""Days by which the list may be asked for older texts."""
+AGES: Final = ((0, "Any"), (1, "Older than a day"), *((days, f"Older than {days} days") for days in (3, 7, 30)))
+"""Days by which the list may be asked for older texts, and how that reads."""
 
 WENT: Final[Mapping[str, frozenset[TextState]]] = {
     "delivered": frozenset({TextState.DELIVERED}),

@@ -1,6 +1,6 @@
 """How values read on staff pages: London time, plain words, and what to do next with each kind of case."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
@@ -260,6 +260,11 @@ def say(word: str) -> str:
     return said or str(word).replace("_", " ").replace(".", ": ").capitalize()
 
 
+def options(words: Iterable[str]) -> list[tuple[str, str]]:
+    """Closed words as the choices of a form: the value that is sent, and how it reads."""
+    return [(str(word), say(word)) for word in words]
+
+
 def next_step(kind: CaseKind) -> str:
     """What a case of a kind is for."""
     return _NEXT[kind]
@@ -424,6 +429,11 @@ def clinic_name(clinics: Sequence[ReferralClinic], clinic_id: str) -> str:
     return next((each.name for each in clinics if each.id == clinic_id), clinic_id)
 
 
+def named(clinics: Sequence[ReferralClinic]) -> list[tuple[str, str]]:
+    """Clinics as the choices of a form."""
+    return [(each.id, each.name) for each in clinics]
+
+
 def has_worklist(actor: Actor) -> bool:
     """Whether cases of any kind are this person's to see."""
     return any(services_where(actor, action) for action in {*OPENS.values(), Action.OVERSEE_CASES})
@@ -464,6 +474,7 @@ def text_class(each: TextClass) -> str:
 
 WORDS: Final[Mapping[str, object]] = {
     "say": say,
+    "options": options,
     "next_step": next_step,
     "step_words": step_words,
     "step_source": step_source,
@@ -485,6 +496,7 @@ WORDS: Final[Mapping[str, object]] = {
     "sees_logistics": sees_logistics,
     "sees_board": sees_board,
     "clinic_name": clinic_name,
+    "named": named,
     "seen_words": SEEN,
     "has_worklist": has_worklist,
     "stands_at_counter": stands_at_counter,

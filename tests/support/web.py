@@ -1,6 +1,7 @@
 """The web application on loopback, beside a real sign-in provider, for tests that ask it as a browser would."""
 
 import base64
+import html
 import json
 import re
 import socket
@@ -173,6 +174,12 @@ def hidden_fields(page: str, action: str) -> dict[str, str]:
     found = re.search(rf'<form[^>]*action="{re.escape(action)}".*?</form>', page, re.DOTALL)
     assert found, f"no form leads to {action}"
     return dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', found.group()))
+
+
+def words(answer: httpx.Response) -> str:
+    """What a page says on a desk, without its tags and what is hidden from a reader."""
+    seen = re.sub(r'<span[^>]* aria-hidden="true">[^<]*</span>', " ", answer.text)
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", seen)))
 
 
 def audited(db: Database) -> list[dict[str, Any]]:

@@ -1,9 +1,7 @@
 """The manager's board: queues by age, how soon people were reached, and an export that points at nobody."""
 
 import csv
-import re
 from datetime import timedelta
-from html import unescape
 
 from sqlmodel import select
 
@@ -12,12 +10,9 @@ from models.rules.clinic import AttemptResult, CaseKind, CaseOutcome
 from models.rules.vocabulary import Outcome
 from models.tables.audit import Audit
 from tests.actions.test_clinic import CHLAMYDIA, HIV, NOW, attempt, close, opened
+from tests.support.web import words
 
 HOUR = timedelta(hours=1)
-
-
-def words(page):
-    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", page.text)))
 
 
 def busy(begin):

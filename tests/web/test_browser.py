@@ -49,6 +49,10 @@ CHLAMYDIA, GONORRHOEA = (Test.CHLAMYDIA, Site.VAGINAL), (Test.GONORRHOEA, Site.V
 ALL_NEGATIVE = dict.fromkeys([HIV, SYPHILIS, CHLAMYDIA, GONORRHOEA], Outcome.NEGATIVE)
 REACTIVE = ALL_NEGATIVE | {HIV: Outcome.REACTIVE, CHLAMYDIA: Outcome.POSITIVE}
 
+FOCUS_SHOWS = """() => [
+    getComputedStyle(document.activeElement),
+    document.activeElement.labels?.[0] && getComputedStyle(document.activeElement.labels[0], '::before'),  // drawn
+].some(style => style && (style.boxShadow != 'none' || style.outlineStyle != 'none' && style.outlineWidth != '0px'))"""
 CLIPPED = """() => [...document.querySelectorAll('main *')]
     .filter(e => e.getBoundingClientRect().width && e.getBoundingClientRect().right > innerWidth + 1)
     .map(e => e.outerHTML.slice(0, 80))"""
@@ -192,8 +196,7 @@ def test_everything_can_be_done_by_keyboard_alone_and_focus_is_always_seen(visit
     radio, note = page.get_by_label("Rang, no answer"), page.get_by_role("textbox", name="Note")
     for _ in range(40):
         page.keyboard.press("Tab")
-        style = page.evaluate("getComputedStyle(document.activeElement).boxShadow")
-        assert style != "none", page.evaluate("document.activeElement.outerHTML")
+        assert page.evaluate(FOCUS_SHOWS), page.evaluate("document.activeElement.outerHTML")
         if page.evaluate("document.activeElement.name") == "result":
             break
     page.keyboard.press("ArrowDown")

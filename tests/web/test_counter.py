@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from html import unescape
 
 import pytest
 from sqlmodel import select
@@ -14,14 +13,11 @@ from models.tables.kit import Kit
 from models.tables.parcel import Direction, Parcel
 from models.tables.text import Text
 from tests.support import build, s10
+from tests.support.web import words
 
 MARKET = CollectionPoint("market", "Larkfield Pharmacy", ("22 Market Street",), "LS1 4AP", "22 Market Street")
 HARBOUR = replace(MARKET, id="harbour", name="Harbour House", told_as="Harbour House")
 numbers = s10.numbers("KW")
-
-
-def words(page):
-    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", page.text)))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from sqlmodel import select
 
+from app.web.pages import STATIC
 from models.rules.service import CollectionPolicy
 from models.tables.kit import Kit
 from tests.support.texts import owed_journey_text
@@ -45,6 +46,9 @@ NOT_PAGES = {
 }
 
 OPEN_PAGES = ("/sign-in", "/signed-out")
+
+NOT_STYLED = {"nhsuk-header__navigation-item--current"}
+"""Classes that a component writes and that change nothing."""
 
 NAMES = {
     "senior": "Sian Senior",
@@ -105,6 +109,16 @@ def test_no_page_is_kept_runs_anothers_script_or_has_a_form_that_is_not_ours(sit
             assert not changes or re.search(r'name="csrf" value="[^"]+"', form), (page, form[:120])
         [title] = re.findall(r"<title>(.*?)</title>", answer.text)
         assert re.fullmatch(r"[A-Za-z ,:–-]+", title), (page, title)  # no code, no name's number, no date
+
+
+def test_every_class_on_a_page_is_styled_by_us_or_by_nhsuk_frontend(site, addresses):
+    """What `make styles` does not build, or what a new release calls otherwise, is seen here and not on a page."""
+    looking = {who: site.signed_in(f"demo-{who}") for who in NAMES}
+    answers = [looking[who].get(addresses[page]) for page, who in PAGES.items()]
+    answers += [site.browser().get(page) for page in OPEN_PAGES]
+    used = {name for answer in answers for each in re.findall(r'class="([^"]*)"', answer.text) for name in each.split()}
+    styled = {name for sheet in STATIC.glob("*.css") for name in re.findall(r"\.([a-zA-Z][\w-]*)", sheet.read_text())}
+    assert used - styled <= NOT_STYLED
 
 
 @pytest.mark.proof

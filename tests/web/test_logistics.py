@@ -1,9 +1,7 @@
 """The page of kits, stock and post, and the comparison of reminders behind it. Invented kits only."""
 
-import re
 from collections import Counter
 from datetime import timedelta
-from html import unescape
 
 import pytest
 from sqlmodel import select
@@ -25,14 +23,11 @@ from models.tables.kit import Kit, PrintBatch
 from models.tables.person import Contact
 from tests.support import build, s10
 from tests.support.memory_store import MemoryStore
+from tests.support.web import words
 
 SPLIT = ReminderSplit("early", (3, 7, 14))
 numbers = s10.numbers("LG")
 DAY = timedelta(days=1)
-
-
-def words(page):
-    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", page.text)))
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import os
 import re
 from datetime import timedelta
-from html import unescape
 from pathlib import Path
 
 import pytest
@@ -20,11 +19,8 @@ from models.tables.text import TextState
 from tests.support import build, web
 from tests.support.fake_sender import FakeSender
 from tests.support.texts import NOW, notify, owed_journey_text, owed_result, tools
+from tests.support.web import words
 from tests.web.test_browser import CHROMIUM, DESK, PHONE, chromium, sign_in, visit  # noqa: F401
-
-
-def words(page):
-    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", page.text)))
 
 
 @pytest.fixture

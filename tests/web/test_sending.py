@@ -1,7 +1,6 @@
 """The switches of sending, as a service manager sees them (H11; FEATURES 79)."""
 
 import re
-from html import unescape
 
 from models.actions.text import hold_burst
 from models.actions.text_switch import set_sending, stopped_classes
@@ -9,10 +8,7 @@ from models.rules.service import TextPolicy
 from models.rules.text import TextClass
 from tests.support import build, web
 from tests.support.texts import ACTOR, NOW, owed_result
-
-
-def words(page):
-    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", page.text)))
+from tests.support.web import words
 
 
 def stopped(site):
