@@ -39,10 +39,25 @@ class Door:
 
     def __init__(self) -> None:
         self.app: ASGIApp | None = None
+        self._inside = 0
+        self._left = threading.Condition()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert self.app is not None  # a test put it there
-        await self.app(scope, receive, send)
+        with self._left:
+            self._inside += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            with self._left:
+                self._inside -= 1
+                self._left.notify_all()
+
+    def shut(self) -> None:
+        """Waits for requests whose browser has gone: their connections go back before their database does."""
+        self.app = None
+        with self._left:
+            assert self._left.wait_for(lambda: not self._inside, timeout=30)
 
 
 @contextmanager

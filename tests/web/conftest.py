@@ -62,5 +62,5 @@ def site(street: Street, db: Database) -> Iterator[Site]:
     street.door.app = create_app(home)
     with ExitStack() as at_the_end:
         yield Site(street.url, home, db, at_the_end)
-    street.door.app = None
+    street.door.shut()
     home.engine.dispose()

@@ -123,7 +123,9 @@ def test_a_provider_that_is_down_is_said_in_one_sentence(site, street):
 
     with web.listening() as nobody:
         closed = web.address(nobody)
-    street.door.app = create_app(web.home_on(site.db, public_base_url=site.url, issuer=closed))
+    home = web.home_on(site.db, public_base_url=site.url, issuer=closed)
+    site.at_the_end.callback(home.engine.dispose)
+    street.door.app = create_app(home)
 
     refused = site.browser().get("/sign-in/start")
 
