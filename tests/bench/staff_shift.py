@@ -37,7 +37,7 @@ class Adviser(HttpUser):
 
     def page(self, path, name):
         answer = self.client.get(path, name=name)
-        if answer.status_code != 200 or "<h1>" not in answer.text:
+        if answer.status_code != 200 or "<h1 " not in answer.text:
             raise AssertionError(answer.status_code)
         return answer.text
 
