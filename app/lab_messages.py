@@ -54,12 +54,12 @@ class MllpDesk:
         """
         now = self.ingest.clock()
         header = hl7_words.header_of(message)
-        if header is not None and hl7_words.is_answer(header):
-            return self._take_answer(lab, header, message, now)
         complaint = hl7_words.complaint_about(header, message) or self._stranger(lab, message)
         if complaint is not None:
             return _answered(header, "AR", now, complaint)
         assert header is not None, "without one there was a complaint"
+        if hl7_words.is_answer(header):
+            return self._take_answer(lab, header, message, now)
         try:
             self._keep(lab, header.control_id, message, now)
         except ServiceError as error:

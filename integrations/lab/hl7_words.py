@@ -151,10 +151,10 @@ def complaint_about(header: Header | None, message: bytes) -> Complaint | None:
         return Complaint("MSH^1", "100", "This is no HL7 message: it does not begin with MSH and its delimiters.")
     if not header.control_id:
         return Complaint("MSH^1^10", "101", "MSH-10 is empty: every message needs a control id of its own.")
-    if message_kind(header) != ("ORU", "R01"):
+    if message_kind(header) != ("ORU", "R01") and not is_answer(header):
         return Complaint("MSH^1^9", "200", "Only results (ORU^R01) and answers to our requests are taken here.")
     if header.processing_id.split(header.marks[0])[0].strip() != "P":
-        return Complaint("MSH^1^11", "202", "MSH-11 is not P: only live results are taken here.")
+        return Complaint("MSH^1^11", "202", "MSH-11 is not P: only what is live is taken here.")
     if _SECOND_HEADER.search(message):
         return Complaint("MSH^2", "100", "One frame holds several messages, or a batch: send each message by itself.")
     return None

@@ -237,12 +237,29 @@ def store_chunk(session: Session, messages: Sequence[LabMessage], desk: Desk) ->
     return stored
 
 
+class _MoreKits(Exception):  # noqa: N818 - no error: what was locked is not all that is needed
+    """Kits that must be locked too, by code. Locks are taken in ascending id, so all are let go of and taken anew."""
+
+    def __init__(self, codes: set[str]) -> None:
+        super().__init__("more kits are needed")
+        self.codes = codes
+
+
 def store_readings(session: Session, fresh: Sequence[ReadMessage], desk: Desk) -> Stored:
     """Stores these readings, whether or not their message came before: a row may be read again under a new map."""
-    tally = ChunkTally()
     # All is found by keys. What the planner knows of the tables' sizes is older than a file that doubles them.
     cursor(session).execute("SET LOCAL enable_seqscan = off")
-    kits = _lock_kits(session, _codes_named(fresh), desk)
+    codes = _codes_named(fresh)
+    while True:
+        try:
+            with session.begin_nested():
+                return _store(session, fresh, _lock_kits(session, codes, desk), desk)
+        except _MoreKits as more:
+            codes |= more.codes
+
+
+def _store(session: Session, fresh: Sequence[ReadMessage], kits: dict[str, _Kit], desk: Desk) -> Stored:
+    tally = ChunkTally()
     chunk = _Chunk(
         owner_of=_owners(session, fresh, lab=desk.file.lab),
         version_ids=iter(next_ids(session, "result_version", _count(fresh))),
@@ -572,11 +589,11 @@ def _look_for_a_swap(session: Session, chunk: _Chunk, kits: dict[str, _Kit], des
     """Where a row's person is that of another kit in the file or the household, both kits are stopped (idea 11).
 
     A date of birth alone names nobody: without a family name only the household and other doubted
-    kits are asked. Kits of the household may be locked out of order; a deadlock ends one reader,
-    whose file is taken up again where it stood.
+    kits are asked. Raises _MoreKits where kits of the household are not locked yet.
     """
     household = _household(session, {kit.id for _, kit, _ in chunk.doubted})
-    kits |= _lock_kits(session, {code for codes in household.values() for code in codes} - kits.keys(), desk)
+    if missing := {code for codes in household.values() for code in codes} - kits.keys():
+        raise _MoreKits(missing)
     doubted = {kit.code for _, kit, _ in chunk.doubted}
     for found, kit, raw in chunk.doubted:
         near = doubted | household.get(kit.id, set()) if found.family_name is None else kits.keys()

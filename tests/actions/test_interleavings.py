@@ -21,7 +21,7 @@ from models.tables.result import LabFile
 from tests.support import build, lab
 from tests.support.ingesting import READ_AT, ask, case_of, effects_of, lab_maps, services, take, texts_of
 from tests.support.lab_files import hl7
-from tests.support.many_kits import send_kits
+from tests.support.many_kits import send_kits, share_an_address
 from tests.support.texts import catalogue
 
 EARLIER, LATER = "2026-11-02T09:00", "2026-11-03T09:00"
@@ -30,6 +30,7 @@ WAITS = """
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock' AND pid <> pg_backend_pid()
 """
+LOCK = "SELECT FROM kit WHERE id = :id FOR UPDATE"
 
 
 @pytest.fixture
@@ -312,3 +313,19 @@ def test_files_that_name_the_same_kits_and_messages_in_any_order_never_deadlock(
         assert session.connection().execute(text("SELECT count(*) FROM result_series")).scalar() == 4 * len(
             ask(begin, "SELECT DISTINCT kit_id FROM result_version")
         )
+
+
+def test_a_reader_that_needs_a_households_kit_waits_for_it_holding_no_later_one(begin):
+    with begin() as session:
+        first, later = send_kits(session, 2, seed=2)
+    share_an_address(begin, first, later)
+    holder = Work(begin, lambda session: session.execute(text(LOCK), {"id": first.id}), held=True)
+    assert holder.done.wait(PATIENCE)
+    reader = Work(begin, storing(begin, later.rows(born=first.born, family="")))
+    until_somebody_waits(begin)
+
+    with begin() as session:
+        session.execute(text(f"{LOCK} NOWAIT"), {"id": later.id})
+
+    assert [work.end().error for work in (holder, reader)] == [None, None]
+    assert case_of(begin, first.id) == case_of(begin, later.id) == ("identity", "clinician")

@@ -1,6 +1,5 @@
 """Every row of a lab file becomes a version, a repeat, or waits for a person; nothing is overwritten or lost."""
 
-import secrets
 from dataclasses import replace
 
 import pytest
@@ -24,7 +23,7 @@ from tests.support.ingesting import (
     texts_of,
 )
 from tests.support.lab_files import hl7
-from tests.support.many_kits import send_kits
+from tests.support.many_kits import send_kits, share_an_address
 from tests.support.memory_store import MemoryStore
 
 EARLIER, LATER = "2026-11-02T09:00", "2026-11-03T09:00"
@@ -269,17 +268,6 @@ def test_a_swap_of_two_people_in_one_file_stops_both_kits_and_links_their_cases(
         assert linked == [([its.code],)]
     assert ask(begin, "SELECT count(*) FROM text WHERE purpose <> 'delayed'") == [(0,)]
     assert is_even(begin)
-
-
-def share_an_address(begin, *kits):
-    digest = secrets.token_bytes(32)
-    with begin() as session:
-        for kit in kits:
-            session.connection().execute(
-                text("INSERT INTO person_index (person_id, service_id, domain, key_version, digest) "
-                     "SELECT person_id, service_id, 'address', 1, :digest FROM kit WHERE id = :id"),
-                {"digest": digest, "id": kit.id},
-            )  # fmt: skip
 
 
 def test_only_one_persons_birthday_on_the_other_ones_kit_stops_both_of_a_household(begin, pair):

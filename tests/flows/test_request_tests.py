@@ -372,11 +372,28 @@ def read(begin, store, message):
 
 @pytest.mark.parametrize(("code", "state"), [("AA", "acknowledged"), ("AR", "refused")])
 def test_an_answer_that_comes_as_a_message_of_its_own_settles_its_request(begin, store, asked, code, state):
-    mllp = MllpDesk(ingest(begin, store))
+    mllp = MllpDesk(reading(begin, store))
 
     assert b"MSA|AR|L1" in mllp.take(LAB, acknowledgement(code, "no such"))
     assert b"MSA|AA|L1" in mllp.take(LAB, acknowledgement(code, asked))
     assert [each for each, _ in states(begin)] == [state]
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "code"),
+    [(b"|P|", b"|T|", b"202"), (b"|WINLIMS|NORTHLAB|", b"|WINLIMS|ELSEWHERE|", b"103")],
+    ids=["a test", "a stranger"],
+)
+def test_an_answer_that_is_a_test_or_a_strangers_settles_nothing(begin, store, asked, was, becomes, code):
+    [(before, _)] = states(begin)
+    message = acknowledgement("AA", asked)
+    assert was in message
+
+    refused = MllpDesk(reading(begin, store)).take(LAB, message.replace(was, becomes))
+
+    assert b"MSA|AR|" in refused
+    assert code in refused
+    assert [each for each, _ in states(begin)] == [before]
 
 
 @pytest.mark.parametrize(("code", "state"), [("AA", "acknowledged"), ("AE", "refused")])

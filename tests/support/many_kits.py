@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlmodel import Session
 
+from app.database import Begin
 from models.actions.service import keep_service_version
 from models.rules.kit import new_kit_code
 from models.rules.order import write_address
@@ -116,6 +117,18 @@ def _send(session: Session, count: int, lab: str, chance: Random, fixed: dict[st
     for table, columns in _COLUMNS.items():
         copy(session, table, columns.split(), rows[table])
     yield from kits
+
+
+def share_an_address(begin: Begin, *kits: Sent) -> None:
+    """Makes one household of these kits' people."""
+    digest = secrets.token_bytes(32)
+    with begin() as session:
+        for kit in kits:
+            session.connection().exec_driver_sql(
+                "INSERT INTO person_index (person_id, service_id, domain, key_version, digest)"
+                " SELECT person_id, service_id, 'address', 1, %(digest)s FROM kit WHERE id = %(id)s",
+                {"digest": digest, "id": kit.id},
+            )
 
 
 _CONSENTS: Final = (True, True, True)
