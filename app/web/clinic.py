@@ -57,6 +57,21 @@ _SHOWN_ON_CASE: Final = frozenset({Code.NOT_NOW, Code.CONFLICT, Code.BAD_INPUT})
 """Refusals that the person at the case page can do something about."""
 
 
+_PLACES: Final = {
+    "release": "results",
+    "order": "order",
+    "confirmations": "confirming",
+    "attempts": "attempt",
+    "candour": "candour",
+    "treatment": "treatment",
+    "partners": "partners",
+    "close": "end",
+    "refer": "handover",
+    "snooze": "rest",
+    "hand-over": "rest",
+}
+"""Where on the case's page each form stands, by the last part of its address."""
+
 _NOTHING_TYPED: Final = dict.fromkeys(("note", "why", "outcome", "place", "on", "treatment", "message", "account"), "")
 """What the page's forms hold before anybody wrote into them; a refused form comes back as it was filled in."""
 
@@ -243,6 +258,7 @@ def _draw_open(  # noqa: PLR0913 - one page, by name
             if with_row
             else None
         )
+    tried = request.url.path.rpartition("/")[2] if problem else ""
     return desk.pages.show(
         "case.html",
         request,
@@ -257,6 +273,8 @@ def _draw_open(  # noqa: PLR0913 - one page, by name
         row=row,
         problem=problem,
         typed=_NOTHING_TYPED | dict(typed or {}),
+        tried=tried,
+        place=_PLACES.get(tried, ""),
         can=Action,
         results=list(AttemptResult),
         refused={

@@ -23,6 +23,7 @@ _COMPONENTS: Final = {
     "card": "card",
     "checkboxes": "checkboxes",
     "details": "details",
+    "error_message": "errorMessage",
     "error_summary": "errorSummary",
     "fieldset": "fieldset",
     "footer": "footer",

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
+import phonenumbers
+
 from models.actions.lab_desk import Late
 from models.rules.call import Say
 from models.rules.clinic import (
@@ -49,22 +51,20 @@ _KINDS: Final[Mapping[CaseKind, str]] = {
 
 _NEXT: Final[Mapping[CaseKind, str]] = {
     CaseKind.SAFEGUARDING: "Ring, and speak with the safeguarding lead today. Nothing goes out by itself.",
-    CaseKind.CORRECTION: (
-        "Ring. The lab changed a result: compare both versions with what the person was told, and say what changed."
-    ),
+    CaseKind.CORRECTION: ("Compare both versions of the result with what the person was told, and say what changed."),
     CaseKind.IDENTITY: "Don't tell any result. Clear up with the lab whose sample it was; a new kit may be needed.",
     CaseKind.REACTIVE: (
-        "Ring. Say: a screening test reacted; it needs a blood test from the arm to know; it is not a diagnosis. "
+        "Say that a screening test reacted, that it needs a blood test from the arm to know, and is not a diagnosis. "
         "Book that test, and record what it said."
     ),
-    CaseKind.POSITIVE: "Ring. Arrange treatment, and talk about partners.",
+    CaseKind.POSITIVE: "Arrange treatment, and talk about partners.",
     CaseKind.RESULT_REVIEW: "Read the lab's comment and the results. Release them, or ring.",
     CaseKind.ORDER_REVIEW: "Ring before deciding. Then accept or refuse the order.",
     CaseKind.REPLY: (
         "Read the reply below. Distress: ring now. Somebody else's phone: tell nothing, and find the right number. "
         "Else answer by phone."
     ),
-    CaseKind.UNDELIVERED_TEXT: "This person has not been told. Ring, and check the number.",
+    CaseKind.UNDELIVERED_TEXT: "This person has not been told: check the number, too.",
     CaseKind.LAB_ROW: "Ask the lab what the row means. It was not used.",
     CaseKind.FAILED_SAMPLE: "Offer a new kit or a clinic. After repeated failures offer the clinic first.",
     CaseKind.RESULTS_OVERDUE: "Ask the lab where the missing results are.",
@@ -132,20 +132,26 @@ _SPECIMENS: Final[Mapping[Specimen, str]] = {
     Specimen.CAPILLARY_BLOOD: "blood",
 }
 
+_PRACTICE: Final = "usual UK practice for such a result, clinical.md 3.5"
+_FLOOR: Final = "what must be tried before no further action, as at Sexual Health London, clinical.md 3.5"
+
 _STEPS: Final[Mapping[Step, tuple[str, str]]] = {
-    Step.RING: ("Ring, at a time that is safe for them.", "clinical.md 3.5"),
-    Step.TEXT: ("Send the text that asks them to expect our call: three are the floor.", "clinical.md 3.5, R20"),
-    Step.VOICEMAIL: ("Ring, and leave the voicemail that says nothing: two are the floor.", "clinical.md 3.5, R20"),
-    Step.LETTER: ("Send the letter that says nothing: one is the floor.", "clinical.md 3.5, R20"),
+    Step.RING: ("Ring, at a time that is safe for them.", _PRACTICE),
+    Step.TEXT: ("Send the text that asks them to expect our call: at least three are needed.", _FLOOR),
+    Step.VOICEMAIL: ("Ring, and leave the voicemail that says nothing: at least two are needed.", _FLOOR),
+    Step.LETTER: ("Send the letter that says nothing: at least one is needed.", _FLOOR),
     Step.CONFIRM: (
         "You spoke. Book the blood test from the arm, and record here what it said, or that they declined it.",
-        "clinical.md 9, H14",
+        "a screen that reacted stays open until it is confirmed, hazard H14",
     ),
-    Step.TREAT: ("You spoke. See that they are treated, and talk about partners.", "clinical.md 1.1, 1.2"),
-    Step.END: ("Nothing is left to do: end the case.", "RULINGS 6"),
+    Step.TREAT: (
+        "You spoke. See that they are treated, and talk about partners.",
+        "BASHH standards, clinical.md 1.1, 1.2",
+    ),
+    Step.END: ("Nothing is left to do: end the case.", "every item of the case has its answer"),
     Step.GIVE_UP_BY_TWO: (
         "Everything was tried. Propose to end without further action; a second, senior person must agree.",
-        "clinical.md 3.5, R20; FEATURES 64",
+        f"{_FLOOR}, and two people",
     ),
 }
 """What policy recommends, and where that stands."""
@@ -324,6 +330,11 @@ def person(actor: str, me: str = "") -> str:
     return f"{called} {which}" if called else "kitpost"
 
 
+def number(mobile: str) -> str:
+    """A mobile as it is dialled by eye: +44 7700 900105."""
+    return phonenumbers.format_number(phonenumbers.parse(mobile), phonenumbers.PhoneNumberFormat.INTERNATIONAL)
+
+
 def yes_no(value: bool) -> str:  # noqa: FBT001 - a template's filter takes what stands before it
     """A consent in a word."""
     return "Yes" if value else "No"
@@ -481,6 +492,7 @@ WORDS: Final[Mapping[str, object]] = {
     "moment": moment,
     "due": due,
     "person": person,
+    "number": number,
     "yes_no": yes_no,
     "answer": answer,
     "kit": show_kit_code,

@@ -186,7 +186,7 @@ class Browser:
 
 def hidden_fields(page: str, action: str) -> dict[str, str]:
     """What a form sends by itself: every hidden field of the first form with this action."""
-    found = re.search(rf'<form[^>]*action="{re.escape(action)}".*?</form>', page, re.DOTALL)
+    found = re.search(rf'<form[^>]*action="{re.escape(action)}(?:#\w+)?".*?</form>', page, re.DOTALL)
     assert found, f"no form leads to {action}"
     return dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', found.group()))
 

@@ -1,6 +1,7 @@
 """The packing bench in a real browser, with a scanner that types: offline and back, two benches, wrong pieces."""
 
 import random
+import re
 from dataclasses import replace
 from datetime import timedelta
 
@@ -134,6 +135,7 @@ def test_after_an_hour_without_a_line_the_sign_in_has_ended_and_no_scan_is_lost(
     page.context.set_offline(False)
 
     expect(page.locator("#signed-out")).to_be_visible()
+    expect(page.locator("#line")).to_have_text("Signed out. 10 scans wait in this browser: sign in again.")
     keep(page, "packing-signed-out")
     assert states(site) == [KitState.PRINTED] * 4
     page.get_by_role("link", name="Sign in again").click()
@@ -163,9 +165,13 @@ def test_what_changed_while_a_bench_was_offline_is_shouted_when_it_is_back(site,
 
     page.context.set_offline(False)
 
-    expect(page.locator("#alarms")).to_contain_text("was cancelled")
-    verdict(page, "stop")
+    expect(page.locator("#alarm-list li")).to_have_count(1)  # one parcel to find, by what came first
+    expect(page.locator("#alarm-list")).to_contain_text("was cancelled")
+    kept(page)
+    assert "was cancelled" in verdict(page, "stop")
     keep(page, "packing-alarm")
+    page.get_by_role("button", name=re.compile("^Done: Kit .* was cancelled")).click()
+    expect(page.locator("#alarms")).to_be_hidden()
 
 
 @pytest.mark.proof
@@ -237,6 +243,7 @@ def test_the_bench_works_without_java_script(site, visit, kits):
     keep(page, "packing-aside")
     page.get_by_role("button", name="I destroyed it").click()
     assert "void for ever" in page.get_by_role("status").first.inner_text()
+    assert "form to begin" in verdict(page, "wait"), "no green beside a kit that was set aside"
     assert states(site) == sorted([KitState.DISPATCHED, KitState.TO_PACK, KitState.PRINTED, KitState.PRINTED])
 
 

@@ -2,10 +2,13 @@
 
 import re
 from importlib.metadata import metadata
+from pathlib import Path
 
 import pytest
 
 from app.web.pages import STATIC, static_address
+
+TEMPLATES = Path(__file__).parents[2] / "templates" / "pages"
 
 SHEET = STATIC / "nhsuk-frontend.css"
 
@@ -23,6 +26,15 @@ def test_no_sheet_fetches_a_font_or_anything_else_from_anywhere():
         assert "@font-face" not in text
         assert "@import" not in text
         assert "//" not in "".join(re.findall(r"url\(([^)]*)\)", text))
+
+
+def test_every_class_that_a_template_writes_is_styled():
+    """Of all its states, also those that no test draws. What is put together (series-0) is seen on the pages."""
+    styled = {name for sheet in STATIC.glob("*.css") for name in re.findall(r"\.([a-zA-Z][\w-]*)", sheet.read_text())}
+    for template in TEMPLATES.glob("*.html"):
+        written = re.findall(r'class="((?:\{[{%].*?[%}]\}|[^"])*)"', template.read_text(encoding="utf-8"))
+        names = {name for each in written for name in re.sub(r"\{[{%].*?[%}]\}", "", each).split()}
+        assert {name for name in names if not name.endswith("-")} <= styled, template.name
 
 
 @pytest.mark.parametrize("name", [path.name for path in sorted(STATIC.iterdir())])

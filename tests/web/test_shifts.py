@@ -16,7 +16,7 @@ from models.tables.person import SafeguardingNote
 from models.tables.text import Text, TextState
 from tests.support import build
 from tests.web import test_browser
-from tests.web.test_browser import ALL_NEGATIVE, CHLAMYDIA, HIV, PHONE, keep, sign_in
+from tests.web.test_browser import ALL_NEGATIVE, CHLAMYDIA, CLIPPED, HIV, PHONE, keep, sign_in
 
 chromium, visit = test_browser.chromium, test_browser.visit
 
@@ -75,7 +75,7 @@ def test_a_reactive_hiv_goes_from_the_lab_to_its_confirmed_outcome(visit, site):
 
 def test_a_chlamydia_positive_goes_to_signed_treatment_and_to_its_partners(visit, site):
     path = reported(site, ALL_NEGATIVE | {CHLAMYDIA: Outcome.POSITIVE})
-    adviser, doctor = visit(), visit(viewport=PHONE)
+    adviser, doctor = visit(java_script=True), visit(viewport=PHONE)
     sign_in(adviser)
     adviser.goto(path)
     spoke(adviser)
@@ -91,6 +91,7 @@ def test_a_chlamydia_positive_goes_to_signed_treatment_and_to_its_partners(visit
     adviser.get_by_role("button", name="Ask a prescriber").click()
     expect(adviser.get_by_role("status")).to_contain_text("A prescriber must sign now")
     keep(adviser, "shift-positive-desk")
+    assert adviser.evaluate("document.documentElement.scrollWidth <= innerWidth"), adviser.evaluate(CLIPPED)
 
     sign_in(doctor, "Dora Doctor")
     doctor.goto(path)

@@ -188,10 +188,13 @@ function start(page) {
   function draw() {
     const many = queue.length;
     const words = many === 1 ? "1 scan waits" : `${many} scans wait`;
-    at("line").textContent = online
-      ? many ? `On line. ${words} to be kept.` : "On line. Every scan is kept."
-      : `Off line. ${words} in this browser: pack on, and don't close this page.`;
-    at("line").className = online ? "line" : "line off";
+    const out = !at("signed-out").hidden;
+    at("line").textContent = out
+      ? `Signed out. ${words} in this browser: sign in again.`
+      : online
+        ? many ? `On line. ${words} to be kept.` : "On line. Every scan is kept."
+        : `Off line. ${words} in this browser: pack on, and don't close this page.`;
+    at("line").className = online && !out ? "line" : "line off";
     const table = bench.table;
     at("open").hidden = !table;
     if (table) {
@@ -213,13 +216,14 @@ function start(page) {
     }
     at("alarms").hidden = !alarms.length;
     at("alarm-list").replaceChildren(
-      ...alarms.map((sentence, number) => {
+      ...alarms.map(({ sentence }, number) => {
         const line = document.createElement("li");
         const done = document.createElement("button");
         line.textContent = `${sentence} `;
         done.type = "button";
         done.className = "plain";
         done.textContent = "Done";
+        done.setAttribute("aria-label", `Done: ${sentence}`);
         done.addEventListener("click", () => {
           alarms.splice(number, 1);
           keep("alarms", alarms);
@@ -239,10 +243,12 @@ function start(page) {
     if (!entry.known) {
       if (entry.ref === last) announce(told);
     } else if (entry.fine && !told.fine) {
-      // The packer was told to go on, and must be told that something changed meanwhile.
-      alarms.push(told.sentence);
+      // The packer was told to go on, and must be told that something changed meanwhile: once a kit, by what came first.
+      if (entry.kit && alarms.some((each) => each.kit === entry.kit)) return;
+      const sentence = told.sentence.includes(show(entry.kit)) ? told.sentence : `Kit ${show(entry.kit)}: ${told.sentence}`;
+      alarms.push({ kit: entry.kit, sentence });
       keep("alarms", alarms);
-      announce(told);
+      announce({ ...told, sentence });
     }
   }
 
@@ -309,8 +315,10 @@ function start(page) {
   }
 
   function scanned(text) {
+    const before = bench.table;
     const told = take(bench, text);
-    const entry = { ref: crypto.randomUUID(), code: text, at: Date.now(), fine: told.fine, known: told.known };
+    const kit = (bench.table ?? before)?.kit ?? "";
+    const entry = { ref: crypto.randomUUID(), code: text, kit, at: Date.now(), fine: told.fine, known: told.known };
     last = entry.ref;
     queue.push(entry);
     keep("queue", queue);
