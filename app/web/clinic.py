@@ -45,7 +45,7 @@ from models.rules.partners import PartnerCounts, PartnerType
 from models.rules.referral import Handover, ReferralFor
 from models.rules.secrets import Cipher
 from models.rules.service import ReferralClinic, ServiceInForce, Services
-from models.rules.staff import Action, Role, check_may, may, who_may_work
+from models.rules.staff import Action, Role, check_may, may, services_where, who_may_work
 from models.rules.treatment import REMOTE, Treatment, TreatmentQuestion
 from models.rules.vocabulary import SAMPLE_FAILURES, Language, Outcome, Test
 from models.rules.working_days import LONDON, london_day
@@ -734,9 +734,9 @@ def _add_seals(router: APIRouter, desk: Clinic) -> None:
         def work(session: Session) -> str:
             person_id, service_id = person_of(session, ref, who)
             check_may(who.actor, Action.SEAL_RECORDS, service_id)
-            seal.set_seal(
-                session, person_id=person_id, service_id=service_id, sealed=sealed, by=who.actor, now=desk.clock()
-            )
+            now = desk.clock()
+            seal.check_unsealed(session, person_id, who.actor, now)  # to take a seal away is to have given a reason
+            seal.set_seal(session, person_id=person_id, service_id=service_id, sealed=sealed, by=who.actor, now=now)
             return "The record is sealed." if sealed else "The seal is taken away."
 
         return _act(desk, request, who, ref, work, then="/worklist")
@@ -762,6 +762,12 @@ def _day(written: str) -> date | None:
 
 
 def _add_kits(router: APIRouter, desk: Clinic) -> None:
+    @router.get("/kits")
+    def look_up(request: Request, who: Staff) -> Response:
+        if not services_where(who.actor, Action.SEE_TIMELINE):
+            raise ServiceError(Code.NOT_ALLOWED, "Your role does not see the timelines of kits.")
+        return desk.pages.show("kits.html", request, title="Look up a kit", who=who)
+
     @router.post("/kits/find")
     def find(code: Annotated[str, Form()] = "") -> Response:
         found = normalise_kit_code(code)

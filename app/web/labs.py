@@ -150,7 +150,7 @@ def _draw(
     now = home.clock()
     raw = None
     with home.begin() as session:
-        view = lab_desk.row_view(session, ref, by=who.actor, services=home.services)
+        view = lab_desk.row_view(session, ref, by=who.actor, now=home.clock(), services=home.services)
         if with_raw:
             raw = lab_desk.read_row(session, view, by=who.actor, now=now, cipher=home.cipher)
     return desk.pages.show(
@@ -211,7 +211,7 @@ def _act(desk: Labs, request: Request, who: SignedIn, ref: str, work: Callable[[
     """Does one thing to a row and leads back to it; what the rules refuse is said on its page."""
     home = desk.reading()
     with home.begin() as session:  # somebody who may not see the row may do nothing to it
-        lab_desk.row_view(session, ref, by=who.actor, services=home.services)
+        lab_desk.row_view(session, ref, by=who.actor, now=home.clock(), services=home.services)
     try:
         said = work(home)
     except ServiceError as refused:
@@ -234,7 +234,7 @@ def _add_acts(router: APIRouter, desk: Labs) -> None:
     def send_back(request: Request, who: Staff, ref: str) -> Response:
         def work(home: Ingest) -> str:
             with home.begin() as session:
-                view = lab_desk.row_view(session, ref, by=who.actor, services=home.services)
+                view = lab_desk.row_view(session, ref, by=who.actor, now=home.clock(), services=home.services)
                 lab_desk.send_back(session, view, by=who.actor, now=home.clock())
             return f"The row is on the list for {view.line.lab}. It waits here until it comes again, mended."
 

@@ -450,6 +450,11 @@ def has_worklist(actor: Actor) -> bool:
     return any(services_where(actor, action) for action in {*OPENS.values(), Action.OVERSEE_CASES})
 
 
+def looks_up_kits(actor: Actor) -> bool:
+    """Whether kits are looked up on a page of their own: by those who have no worklist to do it from."""
+    return not has_worklist(actor) and bool(services_where(actor, Action.SEE_TIMELINE))
+
+
 def stands_at_counter(actor: Actor) -> bool:
     """Whether parcels are handed over by this person."""
     return bool(services_where(actor, Action.HAND_OVER_PARCELS))
@@ -511,6 +516,7 @@ WORDS: Final[Mapping[str, object]] = {
     "named": named,
     "seen_words": SEEN,
     "has_worklist": has_worklist,
+    "looks_up_kits": looks_up_kits,
     "stands_at_counter": stands_at_counter,
     "day": day,
     "standard_words": standard_words,

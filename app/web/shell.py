@@ -82,7 +82,9 @@ class Shell:
             await send(message)
 
         try:
-            if _is_too_large(scope):
+            if "\0" in scope["path"]:
+                await PlainTextResponse("There is no such page.\n", 404)(scope, receive, dressed)
+            elif _is_too_large(scope):
                 await PlainTextResponse("This is larger than anything we take.\n", 413)(scope, receive, dressed)
             else:
                 await self._app(scope, receive, dressed)
@@ -95,12 +97,16 @@ class Shell:
             log.info("%s %s %d %.0f ms", scope["method"], route, status, (time.perf_counter() - began) * 1000)
 
 
+_COUNTS_ITSELF: Final = ("/api/labs/", "/api/clinics/", "/api/orders")
+"""Routes that count a body as they read it, behind their key, and answer in words of their own."""
+
+
 def _is_too_large(scope: Scope) -> bool:
     """By what the request says of itself; a body of unsaid length is refused unless a route counts as it reads."""
-    if scope["path"].startswith(("/api/labs/", "/api/clinics/")):
-        return False  # takes more, counts as it reads, and answers in FHIR
+    if scope["path"].startswith(_COUNTS_ITSELF[:2]):
+        return False  # takes more, and answers in FHIR
     headers = Headers(scope=scope)
     if "transfer-encoding" in headers:
-        return scope["method"] == "POST" and not scope["path"].startswith("/api/")
+        return not scope["path"].startswith(_COUNTS_ITSELF)
     length = headers.get("content-length", "0")
     return not length.isdecimal() or int(length) > LARGEST_BODY_BYTES

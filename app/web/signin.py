@@ -218,9 +218,13 @@ def _who(claims: Any) -> dict[str, Any]:
     }
 
 
+_START_PAGES: Final = {frozenset({Role.COUNTER.value}): "/counter", frozenset({Role.AUDITOR.value}): "/kits"}
+"""Of those who have no worklist."""
+
+
 def _start_page(roles: list[str]) -> str:
     """Where somebody's day begins."""
-    return "/counter" if set(roles) == {Role.COUNTER.value} else "/worklist"
+    return _START_PAGES.get(frozenset(roles), "/worklist")
 
 
 def _words(claim: object) -> list[str]:

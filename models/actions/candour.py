@@ -54,7 +54,7 @@ def record_candour(  # noqa: PLR0913 - one form, by name
 
     Raises ServiceError(NOT_NOW) where nobody was told what changed, or nobody has spoken to them since.
     """
-    case = locked(session, ref, by, version)
+    case = locked(session, ref, by, version, now=now)
     corrected_at = _corrected_at(session, case)
     if corrected_at is None or state_of(session, case) is Candour.NOT_NEEDED:
         raise ServiceError(Code.NOT_NOW, "Nobody was told a result that has changed here.")
@@ -85,7 +85,7 @@ def record_candour(  # noqa: PLR0913 - one form, by name
 
 def sign_candour(session: Session, ref: str, *, by: Actor, version: int, now: datetime) -> None:
     """Signs what another person wrote. Raises ServiceError(NOT_NOW) where nothing waits or it is one's own."""
-    case = locked(session, ref, by, version, needs=Action.SIGN_CANDOUR, held_by_anyone=True)
+    case = locked(session, ref, by, version, now=now, needs=Action.SIGN_CANDOUR, held_by_anyone=True)
     newest = _newest(session, case, _corrected_at(session, case))
     if newest is None or _signature(session, newest) is not None:
         raise ServiceError(Code.NOT_NOW, "Nothing waits for a signature here.")

@@ -9,6 +9,7 @@ from datetime import datetime
 from sqlmodel import Session, col, select
 
 from models.actions import audit
+from models.actions.seal import check_unsealed
 from models.rules.errors import Code, ServiceError
 from models.rules.order import OrderOutcome
 from models.rules.staff import OPENS, Action, Actor, check_may
@@ -37,11 +38,14 @@ def locked(
     by: Actor,
     version: int,
     *,
+    now: datetime,
     needs: Action = Action.WORK_CASES,
     held_by_anyone: bool = False,
 ) -> ClinicCase:
-    """The case, locked after its kit, open, as the form saw it, and in nobody else's hands."""
+    """The case, locked after its kit, open, as the form saw it, unsealed to this person, and in nobody else's hands."""
     case = find_case(session, ref, by)
+    order = order_of(session, case)
+    check_unsealed(session, order.person_id if order else None, by, now)
     check_may(by, Action.WORK_CASES, case.service_id)
     check_may(by, needs, case.service_id)
     if case.kit_id is not None:

@@ -5,11 +5,11 @@ it being known who saw it (FEATURES 83; H19). One person is decrypted at a time.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
@@ -36,7 +36,7 @@ from models.rules.clinic import (
 )
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import KitState, normalise_kit_code
-from models.rules.order import OrderOutcome, SafeTime, read_address
+from models.rules.order import OrderOutcome, SafeTime, is_about_safeguarding, read_address
 from models.rules.person import age_on
 from models.rules.safe_time import HOURS, is_safe, read_safe_times
 from models.rules.secrets import Cipher
@@ -448,7 +448,7 @@ def case_view(session: Session, ref: str, *, by: Actor, now: datetime, cipher: C
         has_safeguarding_note=has["note"],
         sealed=has["seal"] and person is not None and person.id is not None and is_sealed(session, person.id),
         answers=_answers(case, order) if reads_results else {},
-        order_reasons=_order_reasons(session, order) if reads_results else (),
+        order_reasons=_order_reasons(session, order, allowed) if reads_results else (),
         order_is_held=order is not None and order_outcome(session, order) is OrderOutcome.HELD,
         reads_results=reads_results,
         results=results,
@@ -595,11 +595,15 @@ def _answers(case: ClinicCase, order: Order | None) -> Mapping[str, object]:
     return order.answers if order and case.kind in _ANSWERED else {}
 
 
-def _order_reasons(session: Session, order: Order | None) -> Sequence[str]:
+def _order_reasons(session: Session, order: Order | None, allowed: Collection[Action]) -> Sequence[str]:
+    """Why a person decides about an order; an answer of the safeguarding note to who may not read one as that alone."""
     if order is None or order.current_decision_id is None:
         return ()
     decision = session.get(OrderDecision, order.current_decision_id)
-    return decision.reasons if decision else ()
+    reasons = decision.reasons if decision else ()
+    if Action.READ_SAFEGUARDING_NOTES in allowed:
+        return reasons
+    return list(dict.fromkeys("safeguarding" if is_about_safeguarding(reason) else reason for reason in reasons))
 
 
 def _decisions(session: Session, kit: Kit) -> list[DecisionLine]:
@@ -883,6 +887,17 @@ class EventLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """One look or act that was audited."""
+
+    at: datetime
+    actor: str
+    action: str
+    because: str
+    """The reason, where one was asked for: why a seal was broken, why words were shown."""
+
+
+@dataclass(frozen=True, slots=True)
 class Timeline:
     """What happened to one kit, oldest first, and for those entitled what was decided, told and looked at."""
 
@@ -891,16 +906,18 @@ class Timeline:
     lab: str
     expires_on: date | None
     events: Sequence[EventLine]
+    sealed: bool
     reads_results: bool
     decisions: Sequence[DecisionLine]
     texts: Sequence[TextLine]
-    looks: Sequence[tuple[datetime, str, str]]
-    """When, who, and what kind of look or act: the audit of the kit, its cases, its texts and its rows set aside."""
+    looks: Sequence[Look]
+    """The audit of the kit, of its person's seal, of its cases, its texts and its rows set aside."""
 
 
 def kit_timeline(session: Session, code: str, *, by: Actor, now: datetime) -> Timeline:
     """The timeline of a kit by its code, as people write it. Audited.
 
+    Who asks who looked and reads no results needs no reason for a sealed record: of it they see the looks alone.
     Raises ServiceError(BAD_INPUT) for a mistyped code, ServiceError(NOT_FOUND) for an unknown one and
     another service's, in the same words.
     """
@@ -911,10 +928,13 @@ def kit_timeline(session: Session, code: str, *, by: Actor, now: datetime) -> Ti
     if kit is None or kit.service_id not in by.service_ids:
         raise ServiceError(Code.NOT_FOUND, "There is no such kit: check each of its ten characters.")
     check_may(by, Action.SEE_TIMELINE, kit.service_id)
-    check_unsealed(session, kit.person_id, by, now)
     reads_results = may(by, Action.READ_RESULTS, kit.service_id)
+    audits = may(by, Action.SEE_AUDIT, kit.service_id)
+    sealed = is_sealed(session, kit.person_id)
+    if reads_results or not audits:
+        check_unsealed(session, kit.person_id, by, now)
     assert kit.id is not None  # a stored row
-    looks = _looks(session, kit) if may(by, Action.SEE_AUDIT, kit.service_id) else ()
+    looks = _looks(session, kit) if audits else ()
     audit.record(
         session,
         action="kit.timeline_viewed",
@@ -935,8 +955,10 @@ def kit_timeline(session: Session, code: str, *, by: Actor, now: datetime) -> Ti
         lab=kit.lab,
         expires_on=kit.expires_on,
         events=[
-            EventLine(e.kind, e.detail if reads_results else {}, e.actor, e.occurred_at, e.recorded_at) for e in events
+            EventLine(e.kind, e.detail if reads_results else {}, e.actor, e.occurred_at, e.recorded_at)
+            for e in (() if sealed and not reads_results else events)
         ],
+        sealed=sealed,
         reads_results=reads_results,
         decisions=_decisions(session, kit) if reads_results else (),
         texts=_texts(session, order) if order and reads_results else (),
@@ -944,8 +966,9 @@ def kit_timeline(session: Session, code: str, *, by: Actor, now: datetime) -> Ti
     )
 
 
-def _looks(session: Session, kit: Kit) -> Sequence[tuple[datetime, str, str]]:
-    subjects = {
+def _looks(session: Session, kit: Kit) -> list[Look]:
+    subjects: dict[str, Any] = {
+        "person": [kit.person_id],
         "kit": [kit.id],
         "clinic_case": select(ClinicCase.id).where(col(ClinicCase.kit_id) == kit.id),
         "text": select(Text.id).where(sa.or_(col(Text.kit_id) == kit.id, col(Text.order_id) == kit.order_id)),
@@ -963,4 +986,4 @@ def _looks(session: Session, kit: Kit) -> Sequence[tuple[datetime, str, str]]:
         )
         .order_by(col(Audit.id))
     )
-    return [(entry.occurred_at, entry.actor, entry.action) for entry in found]
+    return [Look(each.occurred_at, each.actor, each.action, each.because) for each in found]

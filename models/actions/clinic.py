@@ -91,7 +91,7 @@ def claim(session: Session, ref: str, *, by: Actor, version: int, now: datetime)
 
     Raises ServiceError(CONFLICT) when a colleague holds it or changed it.
     """
-    case = locked(session, ref, by, version)
+    case = locked(session, ref, by, version, now=now)
     if case.assignee == by.audit_name:
         return
     case.assignee = by.audit_name
@@ -100,7 +100,7 @@ def claim(session: Session, ref: str, *, by: Actor, version: int, now: datetime)
 
 def hand_back(session: Session, ref: str, *, by: Actor, version: int, now: datetime) -> None:
     """Puts a case back for anyone to take: by who holds it, or by a senior person for somebody absent."""
-    case = locked(session, ref, by, version, held_by_anyone=True)
+    case = locked(session, ref, by, version, now=now, held_by_anyone=True)
     if case.assignee not in ("", by.audit_name):
         check_may(by, Action.SECOND_NO_FURTHER_ACTION, case.service_id)
     if case.assignee:
@@ -115,7 +115,7 @@ def hand_over(
 
     Raises ServiceError(BAD_INPUT) without a note, and for a role that may not work this kind of case.
     """
-    case = locked(session, ref, by, version)
+    case = locked(session, ref, by, version, now=now)
     if to not in who_may_work(case.kind):
         raise ServiceError(Code.BAD_INPUT, "This role may not work such a case: choose another queue.")
     _add_attempt(session, case, by=by, result=AttemptResult.NOTE, note=note, now=now, cipher=cipher)
@@ -138,7 +138,7 @@ def snooze(
 
     Raises ServiceError(NOT_NOW) for too long a rest or one too many.
     """
-    case = locked(session, ref, by, version)
+    case = locked(session, ref, by, version, now=now)
     before = session.exec(
         select(sa.func.count()).where(
             col(CaseSnooze.case_id) == id_of(case), col(CaseSnooze.occurred_at) >= _news_at(session, case)
@@ -171,7 +171,7 @@ def record_attempt(  # noqa: PLR0913 - one form, by name
     refused or whose number is frozen (FEATURES 65), and for a second text on one day; ServiceError(BAD_INPUT)
     for a note that is missing or too long, and for a talk without a check of who it was.
     """
-    case = locked(session, ref, by, version)
+    case = locked(session, ref, by, version, now=now)
     check_identity(result, identity)
     contact = contact_of(session, case)
     _check_channel(session, contact, result)
@@ -212,7 +212,7 @@ def record_confirmation(
     A refusal is the person's own word, so somebody must have spoken to them. Raises ServiceError(BAD_INPUT)
     for a test that did not react in this case, ServiceError(NOT_NOW) for a refusal that nobody heard.
     """
-    case = locked(session, ref, by, version, needs=Action.RECORD_CONFIRMATION)
+    case = locked(session, ref, by, version, now=now, needs=Action.RECORD_CONFIRMATION)
     if test not in reacting(_standing_items(session, case)):
         raise ServiceError(Code.BAD_INPUT, "This test has no reactive result here: choose one of those listed.")
     if confirmation is Confirmation.DECLINED and not case_facts(session, case, now=now).attempts.get(
@@ -246,7 +246,7 @@ def close_case(  # noqa: PLR0913 - one form, by name
     ServiceError(BAD_INPUT) for an ending that does not say where, when or how.
     """
     no_further_action = outcome is CaseOutcome.NO_FURTHER_ACTION
-    case = locked(session, ref, by, version, held_by_anyone=no_further_action)
+    case = locked(session, ref, by, version, now=now, held_by_anyone=no_further_action)
     if outcome is CaseOutcome.RELEASED_AFTER_REVIEW:
         raise ServiceError(Code.NOT_NOW, "Read the lab's comment first: the review itself ends this case.")
     check_may_close(case_facts(session, case, now=now), outcome, seconded=True)
@@ -272,7 +272,7 @@ def release_after_review(
 
     Where the new decision still needs a person, the case stays open with the new reasons.
     """
-    case = locked(session, ref, by, version, needs=Action.RELEASE_AFTER_REVIEW)
+    case = locked(session, ref, by, version, now=now, needs=Action.RELEASE_AFTER_REVIEW)
     if case.kit_id is None:
         raise ServiceError(Code.NOT_NOW, "This case is about no kit: there is no comment to read.")
     decision = release.review(
@@ -295,7 +295,7 @@ def settle_held_order(
     session: Session, ref: str, *, by: Actor, version: int, accept: bool, because: str, now: datetime, intake: Intake
 ) -> Taken:
     """Accepts or refuses the held order behind a case. An order review ends with it; a safeguarding case goes on."""
-    case = locked(session, ref, by, version, needs=Action.SETTLE_ORDERS)
+    case = locked(session, ref, by, version, now=now, needs=Action.SETTLE_ORDERS)
     order = order_of(session, case)
     if order is None:
         raise ServiceError(Code.NOT_NOW, "This case is about no order: there is nothing to settle.")

@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlmodel import Session
 
 from models.actions import audit
+from models.actions.seal import check_unsealed
 from models.rules.errors import Code, ServiceError
 from models.rules.secrets import Cipher
 from models.rules.service import Services
@@ -336,8 +337,11 @@ class RowView:
     resolution: str
 
 
-def row_view(session: Session, ref: str, *, by: Actor, services: Services) -> RowView:
-    """One row for somebody who looks after its laboratory. Raises ServiceError(NOT_FOUND) for any other."""
+def row_view(session: Session, ref: str, *, by: Actor, now: datetime, services: Services) -> RowView:
+    """One row for somebody who looks after its laboratory.
+
+    Raises ServiceError(NOT_FOUND) for any other, ServiceError(SEALED) where its kit's record is sealed to them.
+    """
     labs = labs_of(by, services)
     on = cursor(session)
     on.execute(
@@ -345,7 +349,8 @@ def row_view(session: Session, ref: str, *, by: Actor, services: Services) -> Ro
         SELECT q.ref, q.lab, q.reason, q.detail, q.accession, q.position, q.test, q.site, q.owner_role, q.due_at,
                q.sent_back_at, coalesce(a.proposed_by, ''),
                q.id, q.row_key, q.file_id, f.object_key, f.arrived_at, coalesce(k.code, ''), q.service_id,
-               q.may_be_non_negative, coalesce(p.code, ''), q.resolved_at, q.resolution
+               q.may_be_non_negative, coalesce(p.code, ''), q.resolved_at, q.resolution,
+               coalesce(k.person_id, p.person_id)
         FROM quarantined_row q JOIN lab_file f ON f.id = q.file_id LEFT JOIN kit k ON k.id = q.kit_id
         LEFT JOIN row_attachment a ON a.row_id = q.id AND a.settled_at IS NULL LEFT JOIN kit p ON p.id = a.kit_id
         WHERE q.ref = %s
@@ -356,7 +361,10 @@ def row_view(session: Session, ref: str, *, by: Actor, services: Services) -> Ro
     mine = services_where(by, Action.LIAISE_WITH_LABS)
     if row is None or row[1] not in labs or (row[18] and row[18] not in mine):
         raise ServiceError(Code.NOT_FOUND, "There is no such row: go back to the laboratories.")
-    row_id, row_key, file_id, key, arrived_at, kit_code, service_id, may_be_bad, proposed, *settled = row[12:]
+    row_id, row_key, file_id, key, arrived_at, kit_code, service_id, may_be_bad, proposed, *settled, person_id = row[
+        12:
+    ]
+    check_unsealed(session, person_id, by, now)
     where = service_id or _looks_after(row[1], mine, services)
     return RowView(
         row_id,

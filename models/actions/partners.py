@@ -42,7 +42,7 @@ def record_partners(
 
     Raises ServiceError(BAD_INPUT) for figures that can't be, ServiceError(NOT_NOW) for a case about no kit.
     """
-    case = locked(session, ref, by, version)
+    case = locked(session, ref, by, version, now=now)
     check_partners(counts)
     if case.kit_id is None:
         raise ServiceError(Code.NOT_NOW, "This case is about no kit: record partners in the case of the result.")

@@ -73,7 +73,7 @@ def refer(  # noqa: PLR0913 - one form, by name
     The case stays open. Raises ServiceError(BAD_INPUT) without the agreement, for an unknown clinic or too long a
     message, ServiceError(NOT_NOW) for a case about nobody.
     """
-    case = locked(session, ref, by, version, needs=Action.REVEAL_CONTACT)
+    case = locked(session, ref, by, version, now=now, needs=Action.REVEAL_CONTACT)
     order = order_of(session, case)
     if order is None:
         raise ServiceError(Code.NOT_NOW, "This case is about no person: there is nobody to refer.")

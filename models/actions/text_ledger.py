@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
@@ -19,7 +19,7 @@ from models.actions.text_moves import Run, Toolbox, id_of, machine_now, render_t
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import normalise_kit_code
 from models.rules.staff import Action, Actor, check_may, services_where
-from models.rules.text import TextPurpose
+from models.rules.text import CLASS_OF, TextClass, TextPurpose
 from models.rules.vocabulary import DeliveryStatus
 from models.rules.working_days import london_day
 from models.tables.audit import Audit
@@ -85,6 +85,8 @@ def messages(
 ) -> Messages:
     """The newest texts of this person's services, of one kit, in one state or of some age. Audited.
 
+    Whose result a text told is not in the list of all: its kit is named where it was asked for, or on its own page.
+
     Raises ServiceError(NOT_ALLOWED) for somebody who may read no results, ServiceError(BAD_INPUT) for a mistyped code.
     """
     service_ids = sorted(services_where(by, Action.READ_RESULTS))
@@ -95,8 +97,14 @@ def messages(
         code = normalise_kit_code(kit_code)
         if code is None:
             raise ServiceError(Code.BAD_INPUT, "This is no kit code: check each of its ten characters.")
+        of_ours = col(Kit.service_id).in_(service_ids)
+        kit = session.exec(select(Kit).where(col(Kit.code) == code, of_ours)).one_or_none()
+        if kit is not None:
+            check_unsealed(session, kit.person_id, by, now)
+            assert kit.id is not None  # a stored row
+            _audit_look(session, by, now, kit.service_id, subject="kit", subject_id=kit.id)
         # By the order: a text before the kit existed, or after it ended, is the kit's story too.
-        wanted.append(col(Text.order_id).in_(select(Kit.order_id).where(col(Kit.code) == code)))
+        wanted.append(col(Text.order_id) == (kit.order_id if kit else None))
     if state is not None:
         wanted.append(col(Text.state) == state)
     if older_than_days:
@@ -114,7 +122,7 @@ def messages(
         MessageRow(
             text.ref,
             short_ref(text.ref),
-            "" if person in sealed else code or "",
+            "" if person in sealed or (tells_result(text) and not kit_code) else code or "",
             text.purpose,
             text.state,
             text.status,
@@ -125,17 +133,29 @@ def messages(
         for text, code, person in found[:PAGE]
     ]
     for service_id in service_ids:
-        audit.record(
-            session,
-            action="messages.viewed",
-            subject="service",
-            subject_id=0,
-            actor=by.audit_name,
-            now=now,
-            service_id=service_id,
-            texts=sum(text.service_id == service_id for text, _, _ in found[:PAGE]),
-        )
+        of_service = sum(text.service_id == service_id for text, _, _ in found[:PAGE])
+        _audit_look(session, by, now, service_id, subject="service", subject_id=0, texts=of_service)
     return Messages(rows, len(found) > PAGE, _days(session, service_ids, now), stuck(session, service_ids, now))
+
+
+def tells_result(text: Text) -> bool:
+    """Whether a text's very purpose is a result, or that there is one to be told."""
+    return CLASS_OF[text.purpose] is TextClass.RESULT
+
+
+def _audit_look(
+    session: Session, by: Actor, now: datetime, service_id: str, *, subject: str, subject_id: int, **detail: Any
+) -> None:
+    audit.record(
+        session,
+        action="messages.viewed",
+        subject=subject,
+        subject_id=subject_id,
+        actor=by.audit_name,
+        now=now,
+        service_id=service_id,
+        **detail,
+    )
 
 
 def _days(session: Session, service_ids: Sequence[str], now: datetime) -> dict[date, Counter[TextState]]:

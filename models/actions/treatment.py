@@ -55,7 +55,7 @@ def ask_for_remote(
 
     Raises ServiceError(NOT_NOW) that names what does.
     """
-    case = locked(session, ref, by, version)
+    case = locked(session, ref, by, version, now=now)
     if way not in REMOTE:
         raise ServiceError(Code.BAD_INPUT, "Choose by post or at a pharmacy: a visit needs no signature.")
     stands_on = _check_open_to_remote(session, case, answers, now=now, cipher=cipher)
@@ -78,7 +78,7 @@ def sign(session: Session, ref: str, *, by: Actor, version: int, now: datetime, 
 
     Raises ServiceError(NOT_NOW) where there is none, or something speaks against it now.
     """
-    case = locked(session, ref, by, version, needs=Action.PRESCRIBE, held_by_anyone=True)
+    case = locked(session, ref, by, version, now=now, needs=Action.PRESCRIBE, held_by_anyone=True)
     standing = standing_request(session, case)
     if standing is None or standing.signed_by:
         raise ServiceError(Code.NOT_NOW, "There is nothing to sign: the results changed, or it is signed already.")

@@ -527,6 +527,12 @@ def _told(outcome: OrderOutcome, reasons: tuple[Reason, ...]) -> tuple[Told, ...
     return diverted or next((CONSEQUENCE[r].told,) for r in reasons if CONSEQUENCE[r].outcome is outcome)
 
 
+def is_about_safeguarding(reason: str) -> bool:
+    """Whether a stored reason tells of an answer that stands in a safeguarding note, or of a flag."""
+    need = CONSEQUENCE[Reason(reason)].need if reason in set(Reason) else None
+    return need is not None and need.case is OrderCase.SAFEGUARDING
+
+
 def _needs(order: Order, outcome: OrderOutcome, reasons: tuple[Reason, ...]) -> tuple[Need, ...]:
     """One case of a kind, urgent if any reason makes it so; a call back where one was asked for and no kit goes."""
     urgent: dict[OrderCase, bool] = {}

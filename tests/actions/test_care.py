@@ -6,10 +6,12 @@ import pytest
 from sqlmodel import col, select
 
 from app.database import Begin
-from models.actions import casebook, clinic, partners, seal, treatment
+from models.actions import casebook, clinic, partners, seal, text_ledger, treatment
+from models.actions.lab_desk import row_view
 from models.rules.clinic import AttemptResult, CaseKind, CaseOutcome, EndingDetails
 from models.rules.errors import Code, ServiceError
 from models.rules.partners import PartnerCounts, PartnerType
+from models.rules.service import ServiceInForce
 from models.rules.staff import Role
 from models.rules.treatment import ALL_NO, Treatment, TreatmentQuestion
 from models.rules.vocabulary import Outcome
@@ -29,6 +31,7 @@ from tests.actions.test_clinic import (
     close,
     found,
     opened,
+    put_row,
     staff,
 )
 from tests.support import build
@@ -188,10 +191,30 @@ def test_a_sealed_record_opens_only_with_a_reason_to_one_person_for_a_shift(begi
     assert ("record.seal_broken", "staff:anna") in audited(begin)
 
 
-def test_nothing_of_a_sealed_record_shows_by_another_way_in(begin):
-    ref, _ = sealed(begin)
+def test_an_auditor_sees_who_looked_at_a_sealed_record_and_why_and_nothing_else_of_it(begin):
+    ref, person_id = sealed(begin)
+    with begin() as session:
+        seal.break_seal(
+            session, person_id=person_id, service_id="larkfield", because="Called back today", by=ANNA, now=NOW
+        )
+    look(begin, ref)
+
     with begin() as session:
         code = session.exec(select(Kit.code)).one()
+        shown = casebook.kit_timeline(session, code, by=staff("otto", Role.AUDITOR), now=NOW)
+
+    assert (shown.sealed, shown.events, shown.decisions, shown.texts) == (True, [], (), ())
+    seen = [(each.actor, each.action, each.because) for each in shown.looks]
+    assert ("staff:anna", "record.seal_broken", "Called back today") in seen
+    assert ("staff:anna", "case.viewed", "") in seen
+
+
+def test_nothing_of_a_sealed_record_shows_by_another_way_in(begin):
+    ref, _ = sealed(begin)
+    held = {"larkfield": ServiceInForce(build.service(), 1)}
+    with begin() as session:
+        kit = session.exec(select(Kit)).one()
+        code, row_ref = kit.code, put_row(session, "clinician", of=kit).ref
 
     with begin() as session:
         [row] = casebook.worklist(session, by=ANNA, now=NOW).rows
@@ -200,6 +223,9 @@ def test_nothing_of_a_sealed_record_shows_by_another_way_in(begin):
         lambda session: casebook.kit_timeline(session, code, by=ANNA, now=NOW),
         lambda session: casebook.reveal(session, ref, by=ANNA, now=NOW, cipher=build.cipher()),
         lambda session: casebook.safeguarding_notes(session, ref, by=SENIOR, now=NOW, cipher=build.cipher()),
+        lambda session: text_ledger.messages(session, by=ANNA, now=NOW, kit_code=code),
+        lambda session: clinic.claim(session, ref, by=ANNA, version=1, now=NOW),
+        lambda session: row_view(session, row_ref, by=DOCTOR, now=NOW, services=held),
     ):
         with pytest.raises(ServiceError, match="sealed"), begin() as session:
             way(session)

@@ -748,7 +748,7 @@ def test_who_read_a_row_that_names_a_kit_stands_among_those_who_looked_at_it(beg
 
     with begin() as session:
         looks = casebook.kit_timeline(session, code, by=staff("otto", Role.AUDITOR), now=NOW).looks
-    assert (DOCTOR.audit_name, "lab_row.read") in [(who, what) for _, who, what in looks]
+    assert (DOCTOR.audit_name, "lab_row.read") in [(each.actor, each.action) for each in looks]
 
 
 def test_a_row_that_may_be_bad_news_is_read_by_who_may_read_results(begin):
@@ -885,7 +885,7 @@ def test_a_timeline_without_the_right_to_results_tells_what_happened_and_no_find
     assert [event.kind for event in shown.events] == [event.kind for event in full.events]
     assert not any(event.detail for event in shown.events)
     assert (shown.decisions, shown.texts) == ((), ())
-    assert ("staff:anna", "case.viewed") in [(who, what) for _, who, what in shown.looks]
+    assert ("staff:anna", "case.viewed") in [(each.actor, each.action) for each in shown.looks]
 
 
 @pytest.mark.parametrize(("code", "expected"), [("7K3-F9X-N2PA", Code.BAD_INPUT), ("7K3-F9X-N2PP", Code.NOT_FOUND)])

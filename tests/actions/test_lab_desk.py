@@ -43,7 +43,7 @@ def late(begin, now):
 def view(begin, ref, by=LIAISON):
     held = services(begin)
     with begin() as session:
-        return row_view(session, ref, by=by, services=held)
+        return row_view(session, ref, by=by, now=READ_AT, services=held)
 
 
 # ── Late ─────────────────────────────────────────────────────────────────────────────────────
@@ -220,7 +220,9 @@ def test_the_list_for_a_laboratory_names_its_own_numbers_and_nobody(begin, kits)
     held = services(begin)
     for _ in range(2):
         with begin() as session:
-            send_back(session, row_view(session, refs[0], by=LIAISON, services=held), by=LIAISON, now=READ_AT)
+            send_back(
+                session, row_view(session, refs[0], by=LIAISON, now=READ_AT, services=held), by=LIAISON, now=READ_AT
+            )
     with begin() as session:
         ((name, line, accession, reason, detail, day),) = list_for_lab(
             session, "NORTHLAB", by=LIAISON, services=held, now=READ_AT

@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pytest
 from fastapi.routing import iter_route_contexts
+from sqlmodel import select
 from starlette.routing import Mount
 
 from app.demo.oidc_provider import LOGINS
+from models.actions.owed import OwedCase, owe_cases
+from models.rules.clinic import CaseKind
 from models.rules.vocabulary import Outcome, Site, Test
+from models.tables.clinic import ClinicCase
 from tests.support import build
 
 OPEN = {
@@ -52,6 +56,7 @@ PACKING = {"packer"}
 
 ALLOWED = {
     ("GET", "/worklist"): EVERYONE - {"auditor"},
+    ("GET", "/kits"): EVERYONE - {"packer"},
     ("POST", "/kits/find"): EVERYONE | COUNTER,
     ("GET", "/kits/{code}"): EVERYONE - {"packer"},
     ("GET", "/cases/{ref}"): CARING,
@@ -121,6 +126,17 @@ ALLOWED = {
     ("POST", "/sign-out"): EVERYONE | COUNTER,
 }
 """Who may, on a reactive blood case of their own service. Refused is 403; allowed is anything that the rules answer."""
+
+OPENED_BY = {
+    kind: {
+        CaseKind.SAFEGUARDING: CARING | {"safeguarding"},
+        CaseKind.LAB_ROW: LIAISING,
+        CaseKind.RESULTS_OVERDUE: LIAISING,
+        CaseKind.PARCEL: CARING | PACKING,
+    }.get(kind, CARING)
+    for kind in CaseKind
+}
+"""Who opens the case of each kind."""
 
 FORMS = {
     "/cases/{ref}/attempts": {"result": "no_answer"},
@@ -204,7 +220,13 @@ PAGE = """# Who may do what
 Every page and every form of the web application, and the roles that it answers. Decided in `models/rules/staff.py`,
 within the services that a person's sign-in names. Written by `make golden` from the table that
 `tests/web/test_access.py` walks through as each role: a route without a row fails there, and so does a refusal or
-an answer that is not in the table. A sealed record takes a reason besides, whatever the role.
+an answer that is not in the table. A sealed record takes a reason besides; an auditor sees of it who looked, alone.
+
+Routes under `/cases/` stand here for the case of a reactive screen. A case of another kind opens to:
+
+| case | {roles} |
+|---|{lines}
+{kinds}
 
 | | route | {roles} |
 |---|---|{lines}
@@ -224,6 +246,10 @@ def access_page() -> str:
         rows="\n".join(
             f"| {method} | `{path}` | {' | '.join('yes' if role in who else '' for role in ROLES)} |"
             for (method, path), who in ALLOWED.items()
+        ),
+        kinds="\n".join(
+            f"| {kind.value.replace('_', ' ')} | {' | '.join('yes' if role in who else '' for role in ROLES)} |"
+            for kind, who in OPENED_BY.items()
         ),
         open_routes="\n".join(f"- `{path}`" for path in sorted(OPEN)),
     )
@@ -250,6 +276,23 @@ def test_without_a_session_every_staff_route_leads_to_the_sign_in_page(site, cas
     for method, path in ALLOWED:
         answer = nobody.http.request(method, path.format(**case))
         assert (path, answer.status_code, answer.headers.get("location")) == (path, 303, "/sign-in")
+
+
+@pytest.mark.proof
+def test_a_case_of_each_kind_opens_to_those_in_the_table_and_to_nobody_else(site):
+    with site.home.begin() as session:
+        for kind in CaseKind:
+            owed = OwedCase(f"test:{kind.value}", kind, kit_id=build.dispatched_kit(session).id)
+            owe_cases(session, [owed], service=build.service(), now=build.NOW, actor=build.ACTOR)
+        refs = {CaseKind(kind): ref for kind, ref in session.exec(select(ClinicCase.kind, ClinicCase.ref))}
+    opened = dict.fromkeys(CaseKind, frozenset())
+    for role in ROLES:
+        looking = site.signed_in(f"demo-{role}")
+        for kind, ref in refs.items():
+            answer = looking.get(f"/cases/{ref}").status_code
+            assert answer in {200, 403}, (role, kind)
+            opened[kind] |= {role} if answer == 200 else set()
+    assert opened == {kind: who - {"adviser-2"} for kind, who in OPENED_BY.items()}
 
 
 WALKED_AT_ONCE = {"adviser", "manager", "packer"}

@@ -117,7 +117,7 @@ def sign_in(page: Page, name: str = "Anna Adviser") -> None:
     page.goto("/sign-in")
     page.get_by_role("link", name="Sign in with your work account").click()
     page.get_by_role("button", name=name).click()
-    page.wait_for_url(re.compile("/(worklist|counter)$"))
+    page.wait_for_url(re.compile("/(worklist|counter|kits)$"))
 
 
 def keep(page: Page, name: str) -> None:

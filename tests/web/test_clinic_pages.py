@@ -324,6 +324,21 @@ def test_something_nobody_expected_ends_as_one_sentence_with_a_reference_and_log
     assert not [word for word in PERSONAL if word in said]
 
 
+def test_a_seal_is_taken_away_by_who_gave_a_reason_to_open_it_and_by_nobody_else(site):
+    path = opened(site)
+    senior = site.signed_in("demo-senior")
+    token = web.hidden_fields(senior.get(path).text, f"{path}/seal")["csrf"]
+    senior.http.post(f"{path}/seal", data={"csrf": token, "sealed": "true"})
+
+    refused = senior.http.post(f"{path}/seal", data={"csrf": token, "sealed": "false"})
+    assert refused.status_code == 403
+    assert "Sealed record" in words(senior.get(path))
+
+    senior.http.post(f"{path}/break-seal", data={"csrf": token, "because": "Called back today"})
+    senior.http.post(f"{path}/seal", data={"csrf": token, "sealed": "false"})
+    assert "Reactive blood test" in words(site.signed_in("demo-adviser").get(path))
+
+
 def test_every_kind_of_attempt_is_offered(site):
     page = site.signed_in("demo-adviser").get(opened(site)).text
 

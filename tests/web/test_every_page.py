@@ -26,6 +26,7 @@ __all__ = ["chromium", "desk", "pytestmark", "shift", "visit"]
 PAGES = {
     "/worklist": "senior",
     "/cases/{ref}": "senior",
+    "/kits": "auditor",
     "/kits/{code}": "senior",
     "/messages": "senior",
     "/messages/{ref}": "senior",
@@ -56,6 +57,7 @@ NAMES = {
     "packer": "Paul Packer",
     "counter": "Cora Counter",
     "clinician": "Dora Doctor",
+    "auditor": "Otto Auditor",
 }
 TWICE_THE_SIZE = {"width": 640, "height": 450}
 """A desk's window at 200 %."""

@@ -4,6 +4,9 @@ import os
 import subprocess
 import sys
 
+from fastapi.routing import iter_route_contexts
+from starlette.routing import Mount
+
 from tests.support import web
 
 VARIABLES = {
@@ -71,3 +74,20 @@ def test_a_channel_submits_an_order_through_the_whole_application(site):
 
     assert (refused.status_code, unreadable.status_code) == (401, 422)
     assert unreadable.headers["content-type"] == "application/problem+json"
+
+
+def test_no_route_reads_a_body_of_unsaid_length_that_it_does_not_count(site, street):
+    """Whoever has no key could fill the memory: a body in pieces says nowhere how long it is."""
+    counted = ("/api/labs/", "/api/clinics/", "/api/orders")
+    for route in iter_route_contexts(street.door.app.routes):
+        if isinstance(route.original_route, Mount) or "POST" not in route.methods:
+            continue
+        answer = site.browser().http.post(route.path, content=iter([b"{", b"}"]))
+        expected = {401, 403, 404, 413, 422} if route.path.startswith(counted) else {413}
+        assert answer.status_code in expected, route.path
+
+
+def test_an_address_that_no_database_could_hold_leads_nowhere(site):
+    adviser = site.signed_in("demo-clinician")
+    for path in ("/cases/%00", "/messages/%00", "/labs/rows/%00", "/api/orders/%00"):
+        assert adviser.get(path).status_code == 404

@@ -12,6 +12,7 @@ from app.web.messages import bars
 from models.actions.inbox import keep_text_reply
 from models.actions.seal import set_seal
 from models.actions.text_reply import take_replies
+from models.rules.kit import show_kit_code
 from models.rules.staff import Actor, Role
 from models.tables.kit import Kit
 from models.tables.person import Contact
@@ -101,11 +102,38 @@ def test_whoever_asks_who_saw_a_kit_is_told_of_the_words_of_its_messages_too(sit
     assert "Who looked" not in words(adviser.get(f"/kits/{told['code']}")), "an adviser does not ask who looked"
 
 
+def test_an_auditor_begins_at_the_look_up_and_finds_who_looked(site, told):
+    auditor = site.signed_in("demo-auditor")
+    assert auditor.get("/").headers["location"] == "/kits"
+    assert 'href="/kits"' in auditor.get("/kits").text
+    site.signed_in("demo-adviser").get(f"/kits/{told['code']}")
+
+    found = auditor.send("/kits", "/kits/find", code=told["code"])
+
+    assert "Kit: timeline viewed" in words(found)
+
+
 def test_words_that_left_are_shown_to_be_the_very_ones(site, told):
     browser = site.signed_in("demo-adviser")
     page = f"/messages/{told['taken'].ref}"
 
     assert "the very words that left" in words(browser.send(page, f"{page}/words", because="a complaint"))
+
+
+def test_the_list_of_all_names_nobodys_result_and_a_search_by_kit_is_a_look_at_that_kit(site, told):
+    adviser = site.signed_in("demo-adviser")
+    shown = show_kit_code(told["code"])
+
+    everything = adviser.get("/messages")
+    found = words(adviser.get(f"/messages?kit={told['code']}"))
+
+    rows = re.findall(r"<tr.*?</tr>", everything.text, re.DOTALL)
+    [result] = [row for row in rows if "All clear" in row]
+    assert shown not in result
+    assert "All clear" in found
+    assert shown in found
+    looks = [line for line in web.audited(site.db) if line["action"] == "messages.viewed" and line["subject"] == "kit"]
+    assert [line["actor"] for line in looks] == ["staff:demo-adviser"]
 
 
 def test_of_a_sealed_record_the_list_shows_no_kit_and_the_ledger_stays_shut(site, told):
