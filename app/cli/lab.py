@@ -1,6 +1,7 @@
 """`kitpost lab`: what a laboratory's engineer needs before and after go-live."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +107,8 @@ def new(
     from app.wiring import draft_map
     from models.rules.errors import ServiceError
 
+    if not re.fullmatch(r"[A-Z][A-Z0-9_-]{1,39}", name.upper()):
+        _stop("--name is two to forty letters and digits that begin with a letter, as in NORTHLAB.")
     target = to or Path(f"{name.lower()}.toml")
     try:
         draft = draft_map(name.upper(), file.read_bytes())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from models.rules.errors import Code, ServiceError
 from models.rules.lab import (
@@ -161,7 +161,7 @@ class _Csv(_Strict):
 
 class _File(_Strict):
     lab: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_-]{1,39}$")]
-    reviewed_by: Annotated[str, Field(min_length=1)]
+    reviewed_by: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
     """Which clinician read the words, specimens and comments. Nobody yet: the map is not used."""
     forms: tuple[Form, ...]
     senders: tuple[_Sender, ...] = ()

@@ -16,6 +16,7 @@ from integrations.lab import hl7v2
 from integrations.lab import reader as lab_files
 from integrations.lab.framing import BrokenFile, foreign_format, form_of
 from models.rules.errors import Code, ServiceError
+from models.rules.kit import normalise_kit_code
 from models.rules.lab import Envelope, Form, LabMap, LabRow
 
 _ROLES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -39,6 +40,13 @@ _ROLES: Final[Mapping[str, tuple[str, ...]]] = {
 
 _LISTED: Final = ("test", "specimen", "result_code", "result", "status")
 """Columns whose values are a lab's own words and no person's."""
+
+_FREE_TEXT: Final = frozenset({"TX", "FT", "ED", "RP"})
+"""HL7's types of a value that is somebody's own sentence, or a document."""
+
+_MOST_WORDS: Final = 6
+_FEWEST_DIGITS: Final = 6
+"""A result's word is short, and no telephone number or date stands in it."""
 
 _MOST_LISTED: Final = 60
 _LONGEST_LISTED: Final = 60
@@ -111,10 +119,13 @@ def _of_table(text: str) -> str:
     columns = [cell.strip() for cell in lines[start]] if lines else []
     if width < 2 or len(set(columns)) < width:  # noqa: PLR2004
         raise ServiceError(Code.BAD_INPUT, "The file has no line of different column names.")
+    if any(map(_is_a_value, columns)):
+        raise ServiceError(Code.BAD_INPUT, "The first line holds values, not the names of columns: put a header there.")
     rows = [cells for cells in lines[start + 1 :] if len(cells) == width]
     values = {column: [cells[at].strip() for cells in rows] for at, column in enumerate(columns)}
     roles = _roles(columns)
-    out = _meanings(
+    out = ["", "[code_systems]                    # a table's codes are its lab's own", 'local = [""]']
+    out += _meanings(
         {role: _listed(values[roles[role]]) for role in _LISTED if role in roles},
     )
     out += ["", "[csv]", f"delimiter = {_quoted(delimiter)}"]
@@ -142,6 +153,12 @@ def _of_table(text: str) -> str:
         out += ["", "# [csv.statuses]   # final, pending, corrected or cancelled"]
         out += [f"# {_quoted(word)} = " for word in _listed(values[roles["status"]])]
     return "\n".join(out) + "\n"
+
+
+def _is_a_value(cell: str) -> bool:
+    """Whether a cell of the first line is no column's name: it is blank, a date, or a kit's or tube's id."""
+    kit = cell.replace("-", "")[:10]
+    return not cell or any(_fits(cell, each) for each in _TIMES) or normalise_kit_code(kit) is not None
 
 
 def _agreeing(lines: list[list[str]]) -> int:
@@ -182,7 +199,13 @@ def _of_messages(lab: str, form: Form, content: bytes) -> str:
     codes = [coded for row in rows for coded in row.test_codes if coded.code]
     sites = [coded for row in rows for coded in row.sites_raw]
     results = [coded for row in rows for codings in row.value_codes for coded in codings]
-    plain = [text for row in rows if not row.value_codes for text in row.value_raw]
+    plain = [
+        text
+        for row in rows
+        if not row.value_codes and row.value_type not in _FREE_TEXT
+        for text in row.value_raw
+        if len(text.split()) <= _MOST_WORDS and sum(map(str.isdigit, text)) < _FEWEST_DIGITS
+    ]
     systems = _listed(coded.system for coded in (*codes, *sites, *results))
     out = []
     if form is Form.FHIR:

@@ -416,11 +416,14 @@ class _Reader:
         if report is not None and any(k not in _REPORT and not k.startswith("_") for k in report.resource):
             fault = Fault(Quarantine.MALFORMED, "The report holds an element that is not of FHIR R4.")
         owners = [entry] if report is None else [entry, report]
-        patients = [p for owner in owners if (p := self._resolve(owner.resource.get("subject"), owner)) is not None]
         specimens = self._specimens(entry, report)
-        patients += [p for s in specimens if (p := self._resolve(s.resource.get("subject"), s)) is not None]
-        if any(patient != patients[0] for patient in patients):
+        subjects = [(each.resource.get("subject"), each) for each in (*owners, *specimens)]
+        patients = [patient for subject, owner in subjects if (patient := self._resolve(subject, owner)) is not None]
+        # A patient who is named by reference and is not in the message is another one than who is.
+        strangers = any(_refers(subject) and self._resolve(subject, owner) is None for subject, owner in subjects)
+        if any(patient != patients[0] for patient in patients) or (patients and strangers):
             fault = fault or Fault(Quarantine.IDENTITY_CONFLICT, "Report, result and specimen are not of one patient.")
+        fault = fault or next(filter(None, map(_annulled, specimens)), None)
         person = patients[0].resource if patients and patients[0].resource.get("resourceType") == "Patient" else {}
         requests = [
             (reference, self._resolve(reference, owner))
@@ -467,7 +470,11 @@ class _Reader:
             collected_raw=collected,
             received_raw=received,
             authorised_raw=told or issued,
-            order_notes=_conclusion(report.resource) if report else (),
+            order_notes=(
+                *(_conclusion(report.resource) if report else ()),
+                *(note for specimen in specimens for note in _notes(specimen.resource)),
+            ),
+            reject_raw=tuple(word for specimen in specimens for word in _spoilt(specimen.resource)),
             parent_ref=" ".join(_text(r.get("reference")) for r in _items(resource.get("derivedFrom"))),
             has_person=bool(person) or bool(kit_refs or tube_refs),
             family_name=next((_text(name.get("family")) for name in names), ""),
@@ -512,9 +519,34 @@ def _start(period: object) -> str:
 
 
 def _conclusion(report: Resource) -> tuple[str, ...]:
-    """A report's conclusion in words and codes: comments, never results."""
+    """A report's conclusion in words and codes, and that it has an attachment: comments, never results."""
     codes = (coded.text or coded.code for item in _items(report.get("conclusionCode")) for coded in _concept(item))
-    return tuple(filter(None, [_text(report.get("conclusion")).strip(), *codes]))
+    attached = "The report has an attachment, which is not read." if report.get("presentedForm") else ""
+    return tuple(filter(None, [_text(report.get("conclusion")).strip(), *codes, attached]))
+
+
+def _refers(subject: object) -> bool:
+    """Whether a subject is named by where its resource is, not by an identifier alone."""
+    return isinstance(subject, dict) and bool(subject.get("reference"))
+
+
+_SPOILT: Final = frozenset({"unsatisfactory", "unavailable"})
+
+
+def _spoilt(specimen: Resource) -> Iterator[str]:
+    """What a specimen says against itself: as SPM-21 and SPM-24 in HL7 v2."""
+    if _text(specimen.get("status")) in _SPOILT:
+        yield _text(specimen.get("status"))
+    for condition in _items(specimen.get("condition")):
+        yield from (coded.text or coded.code for coded in _concept(condition))
+
+
+def _annulled(specimen: _Entry) -> Fault | None:
+    """A specimen that was entered in error, or whose status is no word of FHIR's, bears no result."""
+    status = _text(specimen.resource.get("status"))
+    if status in {"", "available"} | _SPOILT:
+        return None
+    return Fault(Quarantine.UNKNOWN_STATUS, "The specimen's status is not available, unavailable or unsatisfactory.")
 
 
 def _systems(resource: Resource) -> Iterator[str]:

@@ -202,12 +202,12 @@ def _times(  # noqa: PLR0917 - the four clocks and what bounds them; memoised, s
     ):
         text = "" if raw == '""' else raw.strip()
         found = lab_time.read_time(text, spelling, lab.zone) if text else None
-        if text and found is None and not _YEAR_OR_MONTH.fullmatch(text):
+        if text and found is None and (form is Form.CSV or not _YEAR_OR_MONTH.fullmatch(text)):
             fault = fault or Fault(Quarantine.DATE_IMPLAUSIBLE, f"The time '{what}' is not a date that can be read.")
         read.append(found)
     collected, received, authorised, tested, sent = read
     if fault is None:
-        fault = _impossible(collected, received, sent or authorised)
+        fault = _impossible(collected, received, tested, authorised, sent)
     return RowTimes(collected, received, authorised, tested, fault)
 
 
@@ -227,12 +227,22 @@ def times_of(message: LabMessage, row: LabRow, lab: LabMap) -> RowTimes:
 def _impossible(
     collected: lab_time.LabTime | None,
     received: lab_time.LabTime | None,
-    told: lab_time.LabTime | None,
+    tested: lab_time.LabTime | None,
+    authorised: lab_time.LabTime | None,
+    sent: lab_time.LabTime | None,
 ) -> Fault | None:
+    """A day in the wrong order. The time of the test orders versions: one far ahead would freeze every later word."""
     if collected and received and collected.on > received.on:
         return Fault(Quarantine.DATE_IMPLAUSIBLE, "The sample was received before it was collected.")
+    told = sent or authorised
     if told and any(earlier.on > told.on for earlier in (collected, received) if earlier):
         return Fault(Quarantine.DATE_IMPLAUSIBLE, "The sample was collected or received after the result was sent.")
+    if sent and any(word.on > sent.on for word in (tested, authorised) if word):
+        return Fault(Quarantine.DATE_IMPLAUSIBLE, "The result was tested or authorised after it was sent.")
+    if collected and any(word.on < collected.on for word in (tested, authorised) if word):
+        return Fault(
+            Quarantine.DATE_IMPLAUSIBLE, "The result was tested or authorised before the sample was taken."
+        )
     return None
 
 
@@ -347,6 +357,8 @@ def interpret(message: LabMessage, lab: LabMap) -> list[Reading]:
                 continue
         else:
             fault = fault or identity.fault or meaning.fault or times.fault or _too_old(lab, meaning.site, times)
+            if row.revision_raw and _revision(row.revision_raw) is None:
+                fault = fault or Fault(Quarantine.MALFORMED, "The revision is not a whole number.")
         if fault is not None:
             readings.append(_quarantine(message, row, identity, meaning, times, fault))
         else:

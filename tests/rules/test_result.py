@@ -585,21 +585,21 @@ def test_a_quarantined_row_tells_nothing_personal() -> None:
 
 
 def test_a_time_without_offset_is_london_time() -> None:
-    found = only(ordered(obx(at="20260701120000")))
+    found = only(ordered(obx(at="20260701120000"), collected="20260630", received="20260701"))
 
     assert isinstance(found, Finding)
     assert found.lab_time == datetime(2026, 7, 1, 11, tzinfo=UTC)
 
 
 def test_an_hour_that_comes_twice_is_the_later_one_and_is_marked() -> None:
-    found = only(ordered(obx(at="202610250130")))
+    found = only(ordered(obx(at="202610250130"), collected="20261020"))
 
     assert isinstance(found, Finding)
     assert (found.lab_time, found.time_doubtful) == (datetime(2026, 10, 25, 1, 30, tzinfo=UTC), True)
 
 
 def test_an_offset_spelled_as_a_component_counts() -> None:
-    found = only(ordered(obx(at="20260701120000^0000")))
+    found = only(ordered(obx(at="20260701120000^0000"), collected="20260630", received="20260701"))
 
     assert isinstance(found, Finding)
     assert found.lab_time == datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -613,10 +613,18 @@ def test_an_offset_spelled_as_a_component_counts() -> None:
         {"received": "20271102"},
         {"collected": "20261341"},
         {"reported": "yesterday"},
+        {"reported": "20200101"},
+        {"reported": "20990101"},
     ],
 )
 def test_impossible_times_are_for_a_person(times: dict[str, str]) -> None:
     assert said(ordered(obx(), **times)) == ["date_implausible"]
+
+
+@pytest.mark.parametrize("at", ["20990101120000", "20200101120000"])
+def test_a_test_before_its_sample_or_after_its_message_is_for_a_person(at: str) -> None:
+    """Its time orders versions: far ahead it would freeze every later word of the laboratory."""
+    assert said(ordered(obx(at=at))) == ["date_implausible"]
 
 
 @pytest.mark.parametrize("collected", ["", "2026", "202610"])

@@ -75,8 +75,10 @@ def hl7(rows: Iterable[Row], *, control_id: str = "", trailer: bool = True) -> b
         count += 1
         of_message = list(message)
         first = of_message[0]
+        newest = max(row.at for row in of_message).translate(str.maketrans("", "", "-T:"))
+        sent = max("20261103061500", f"{newest}00")
         out.append(
-            f"MSH|^~\\&|{first.application}|{first.facility}|STIPIPE|ANYSVC|20261103061500+0000||ORU^R01^ORU_R01|"
+            f"MSH|^~\\&|{first.application}|{first.facility}|STIPIPE|ANYSVC|{sent}+0000||ORU^R01^ORU_R01|"
             f"{first.message_id or f'M{count}-{first.accession}'}|{first.processing}|2.4|||AL|NE|GBR|UNICODE UTF-8"
         )
         born = at_day(first.born, "%Y%m%d")

@@ -73,12 +73,39 @@ def test_a_draft_that_is_completed_and_signed_reads_the_sample(tmp_path: Path) -
     assert tomllib.loads(read)["csv"]["columns"] == tomllib.loads(csv_of)["csv"]["columns"]
 
 
-@pytest.mark.parametrize("content", [b"", b"%PDF-1.7", b"just a line\n", b"a,a\n1,2\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"%PDF-1.7",
+        b"just a line\n",
+        b"a,a\n1,2\n",
+        b"Q1,T4J-WW7-5K3Y,Fernsby\nQ2,W8J-PVM-8V7R,Other\n",
+        b"Fernsby,1999-02-14,CT\nOther,1988-06-30,CT\n",
+    ],
+)
 def test_a_file_that_can_be_no_sample_gives_a_sentence(content: bytes) -> None:
     with pytest.raises(ServiceError) as refused:
         draft_map("NEWLAB", content)
 
     assert refused.value.code is Code.BAD_INPUT
+
+
+def test_a_sentence_that_came_as_a_value_is_copied_into_no_draft() -> None:
+    rang = b"OBX|2|TX|CMT^Comment||Oriel Fernsby rang, please call her on 07700 900101||||||F\r"
+    as_word = rang.replace(b"|TX|", b"|ST|")
+    for said in (rang, as_word):
+        drafted = draft_map("NEWLAB", (GOLDEN / "02b-final.hl7").read_bytes() + said)
+        assert "Fernsby" not in drafted
+        assert "Not detected" in drafted
+
+
+def test_a_name_that_no_map_could_have_is_refused(tmp_path: Path) -> None:
+    written = tmp_path / "x.toml"
+    command = ["lab", "new", str(GOLDEN / "07-csv-dialect-a.csv"), "--name", "bad name", "--to", str(written)]
+
+    assert CliRunner().invoke(cli, command).exit_code == 2
+    assert not written.exists()
 
 
 def test_the_command_writes_a_draft_once(tmp_path: Path) -> None:

@@ -245,6 +245,43 @@ def test_another_patients_observation_in_the_report_is_for_a_person() -> None:
     assert said(bundle(swap)) == ["identity_conflict", "positive", "negative"]
 
 
+@pytest.mark.parametrize("whose", [3, 6], ids=["the result", "its specimen"])
+def test_a_patient_who_is_named_and_not_there_is_another_one(whose: int) -> None:
+    named = {"reference": "Patient/999", "display": "Someone Else"}
+
+    told = said(bundle(lambda b: resource(b, whose).update(subject=named)))
+
+    assert told[0] == "identity_conflict"
+    assert told[2] == "negative"
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"status": "unsatisfactory"},
+        {"status": "unavailable"},
+        {"condition": [{"coding": [{"code": "HEM", "display": "Hemolyzed"}]}]},
+        {"note": [{"text": "wrong patient?"}]},
+    ],
+    ids=["unsatisfactory", "unavailable", "condition", "note"],
+)
+def test_what_a_specimen_says_against_itself_holds_its_results(spoilt: Body) -> None:
+    found = findings(bundle(lambda b: resource(b, 6).update(spoilt)))
+
+    assert [each.note_review for each in found] == [True, True, False]
+
+
+@pytest.mark.parametrize("status", ["entered-in-error", "fine"])
+def test_a_specimen_that_is_annulled_or_of_no_known_status_bears_no_result(status: str) -> None:
+    assert said(bundle(lambda b: resource(b, 6).update(status=status)))[:2] == ["unknown_status"] * 2
+
+
+def test_a_report_with_an_attachment_is_read_by_a_person() -> None:
+    found = findings(bundle(lambda b: resource(b, 2).update(presentedForm=[{"contentType": "application/pdf"}])))
+
+    assert all(each.note_review for each in found)
+
+
 def test_a_tube_of_another_kit_is_for_a_person() -> None:
     def swap(body: Body) -> None:
         resource(body, 6)["identifier"][0]["value"] = f"{KIT}-1"
