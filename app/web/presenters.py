@@ -271,9 +271,32 @@ def options(words: Iterable[str]) -> list[tuple[str, str]]:
     return [(str(word), say(word)) for word in words]
 
 
-def next_step(kind: CaseKind) -> str:
-    """What a case of a kind is for."""
-    return _NEXT[kind]
+_PARCELS: Final[Mapping[str, str]] = {
+    "lost": "Tell the person that another kit goes, and send it: the first is void from then on.",
+    "not_received": "Ask the person who else opens their post, then send another kit. The first is void then.",
+    "arrived_opened": "It must not be used. Ask whether somebody else may know, and if it is safe to send another.",
+    "incomplete": "Send another kit. What came must not be used.",
+    "returned_to_sender": "Ask the person for a better address, or a counter, and send another kit.",
+    "refused_by_lab": "Ask the laboratory why it turned the parcel back. The person may need another kit.",
+    "stuck": "Ask Royal Mail where it is. Nothing for a week more: send another kit.",
+    "silent_outbound": "Ask the person whether it came. If not, send another kit.",
+    "unknown_scan": "Look at the courier's own page: it said a word that we do not know.",
+    "postage_refused": "Correct the address at the courier's, or buy the postage by hand, and pack the kit.",
+    "postage_to_cancel": "Cancel this postage at the courier's: its parcel never leaves. Destroy the label.",
+    "batch_held": "Destroy the batch's paper and void it: its kits are printed again.",
+    "lot_recalled": "Stop the kit if it is here. If it left, ask the person not to use it, and send another.",
+    "not_at_counter": "Ask the counter whether it came. Nothing there: tell the person, and send another kit.",
+    "not_back_from_counter": "Ask the counter to send it back, unopened.",
+    "code_not_texted": "Ring, and tell the person where their kit waits and its code.",
+}
+"""What to do about a parcel, by what happened to it."""
+
+
+def next_step(kind: CaseKind, why: str = "") -> str:
+    """What a case of a kind is for; of a parcel, by what happened to it."""
+    if kind is CaseKind.PARCEL and why.startswith("set_aside"):
+        return "Take it from the bench. Mend it and pack it, or destroy it and print it anew."
+    return _PARCELS.get(why, _NEXT[kind]) if kind is CaseKind.PARCEL else _NEXT[kind]
 
 
 def step_words(step: Step) -> str:

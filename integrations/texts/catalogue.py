@@ -64,7 +64,7 @@ _ALLOWED: Final[dict[TextPurpose, frozenset[str]]] = {
     TextPurpose.ORDER_RECEIVED: frozenset(),
     TextPurpose.KIT_POSTED: frozenset({"due_back_on"}),
     TextPurpose.KIT_READY: frozenset({"where", "code", "until_on"}),
-    TextPurpose.RETURN_REMINDER: frozenset({"due_back_on", "last"}),
+    TextPurpose.RETURN_REMINDER: frozenset({"due_back_on", "first", "last"}),
     TextPurpose.RECEIVED_AT_LAB: frozenset(),
     TextPurpose.KIT_LAPSED: frozenset(),
     TextPurpose.DELAYED: frozenset({"by_on"}),
@@ -347,7 +347,7 @@ def _filling(values: TextValues, words: Words) -> dict[str, object]:
             code, until_on = show_collection_code(values.code), words.date(values.until_on)
             return {"where": values.where, "code": code, "until_on": until_on}
         case ReturnReminder():
-            return {"due_back_on": words.date(values.due_back_on), "last": values.last}
+            return {"due_back_on": words.date(values.due_back_on), "last": values.last, "first": values.first}
         case AllClear():
             return {
                 "tested": words.listed(values.tested),

@@ -58,7 +58,7 @@ def reminders_of(kit: Kit, *, in_hands_at: datetime, service: Service) -> list[o
             kit.order_id,
             kit.id,
             kit.contact_id,
-            ReturnReminder(kit.due_back_on, last=each.last),
+            ReturnReminder(kit.due_back_on, last=each.last, first=each.occurrence == 1),
             tells(kit, str(each.occurrence)),
             not_before=each.due_at,
         )

@@ -240,9 +240,7 @@ def _impossible(
     if sent and any(word.on > sent.on for word in (tested, authorised) if word):
         return Fault(Quarantine.DATE_IMPLAUSIBLE, "The result was tested or authorised after it was sent.")
     if collected and any(word.on < collected.on for word in (tested, authorised) if word):
-        return Fault(
-            Quarantine.DATE_IMPLAUSIBLE, "The result was tested or authorised before the sample was taken."
-        )
+        return Fault(Quarantine.DATE_IMPLAUSIBLE, "The result was tested or authorised before the sample was taken.")
     return None
 
 

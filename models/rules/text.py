@@ -179,11 +179,12 @@ class KitReady:
 
 @dataclass(frozen=True, slots=True)
 class ReturnReminder:
-    """The kit has not come back yet. `last` says that no further reminder follows."""
+    """The kit has not come back yet. `first` speaks of its coming, `last` says that no further reminder follows."""
 
     purpose: ClassVar[TextPurpose] = TextPurpose.RETURN_REMINDER
     due_back_on: date
     last: bool
+    first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +312,7 @@ def write_values(values: TextValues) -> str:
         case KitReady():
             plain = {"where": values.where, "code": values.code, "until_on": _iso(values.until_on)}
         case ReturnReminder():
-            plain = {"due_back_on": _iso(values.due_back_on), "last": values.last}
+            plain = {"due_back_on": _iso(values.due_back_on), "last": values.last, "first": values.first}
         case AllClear():
             plain = {"tested": sorted(values.tested), "retest_on": _iso(values.retest_on)}
         case FailedSample():
@@ -342,7 +343,8 @@ def read_values(purpose: TextPurpose, written: str) -> TextValues:
                 until_on = date.fromisoformat(plain["until_on"])
                 return KitReady(PlaceName(plain["where"]), CollectionCode(plain["code"]), until_on)
             case TextPurpose.RETURN_REMINDER:
-                return ReturnReminder(date.fromisoformat(plain["due_back_on"]), _flag(plain["last"]))
+                first = _flag(plain.get("first", False))  # rows from before it had a stage of its own
+                return ReturnReminder(date.fromisoformat(plain["due_back_on"]), _flag(plain["last"]), first)
             case TextPurpose.ALL_CLEAR:
                 return AllClear(_targets(plain["tested"]), _day(plain["retest_on"]))
             case TextPurpose.FAILED_SAMPLE:

@@ -101,7 +101,7 @@ def test_dispatch_owes_one_posted_text_and_every_reminder_with_the_same_last_day
             read_values(each.purpose, build.cipher().decrypt("text", "values", each.ref, each.values)) for each in texts
         ]
     assert due == london_day(build.NOW) + timedelta(days=60)
-    assert said == [KitPosted(due), *(ReturnReminder(due, last=number == 3) for number in (1, 2, 3))]
+    assert said == [KitPosted(due), *(ReturnReminder(due, last=number == 3, first=number == 1) for number in (1, 2, 3))]
 
 
 def test_someone_who_did_not_agree_to_texts_is_owed_none(begin: Begin) -> None:

@@ -21,6 +21,12 @@ from tests.support.kit_packs import random_pack
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 
 PACKS = int(os.environ.get("PACK_BENCH", "400"))
+LEAST_OF_THE_FLOOR = 1.5
+"""Drawing beside bare ReportLab: 1.96 to 2.35 when it was measured; docs/performance.md has the absolute targets."""
+LEAST_PROVED = 20
+"""Packs a second."""
+MOST_MB = 100
+"""More than before, however many packs."""
 AT_ONCE = 50
 """Packs in one document, as in a print batch."""
 
@@ -64,5 +70,6 @@ def test_packs_a_second_drawn_and_proved(capsys):
             f"drawn and proved {proved:,.1f}; proving took {grown:,.0f} MB more"
         )
 
-    assert drawn > 50, "far under what any machine of this century draws"
-    assert proved > 1, "far under what any machine of this century proves"
+    assert drawn / floor > LEAST_OF_THE_FLOOR
+    assert proved > LEAST_PROVED
+    assert grown < MOST_MB, "proving one batch after the other keeps none of them"

@@ -1,6 +1,6 @@
 """Packing killed at every commit and object of a batch; scans and courier events shuffled, doubled or missing.
 
-PACK_KILL_KITS asks for another number of kits than 1,000.
+A batch of 1,000 and the next one; PACK_KILL_KITS asks for another number of kits than 1,100.
 """
 
 import json
@@ -25,7 +25,7 @@ from models.tables.kit import Kit, KitEvent, KitSample
 from models.tables.parcel import Direction, Parcel
 from tests.support import build, s10
 
-KITS = int(os.environ.get("PACK_KILL_KITS", "1000"))
+KITS = int(os.environ.get("PACK_KILL_KITS", "1100"))
 SERVICES = {"larkfield": ServiceInForce(build.service(), 1)}
 DAY = timedelta(days=1)
 BOUNDARIES_OF_A_BATCH = 6

@@ -45,7 +45,7 @@ def main():
     engine = make_engine(url)
     event.listen(engine, "commit", lambda _connection: say("committing"))
     policy = PackPolicy(
-        batch_size=100,
+        batch_size=1_000,
         return_address=("PO Box 100", "Larkfield", "LS1 1AA"),
         responsible_person="Duty Packer",
         responsible_phone="0113 496 0001",

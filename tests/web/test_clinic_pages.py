@@ -339,6 +339,16 @@ def test_a_seal_is_taken_away_by_who_gave_a_reason_to_open_it_and_by_nobody_else
     assert "Reactive blood test" in words(site.signed_in("demo-adviser").get(path))
 
 
+def test_each_shortcut_that_is_listed_is_there(site):
+    page = site.signed_in("demo-adviser").get(opened(site))
+    listed = re.search(r"access key[^:]*: (.*?)\.", words(page))[1]
+
+    assert listed == "W worklist, C take this case, R record the attempt"
+    assert re.search(r'<a[^>]* href="/worklist" accesskey="w"', page.text)
+    assert re.search(r'<button[^>]* accesskey="c">\s*Take this case', page.text)
+    assert re.search(r'<button[^>]* accesskey="r">\s*Record\s*<', page.text)
+
+
 def test_every_kind_of_attempt_is_offered(site):
     page = site.signed_in("demo-adviser").get(opened(site)).text
 

@@ -6,11 +6,13 @@ from datetime import timedelta
 import pytest
 from sqlmodel import select
 
+from app.web.presenters import next_step, say
 from models.actions.kit import move_kit
 from models.actions.logistics import logistics
 from models.actions.parcel import pair_and_dispatch
 from models.actions.postage import owe_postage
 from models.actions.replacement import report_problem
+from models.rules.clinic import CaseKind
 from models.rules.kit import KitState, show_kit_code
 from models.rules.order import Address, read_address
 from models.rules.parcel import KitProblem
@@ -19,6 +21,7 @@ from models.rules.postage import PostWay
 from models.rules.service import ReminderSplit, ReturnPolicy, ServiceInForce
 from models.rules.stock import Recipe, StockPolicy
 from models.tables.audit import Audit
+from models.tables.clinic import ClinicCase
 from models.tables.kit import Kit, PrintBatch
 from models.tables.person import Contact
 from tests.support import build, s10
@@ -178,3 +181,28 @@ def test_a_batch_shows_its_postage_and_its_picture_to_packers_alone_and_who_look
     with site.home.begin() as session:
         [line] = session.exec(select(Audit).where(Audit.action == "batch.looked_at"))
         assert line.actor == "staff:demo-packer"
+
+
+def test_a_parcels_case_says_what_happened_and_what_to_do_about_that(site):
+    with site.home.begin() as session:
+        for problem in KitProblem:
+            kit = build.dispatched_kit(session)
+            report_problem(session, kit.code, problem, services=site.home.services, now=build.NOW, actor="test:p")
+        refs = session.exec(select(ClinicCase.ref).order_by(ClinicCase.id)).all()
+    packer = site.signed_in("demo-packer")
+
+    pages = [words(packer.get(f"/cases/{ref}")) for ref in refs]
+
+    assert [say(problem.value) in page for problem, page in zip(KitProblem, pages, strict=True)] == [True] * 4
+    assert "It must not be used" in pages[list(KitProblem).index(KitProblem.ARRIVED_OPENED)]
+    assert not any("better address" in page for page in pages)
+
+
+@pytest.mark.parametrize(
+    "why",
+    ["batch_held", "code_not_texted", "lot_recalled", "not_at_counter", "not_back_from_counter", "postage_refused",
+     "postage_to_cancel", "refused_by_lab", "returned_to_sender", "set_aside_damaged", "silent_outbound", "stuck",
+     "unknown_scan"],
+)  # fmt: skip
+def test_each_other_reason_for_a_parcels_case_has_a_next_step_of_its_own(why):
+    assert next_step(CaseKind.PARCEL, why) != next_step(CaseKind.PARCEL)

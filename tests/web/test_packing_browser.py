@@ -39,6 +39,17 @@ def codes_of(session, kit) -> list[str]:
     return [kit.code, *sorted(tubes), next(numbers), outer]
 
 
+LISTEN = """() => {
+    window.heard = [];
+    const start = OscillatorNode.prototype.start;
+    OscillatorNode.prototype.start = function (when) {
+        window.heard.push(this.frequency.value);
+        return start.call(this, when);
+    };
+}"""
+"""Keeps the pitch of every note that the page plays."""
+
+
 def at_bench(visit, name="1", *, viewport=DESK, java_script=True):
     page = visit(viewport=viewport, java_script=java_script)
     sign_in(page, "Paul Packer")
@@ -120,6 +131,22 @@ def test_a_bench_that_loses_its_line_packs_on_and_hands_everything_over_in_order
         scans = session.exec(select(BenchScan).order_by(BenchScan.id)).all()
     assert [each.code for each in scans] == [*kits[0], *kits[0], *kits[1], kits[2][0], kits[3][1]]
     expect(page.locator("#alarms")).to_be_hidden()
+
+
+@pytest.mark.proof
+def test_a_scan_is_heard_a_low_note_for_stop_and_two_rising_ones_for_a_parcel_that_is_whole(visit, kits):
+    page = at_bench(visit)
+    page.evaluate(LISTEN)
+
+    wedge(page, "no code of ours")
+    verdict(page, "stop")
+    wedge(page, *kits[0])
+    verdict(page, "done")
+
+    notes = page.evaluate("window.heard")
+    assert notes[:2] == [180, 180]
+    assert notes[-2:] == [660, 990]
+    assert set(notes[2:-2]) == {880}, "one high note a piece that belongs"
 
 
 @pytest.mark.proof

@@ -188,6 +188,10 @@ def test_the_last_reminder_says_that_it_is_the_last(words):
         assert "last reminder" in words(ReturnReminder(DAY, last=True), EN, wording).body
         assert "last reminder" not in words(ReturnReminder(DAY, last=False), EN, wording).body
         assert "olaf" in words(ReturnReminder(DAY, last=True), CY, wording).body
+        first = ReturnReminder(DAY, last=False, first=True)
+        assert "should be with you by now" in words(first, EN, wording).body
+        assert "should be with you by now" not in words(ReturnReminder(DAY, last=False), EN, wording).body
+        assert "gyda chi erbyn hyn" in words(first, CY, wording).body
 
 
 def test_dates_are_written_in_full_in_the_language_of_the_text(words):
