@@ -23,7 +23,7 @@ from app.web.pages import Pages
 from app.web.presenters import say
 from app.web.signin import SignedIn, Staff, check_form
 from app.wiring import Clock, clinic_fhir
-from models.actions import candour, casebook, clinic, partners, referral, seal, treatment
+from models.actions import candour, casebook, clinic, partners, referral, safeguarding, seal, treatment
 from models.actions.case import find_case, order_of
 from models.actions.casebook import CaseView
 from models.actions.clinic import Ending
@@ -69,10 +69,13 @@ _PLACES: Final = {
     "refer": "handover",
     "snooze": "rest",
     "hand-over": "rest",
+    "concern": "rest",
 }
 """Where on the case's page each form stands, by the last part of its address."""
 
-_NOTHING_TYPED: Final = dict.fromkeys(("note", "why", "outcome", "place", "on", "treatment", "message", "account"), "")
+_NOTHING_TYPED: Final = dict.fromkeys(
+    ("note", "why", "outcome", "place", "on", "treatment", "message", "account", "concern"), ""
+)
 """What the page's forms hold before anybody wrote into them; a refused form comes back as it was filled in."""
 
 
@@ -427,6 +430,25 @@ def _add_acts(router: APIRouter, desk: Clinic) -> None:
 
 
 def _add_rests(router: APIRouter, desk: Clinic) -> None:
+    @router.post("/cases/{ref}/concern")
+    def concern(
+        request: Request, who: Staff, ref: str, version: Version, concern: Annotated[str, Form()] = ""
+    ) -> Response:
+        def work(session: Session) -> str:
+            safeguarding.note_concern(
+                session,
+                ref,
+                by=who.actor,
+                version=version,
+                note=concern,
+                now=desk.clock(),
+                service=desk.service_of(session, ref, who).service,
+                cipher=desk.cipher,
+            )
+            return "Noted for the safeguarding lead, and nobody else reads it."
+
+        return _act(desk, request, who, ref, work, typed={"concern": concern})
+
     @router.post("/cases/{ref}/hand-over")
     def hand_over(
         request: Request,

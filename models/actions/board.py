@@ -104,12 +104,18 @@ _QUEUES: Final = """
 """
 
 _TIMES: Final = """
-    SELECT c.kind, c.opened_at,
-           (SELECT min(a.occurred_at) FROM case_attempt a WHERE a.case_id = c.id AND a.result <> 'note'),
-           (SELECT min(a.occurred_at) FROM case_attempt a WHERE a.case_id = c.id AND a.result = 'spoke'),
+    SELECT c.kind, news.at,
+           (SELECT min(a.occurred_at) FROM case_attempt a
+            WHERE a.case_id = c.id AND a.occurred_at >= news.at AND a.result <> 'note'),
+           (SELECT min(a.occurred_at) FROM case_attempt a
+            WHERE a.case_id = c.id AND a.occurred_at >= news.at AND a.result = 'spoke'),
            (SELECT min(coalesce(e.happened_on, (e.occurred_at AT TIME ZONE 'Europe/London')::date))
             FROM case_ending e WHERE e.case_id = c.id AND e.outcome = 'treated')
-    FROM clinic_case c
-    WHERE c.kind IN ('reactive', 'positive') AND c.opened_at >= %(since)s AND c.service_id = ANY(%(services)s)
+    FROM clinic_case c CROSS JOIN LATERAL (
+        SELECT coalesce(min(i.added_at), c.opened_at) AS at FROM case_item i
+        WHERE i.case_id = c.id AND i.outcome IN ('positive', 'reactive', 'low_reactive')) news
+    WHERE c.kind IN ('reactive', 'positive') AND news.at >= %(since)s AND c.service_id = ANY(%(services)s)
 """
-"""Reactive screens and positives: when the case began, the first try, the first talk, the day of treatment."""
+"""Reactive screens and positives: when the result reached us, the first try, the first talk, the day of treatment.
+
+A case may be older than its news: a kit's results were overdue, or a sample failed, and then one was positive."""

@@ -6,7 +6,8 @@ import pytest
 from sqlmodel import col, select
 
 from app.database import Begin
-from models.actions import casebook, clinic, partners, seal, text_ledger, treatment
+from models.actions import casebook, clinic, partners, safeguarding, seal, text_ledger, treatment
+from models.actions.case import find_case
 from models.actions.lab_desk import row_view
 from models.rules.clinic import AttemptResult, CaseKind, CaseOutcome, EndingDetails
 from models.rules.errors import Code, ServiceError
@@ -229,6 +230,47 @@ def test_nothing_of_a_sealed_record_shows_by_another_way_in(begin):
     ):
         with pytest.raises(ServiceError, match="sealed"), begin() as session:
             way(session)
+
+
+# ── Safeguarding ─────────────────────────────────────────────────────────────────────────────
+
+
+LEAD = staff("lea", Role.SAFEGUARDING_LEAD)
+
+
+def concern(begin, ref, note, *, by=ANNA):
+    with begin() as session:
+        version = find_case(session, ref, by).version
+        of_ours, cipher = build.service(), build.cipher()
+        safeguarding.note_concern(
+            session, ref, by=by, version=version, note=note, now=NOW, service=of_ours, cipher=cipher
+        )
+
+
+def test_what_an_adviser_learns_about_somebodys_safety_is_the_leads_to_read_and_has_a_due_time(begin):
+    ref = opened(begin, POSITIVE)
+    concern(begin, ref, "Afraid of somebody at home")
+    concern(begin, ref, "And has nowhere to go")
+
+    with begin() as session:
+        [case] = session.exec(select(ClinicCase).where(col(ClinicCase.kind) == CaseKind.SAFEGUARDING)).all()
+        notes = casebook.safeguarding_notes(session, case.ref, by=LEAD, now=NOW, cipher=build.cipher())
+        with pytest.raises(ServiceError, match="does not allow"):
+            casebook.safeguarding_notes(session, ref, by=ANNA, now=NOW, cipher=build.cipher())
+        shown = casebook.case_view(session, ref, by=ANNA, now=NOW, cipher=build.cipher())
+    assert (case.owner_role, case.due_at > NOW, case.closed_at) == ("safeguarding_lead", True, None)
+    assert [note for _, note in notes] == ["And has nowhere to go", "Afraid of somebody at home"]
+    assert shown.has_safeguarding_note
+    assert "Afraid" not in repr(shown)
+    assert ("case.safeguarding_noted", "staff:anna") in audited(begin)
+
+
+@pytest.mark.parametrize("note", ["", "  ", "x" * 2001])
+def test_a_concern_needs_words(begin, note):
+    ref = opened(begin, POSITIVE)
+
+    with pytest.raises(ServiceError, match="Say what you learnt"):
+        concern(begin, ref, note)
 
 
 # ── Letters ──────────────────────────────────────────────────────────────────────────────────

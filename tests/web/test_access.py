@@ -67,6 +67,7 @@ ALLOWED = {
     ("POST", "/cases/{ref}/hand-back"): CARING,
     ("POST", "/cases/{ref}/attempts"): CARING,
     ("POST", "/cases/{ref}/hand-over"): CARING,
+    ("POST", "/cases/{ref}/concern"): CARING,
     ("POST", "/cases/{ref}/snooze"): CARING,
     ("POST", "/cases/{ref}/letter"): CARING,
     ("POST", "/cases/{ref}/partners"): CARING,
@@ -144,6 +145,7 @@ FORMS = {
     "/cases/{ref}/close": {"outcome": "confirmed_negative"},
     "/cases/{ref}/hand-over": {"to": "clinician", "why": "asks about a medicine"},
     "/cases/{ref}/snooze": {"reason": "person_is_away", "day": "2026-11-25", "at": "09:00"},
+    "/cases/{ref}/concern": {"concern": "afraid of somebody at home"},
     "/cases/{ref}/partners": {
         "partner": "new",
         "elicited": "1",
@@ -179,8 +181,8 @@ FORMS = {
 }
 
 
-VERSION = "SELECT version FROM clinic_case WHERE kind <> 'partner_follow_up'"
-"""Of the one case; partners that were recorded owe a second one."""
+VERSION = "SELECT version FROM clinic_case WHERE kind NOT IN ('partner_follow_up', 'safeguarding')"
+"""Of the one case; partners that were recorded, and a concern, owe cases of their own."""
 
 
 def routes(site, street) -> list[tuple[str, str]]:

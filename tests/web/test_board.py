@@ -6,10 +6,13 @@ from datetime import timedelta
 from sqlmodel import select
 
 from models.actions.board import board
+from models.actions.owed import OwedCase, owe_cases, result_case_key
 from models.rules.clinic import AttemptResult, CaseKind, CaseOutcome
 from models.rules.vocabulary import Outcome
 from models.tables.audit import Audit
-from tests.actions.test_clinic import CHLAMYDIA, HIV, NOW, attempt, close, opened
+from models.tables.clinic import ClinicCase
+from tests.actions.test_clinic import CHLAMYDIA, DOCTOR, HIV, NOW, attempt, close, opened
+from tests.support import build
 from tests.support.web import words
 
 HOUR = timedelta(hours=1)
@@ -40,6 +43,28 @@ def test_the_board_counts_what_is_open_and_how_soon_people_were_reached(begin):
     assert not any(each.is_kept for each in (spoken, treated, six_weeks))
     assert [each.share for each in shown.standards[CaseKind.REACTIVE]] == [None] * 2
     assert elsewhere.queues == ()
+
+
+def test_times_run_from_the_result_and_not_from_an_older_case_of_its_kit(begin):
+    later = NOW + timedelta(days=30)
+    with begin() as session:
+        kits = [build.dispatched_kit(session) for _ in range(5)]
+        for kit in kits:
+            late = OwedCase(result_case_key(kit.id), CaseKind.RESULTS_OVERDUE, order_id=kit.order_id, kit_id=kit.id)
+            owe_cases(session, [late], service=build.service(), now=NOW, actor="flow:t")
+        refs = session.exec(select(ClinicCase.ref)).all()
+    for ref in refs:
+        attempt(begin, ref, AttemptResult.NO_ANSWER, by=DOCTOR, now=NOW + HOUR)
+    with begin() as session:
+        for kit in kits:
+            build.results(session, session.merge(kit), {CHLAMYDIA: Outcome.POSITIVE}, at=later)
+
+    with begin() as session:
+        tried, spoken, *_ = board(session, service_ids=["larkfield"], now=later + timedelta(days=40)).standards[
+            CaseKind.POSITIVE
+        ]
+
+    assert (tried.cases, tried.within, spoken.within) == (5, 0, 0)
 
 
 def test_the_page_says_in_words_what_its_charts_show(site):
