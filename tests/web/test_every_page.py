@@ -6,6 +6,7 @@ the size; no page is wider than its window; nothing is kept, nothing runs but wh
 
 import re
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -13,10 +14,26 @@ from sqlmodel import select
 
 from app.web.pages import STATIC
 from models.rules.service import CollectionPolicy
+from models.rules.vocabulary import Outcome
+from models.tables.clinic import ClinicCase
 from models.tables.kit import Kit
+from tests.support import build
 from tests.support.texts import owed_journey_text
 from tests.web.test_access import ALLOWED
-from tests.web.test_browser import CLIPPED, DESK, PHONE, chromium, keep, pytestmark, shift, sign_in, visit
+from tests.web.test_browser import (
+    ALL_NEGATIVE,
+    CHLAMYDIA,
+    CLIPPED,
+    DESK,
+    PHONE,
+    REACTIVE,
+    chromium,
+    keep,
+    pytestmark,
+    shift,
+    sign_in,
+    visit,
+)
 from tests.web.test_counter import MARKET, parcel_for_a_counter
 from tests.web.test_lab_browser import desk
 from tests.web.test_referrals import HARBOUR, refer
@@ -47,6 +64,8 @@ NOT_PAGES = {
 }
 
 OPEN_PAGES = ("/sign-in", "/signed-out")
+
+POSITIVE = ALL_NEGATIVE | {CHLAMYDIA: Outcome.POSITIVE}
 
 NOT_STYLED = {"nhsuk-header__navigation-item--current"}
 """Classes that a component writes and that change nothing."""
@@ -145,4 +164,51 @@ def test_no_page_breaks_a_rule_of_axe_or_is_wider_than_its_window(site, visit, a
         page.goto(path)
         for each in axe.run(page).response["violations"]:
             found[path, each["id"]] = [node["html"][:120] for node in each["nodes"]]
+    assert found == {}
+
+
+@pytest.mark.proof
+def test_no_state_of_a_case_breaks_a_rule_of_axe(site, visit):
+    """What a page shows only now and then: a refusal, a person, notes, what changed, a seal, an end, a fault."""
+    with site.home.begin() as session:
+        refs = {}
+        for name, outcomes in (("reactive", REACTIVE), ("positive", POSITIVE), ("changed", ALL_NEGATIVE)):
+            kit = build.dispatched_kit(session)
+            build.results(session, kit, outcomes)
+            refs[name] = kit
+    with site.home.begin() as session:
+        build.results(session, session.merge(refs["changed"]), POSITIVE, at=build.NOW + timedelta(hours=1))
+        path = {
+            name: f"/cases/{session.exec(select(ClinicCase.ref).where(ClinicCase.kit_id == kit.id)).one()}"
+            for name, kit in refs.items()
+        }
+    senior = visit(java_script=True)
+    sign_in(senior, "Sian Senior")
+    axe, found = Axe(), {}
+
+    def look(state):
+        for each in axe.run(senior).response["violations"]:
+            found[state, each["id"]] = [node["html"][:120] for node in each["nodes"]]
+
+    senior.goto(path["reactive"])
+    senior.get_by_role("button", name="Show who this is").click()
+    look("a person")
+    senior.get_by_role("radio", name="Told and booked into a clinic").check()
+    senior.get_by_role("button", name="End the case").click()
+    look("a refusal")
+    senior.get_by_text("Note a safeguarding concern").click()
+    senior.get_by_label("What you learnt about their safety").fill("Afraid of somebody at home")
+    senior.get_by_role("button", name="Note it").click()
+    look("said")
+    senior.goto(path["positive"])
+    for summary in senior.locator("summary").all():
+        summary.click()
+    look("every form open")
+    senior.goto(path["changed"])
+    look("what changed")
+    senior.get_by_role("button", name="Seal this record").click()
+    senior.goto(path["changed"])
+    look("sealed")
+    senior.goto("/kits/7K3F9XN2PP")
+    look("a fault")
     assert found == {}
