@@ -40,7 +40,7 @@ _KINDS: Final[Mapping[CaseKind, str]] = {
     CaseKind.POSITIVE: "Positive",
     CaseKind.RESULT_REVIEW: "Result to review",
     CaseKind.ORDER_REVIEW: "Order to review",
-    CaseKind.REPLY: "Reply to a text",
+    CaseKind.REPLY: "Reply, or a call asked for",
     CaseKind.UNDELIVERED_TEXT: "Text not delivered",
     CaseKind.LAB_ROW: "Lab row set aside",
     CaseKind.FAILED_SAMPLE: "Failed sample",

@@ -30,6 +30,7 @@ from models.rules.order import (
     MobileProof,
     Need,
     Order,
+    OrderCase,
     OrderDecision,
     OrderOutcome,
     Reason,
@@ -571,7 +572,8 @@ def _case(row: OrderRow, need: Need, reasons: Iterable[Reason]) -> OwedCase:
         key=f"order:{row.id}:{need.case.value}",
         kind=CaseKind(need.case.value),
         order_id=_id(row),
-        detail={"reasons": [reason.value for reason in reasons]},
+        detail={"reasons": [reason.value for reason in reasons]}
+        | ({"reply": "call_wanted"} if need.case is OrderCase.REPLY else {}),
         urgent=need.urgent,
     )
 

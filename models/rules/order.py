@@ -19,7 +19,7 @@ from models.rules.service import Service
 from models.rules.vocabulary import Language, Wording
 from models.rules.working_days import LONDON, london_day
 
-RULE_VERSION: Final = "order-1"
+RULE_VERSION: Final = "order-2"
 """Cited by every decision. tests/rules/test_order.py holds the digest of the table it stands for (ruling 16)."""
 
 UNLAWFUL_BELOW_AGE_YEARS: Final = 13
@@ -247,6 +247,8 @@ class OrderCase(StrEnum):
 
     SAFEGUARDING = "safeguarding"
     ORDER_REVIEW = "order_review"
+    REPLY = "reply"
+    """A call that was asked for with an order that stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -534,11 +536,11 @@ def is_about_safeguarding(reason: str) -> bool:
 
 
 def _needs(order: Order, outcome: OrderOutcome, reasons: tuple[Reason, ...]) -> tuple[Need, ...]:
-    """One case of a kind, urgent if any reason makes it so; a call back where one was asked for and no kit goes."""
+    """One case of a kind, urgent if any reason makes it so; else a call where one was asked for."""
     urgent: dict[OrderCase, bool] = {}
     for reason in reasons:
         if (need := CONSEQUENCE[reason].need) is not None:
             urgent[need.case] = urgent.get(need.case, False) or need.urgent
-    if order.call_wanted and outcome is not OrderOutcome.ACCEPTED and not urgent:
-        urgent[OrderCase.ORDER_REVIEW] = False
+    if order.call_wanted and not urgent:
+        urgent[OrderCase.REPLY if outcome is OrderOutcome.ACCEPTED else OrderCase.ORDER_REVIEW] = False
     return tuple(Need(case, is_urgent) for case, is_urgent in urgent.items())

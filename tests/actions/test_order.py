@@ -161,7 +161,7 @@ def test_the_decision_names_its_rule_its_service_version_and_its_actor(begin: Be
         decision = session.exec(select(OrderDecision)).one()
         order = session.exec(select(OrderRow)).one()
 
-    assert (decision.rule_version, decision.actor, decision.decided_at) == ("order-1", BY, NOW)
+    assert (decision.rule_version, decision.actor, decision.decided_at) == ("order-2", BY, NOW)
     assert order.current_decision_id == decision.id
     assert order.authority == "E08000035"
 

@@ -123,7 +123,7 @@ def test_every_key_of_what_a_person_is_told_is_used() -> None:
     assert {consequence.told for consequence in CONSEQUENCE.values()} == set(Told)
 
 
-GOLDEN = {"order-1": "357555af16085fa29126546d64da75276747175f230e26bf086383b5edad33c3"}
+GOLDEN = {"order-2": "e835b449334740d1822d44ea327b1ecb1e9861f2bf4f0e49f4ff224769cca576"}
 """The digest of the decisions below, by rule version: another digest needs another version (ruling 16)."""
 
 
@@ -141,6 +141,7 @@ def test_the_rule_version_changes_when_any_decision_changes() -> None:
                 {"last_risk_on": TODAY, "pregnancy_risk": True},
                 {"last_risk_on": TODAY, "known_hiv": True},
                 {"last_risk_on": None, "call_wanted": True},
+                {"call_wanted": True},
                 {"body": frozenset()},
                 {"safeguarding": Safeguarding()},
                 {"safeguarding": replace(ALL_NO, paid=True)},
@@ -520,8 +521,8 @@ def test_an_order_that_the_laboratory_can_test_nothing_of_is_held() -> None:
     assert (decision.outcome, decision.reasons) == (OrderOutcome.HELD, (Reason.NOTHING_TO_TEST,))
 
 
-def test_a_call_that_was_asked_for_is_not_owed_when_a_kit_goes() -> None:
-    assert decide(replace(GOOD, call_wanted=True)).needs == ()
+def test_a_call_that_was_asked_for_is_owed_beside_a_kit_too() -> None:
+    assert decide(replace(GOOD, call_wanted=True)).needs == (Need(OrderCase.REPLY),)
 
 
 def test_without_consent_there_is_no_text() -> None:
