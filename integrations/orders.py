@@ -114,6 +114,7 @@ class OrderIn(BaseModel):
     )
     wording: Wording
     language: Language
+    large_print: bool = Field(default=False, description="The leaflet in large print.")
     call_wanted: bool = Field(default=False, description="The person asks to be rung.")
     safeguarding_pressured: bool | None = Field(None, description="Required below 18: pressured into sex?")
     safeguarding_paid: bool | None = Field(None, description="Required below 18: paid or rewarded for sex?")
@@ -324,6 +325,7 @@ def read_order(
         safe_times=order_in.safe_times,
         wording=order_in.wording,
         language=order_in.language,
+        large_print=order_in.large_print,
         call_wanted=order_in.call_wanted,
         safeguarding=Safeguarding(
             pressured=order_in.safeguarding_pressured,

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from app.database import Begin
 from app.web.pages import Pages
-from app.web.presenters import say
+from app.web.presenters import leaflet_words, say
 from app.web.shell import scripted
 from app.web.signin import SignedIn, Staff, check_form
 from app.wiring import Clock
@@ -108,6 +108,7 @@ def _add_bench(router: APIRouter, room: PackingRoom) -> None:
                 ref=secrets.token_hex(16),
                 view=view,
                 pieces=_pieces(view.table),
+                leaflet=leaflet_words(view.leaflet[0], large=view.leaflet[1]) if view.leaflet else "",
                 reasons=list(WhySetAside),
             ),
             sign_in_origin=room.sign_in_origin,
@@ -157,6 +158,7 @@ def _add_bench(router: APIRouter, room: PackingRoom) -> None:
                         "kit": kit.code,
                         "tubes": [code for code, _ in kit.tubes],
                         "specimens": [say(specimen) for _, specimen in kit.tubes],
+                        "leaflet": leaflet_words(kit.language, large=kit.large_print),
                         "outer": kit.outer,
                         "number": kit.return_number,
                     }

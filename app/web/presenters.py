@@ -29,7 +29,7 @@ from models.rules.staff import OPENS, Action, Actor, services_where
 from models.rules.standards import Milestone, Standard
 from models.rules.text import TextClass
 from models.rules.treatment import Treatment, TreatmentBar, TreatmentQuestion
-from models.rules.vocabulary import Quarantine, Specimen, Test
+from models.rules.vocabulary import Language, Quarantine, Specimen, Test
 from models.rules.working_days import LONDON, london_day
 
 _KINDS: Final[Mapping[CaseKind, str]] = {
@@ -290,6 +290,11 @@ _PARCELS: Final[Mapping[str, str]] = {
     "code_not_texted": "Ring, and tell the person where their kit waits and its code.",
 }
 """What to do about a parcel, by what happened to it."""
+
+
+def leaflet_words(language: Language, *, large: bool) -> str:
+    """Which leaflet belongs in a box, for whoever packs it."""
+    return f"{'Welsh' if language is Language.WELSH else 'English'}{', LARGE PRINT' if large else ''}"
 
 
 def next_step(kind: CaseKind, why: str = "") -> str:

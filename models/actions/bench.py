@@ -20,11 +20,12 @@ from models.rules.kit import KitState, show_kit_code
 from models.rules.parcel import Bench, WhySetAside, read_label
 from models.rules.secrets import Cipher
 from models.rules.service import Services
-from models.rules.vocabulary import Specimen
+from models.rules.vocabulary import Language, Specimen
 from models.tables.bench import BenchScan
 from models.tables.bulk import cursor
 from models.tables.kit import Kit, KitEvent, KitSample
 from models.tables.parcel import Direction, Parcel
+from models.tables.person import Contact
 
 LATEST: Final = 8
 """Scans that a bench shows again."""
@@ -90,6 +91,9 @@ class WaitingKit:
     outer: str
     return_number: str
     tubes: tuple[tuple[str, Specimen], ...]
+    language: Language
+    large_print: bool
+    """Of the leaflet that belongs in the box."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +113,20 @@ class BenchView:
     latest: tuple[BenchScan, ...]
     dispatched_since: int
     aside: tuple[AsideKit, ...]
+    leaflet: tuple[Language, bool] | None
+    """Of the kit on the table: in which language, and whether in large print."""
 
 
 def waiting_kits(session: Session, *, services: Services, limit: int) -> list[WaitingKit]:
     """Kits that wait at the benches, those printed first at the front: so that a bench can judge while offline."""
     kits = session.exec(
-        select(Kit.id, Kit.code)
+        select(Kit.id, Kit.code, Contact.language, Contact.large_print)
+        .join(Contact, col(Contact.id) == col(Kit.contact_id))
         .where(col(Kit.service_id).in_(services), Kit.state == KitState.PRINTED)
         .order_by(col(Kit.id))
         .limit(limit)
     ).all()
-    ids = [kit_id for kit_id, _ in kits]
+    ids = [kit_id for kit_id, *_ in kits]
     tubes: dict[int, list[tuple[str, Specimen]]] = {kit_id: [] for kit_id in ids if kit_id is not None}
     for sample in session.exec(
         select(KitSample).where(col(KitSample.kit_id).in_(ids)).order_by(col(KitSample.tube_code))
@@ -134,8 +141,10 @@ def waiting_kits(session: Session, *, services: Services, limit: int) -> list[Wa
             parcels[kit_id, Direction.OUT].code,
             parcels[kit_id, Direction.BACK].tracking_number,
             tuple(tubes[kit_id]),
+            Language(language),
+            large_print,
         )
-        for kit_id, code in kits
+        for kit_id, code, language, large_print in kits
         if kit_id is not None
     ]
 
@@ -157,7 +166,12 @@ def bench_view(session: Session, *, bench: str, services: Services, actor: str, 
     )
     newest = {code: AsideKit(code, WhySetAside(str(detail["reason"])), at) for code, detail, at in aside}
     table = on_the_bench(session, actor=actor, bench=bench)
-    return BenchView(table, tuple(latest), dispatched, tuple(newest.values()))
+    leaflet = None
+    if table:
+        of_kit = select(Contact.language, Contact.large_print).join(Kit, col(Kit.contact_id) == col(Contact.id))
+        language, large_print = session.exec(of_kit.where(Kit.code == table.kit_code)).one()
+        leaflet = (Language(language), large_print)
+    return BenchView(table, tuple(latest), dispatched, tuple(newest.values()), leaflet)
 
 
 def set_kit_aside(

@@ -495,6 +495,7 @@ class _Taking:
             safe_times=",".join(sorted(order.safe_times)),
             language=order.language.value,
             wording=order.wording.value,
+            large_print=order.large_print,
         )
         self.session.add(contact)
         self.session.flush()

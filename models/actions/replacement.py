@@ -147,7 +147,7 @@ def _at_new_address(session: Session, kit: Kit, address: Address, cipher: Cipher
     old, ref = session.get_one(Contact, kit.contact_id), secrets.token_hex(16)
     kept = (
         "service_id", "person_id", "mobile_proved_at", "mobile_proved_how", "text_consent", "voicemail_consent",
-        "letter_consent", "safe_times", "language", "wording",
+        "letter_consent", "safe_times", "language", "wording", "large_print",
     )  # fmt: skip
     new = Contact(
         **{column: getattr(old, column) for column in kept},

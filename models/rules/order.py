@@ -130,6 +130,8 @@ class Order:
     safe_times: frozenset[SafeTime] = frozenset()
     wording: Wording = Wording.DISCREET
     language: Language = Language.ENGLISH
+    large_print: bool = False
+    """The leaflet in large print."""
     call_wanted: bool = False
     """The person asked to be rung."""
     safeguarding: Safeguarding = Safeguarding()

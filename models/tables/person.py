@@ -87,6 +87,8 @@ class Contact(SQLModel, table=True):
     safe_times: str = Field(default="", max_length=80)
     language: str = Field(max_length=2)
     wording: str = Field(max_length=10)
+    large_print: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})
+    """The leaflet in the box, in large print."""
     created_at: datetime = recorded()
 
 

@@ -174,13 +174,25 @@ def test_nobody_is_told_by_text_who_did_not_agree_to_texts(begin: Begin, place: 
 
 
 def test_how_a_person_may_be_reached_is_kept_as_they_said(begin: Begin, place: Place) -> None:
-    place(text_consent=True, voicemail_consent=False, letter_consent=True, safe_times=["evening"], wording="named")
+    place(
+        text_consent=True,
+        voicemail_consent=False,
+        letter_consent=True,
+        safe_times=["evening"],
+        wording="named",
+        large_print=True,
+    )
 
     with begin() as session:
         contact = session.exec(select(Contact)).one()
 
     assert (contact.text_consent, contact.voicemail_consent, contact.letter_consent) == (True, False, True)
-    assert (contact.safe_times, contact.wording, contact.language) == ("evening", "named", "en")
+    assert (contact.safe_times, contact.wording, contact.language, contact.large_print) == (
+        "evening",
+        "named",
+        "en",
+        True,
+    )
 
 
 def test_the_kit_goes_to_the_delivery_address_and_residence_decides_the_area(

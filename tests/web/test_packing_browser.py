@@ -17,6 +17,7 @@ from models.rules.service import ServiceInForce
 from models.rules.stock import Recipe, StockPolicy
 from models.tables.bench import BenchScan
 from models.tables.kit import Kit, KitSample
+from models.tables.person import Contact
 from models.tables.parcel import Direction, Parcel
 from tests.support import build, s10
 from tests.web.test_browser import CLIPPED, DESK, PHONE, chromium, keep, pytestmark, sign_in, visit
@@ -131,6 +132,20 @@ def test_a_bench_that_loses_its_line_packs_on_and_hands_everything_over_in_order
         scans = session.exec(select(BenchScan).order_by(BenchScan.id)).all()
     assert [each.code for each in scans] == [*kits[0], *kits[0], *kits[1], kits[2][0], kits[3][1]]
     expect(page.locator("#alarms")).to_be_hidden()
+
+
+@pytest.mark.parametrize("java_script", [True, False], ids=["with a script", "without"])
+def test_the_bench_says_which_leaflet_belongs_in_the_box(site, visit, kits, java_script):
+    with site.home.begin() as session:
+        kit = session.exec(select(Kit).where(Kit.code == kits[0][0])).one()
+        contact = session.get_one(Contact, kit.contact_id)
+        contact.language, contact.large_print = "cy", True
+        session.add(contact)
+    page = at_bench(visit, java_script=java_script)
+
+    for code, words in ((kits[0][0], "Welsh, LARGE PRINT"), (kits[1][0], "English")):
+        wedge(page, code)
+        expect(page.locator("#leaflet")).to_have_text(words)
 
 
 @pytest.mark.proof

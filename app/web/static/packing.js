@@ -200,6 +200,7 @@ function start(page) {
     if (table) {
       at("open-kit").textContent = show(table.kit);
       at("aside-kit").value = table.kit;
+      at("leaflet").textContent = table.leaflet;
       const pieces = [
         ...table.tubes.map((tube, number) => [`Tube ${number + 1}, ${table.specimens[number]}`, table.scanned.includes(tube)]),
         ["Return label", Boolean(scannedReturn(table))],
