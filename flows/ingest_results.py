@@ -148,6 +148,11 @@ def read_file(ingest: Ingest, file: lab_file.ClaimedFile, tally: Tally) -> None:
         with ingest.begin() as session:
             _hold(ingest, session, file, fault, tally)
         return
+    except lab_files.BrokenFile as broken:
+        # What its check let pass and its reader does not: nested one level too deep, say.
+        with ingest.begin() as session:
+            _hold(ingest, session, file, broken.fault, tally)
+        return
     with ingest.begin() as session:
         lab_file.end_as_done(session, file, now=ingest.clock(), actor=ACTOR)
 

@@ -82,6 +82,9 @@ def explain(
             _stop(f"{file.name} was not read. {recognised.fault.detail} Name the lab with --lab if you know it.")
         assert recognised.lab is not None, "either a lab or a fault is recognised"
         chosen = recognised.lab
+    beside = chosen.companion_of(file.name)
+    if beside and not file.with_name(f"{file.name}{beside}").is_file():
+        typer.echo(f"{file.name}: sent like this it would wait: {file.name}{beside} must follow it.", err=True)
     control = file.with_name(f"{file.name}.ctl")
     verdict = lab_files.check_file(_chunks(file), chosen, control.read_bytes() if control.is_file() else None)
     for warning in verdict.warnings:

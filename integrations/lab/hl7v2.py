@@ -232,7 +232,7 @@ def _decoded(raw: bytes, lab: LabMap) -> tuple[str, str, tuple[str, ...], Fault 
             raw.decode("ascii", "replace"),
             "ascii",
             (),
-            Fault(Quarantine.ENCODING, "The character set in MSH-18 is not one that is read."),
+            Fault(Quarantine.ENCODING, "The character set in MSH-18 is not one that is read: send UNICODE UTF-8."),
         )
     warnings: tuple[str, ...] = ()
     encoding = declared or lab.encoding
@@ -306,7 +306,7 @@ def _message(raw: bytes, line: int, number: int, lab: LabMap) -> LabMessage:
     if not rows:
         fault = fault or Fault(Quarantine.MALFORMED, "The message holds no order and no result.")
         rows.append(BLANK_ROW._replace(position=line, row_key=str(line)))
-    if not raw.isascii() and "\ufffd" in text:
+    if fault is None and not raw.isascii() and "\ufffd" in text:
         warnings = (*warnings, "The text holds replacement characters: it was damaged before it was sent.")
         rows = [held_if_damaged(row) for row in rows]
     return LabMessage(
@@ -399,9 +399,9 @@ class _MessageReader:
         if not segment or segment.isspace():
             return
         if segment[3:4] != field and (len(segment) != 3 or not _NAME.fullmatch(name)):  # noqa: PLR2004
-            self._malformed("A line is no segment: a line break stands inside a field.")
+            self._malformed(f"Line {line} is no segment: a line break stands inside a field.")
         elif self._has_ended and name not in _ENVELOPE:
-            self._malformed("A segment follows the batch trailer.")
+            self._malformed(f"Line {line} follows the batch trailer.")
         elif name == "ORC":
             self._close_order()
             self._orc = segment.split(field, 4) + _BLANKS[:4]
@@ -434,7 +434,7 @@ class _MessageReader:
         elif name in _ENVELOPE:
             self._has_ended = True
         elif name not in _SKIPPED and name[0] != "Z":
-            self._malformed("A segment is not known: a line break may stand inside a field.")
+            self._malformed(f"The segment in line {line} is not known: a line break may stand inside a field.")
 
     def _notes_in_hand(self) -> list[str]:
         """Where a note belongs now; None in hand means the last result."""

@@ -377,10 +377,15 @@ def row_view(session: Session, ref: str, *, by: Actor, now: datetime, services: 
         where,
         may(by, Action.READ_LAB_ROWS, where) and (not may_be_bad or may(by, Action.READ_RESULTS, where)),
         may(by, Action.ATTACH_ROWS, where),
-        may(by, Action.REVEAL_CONTACT, where),
+        may(by, Action.REVEAL_CONTACT, where) and bool(service_id or _is_the_only_one(row[1], services)),
         proposed,
         *settled,
     )
+
+
+def _is_the_only_one(lab: str, services: Services) -> bool:
+    """Whether a lab's unplaced rows can be of one council's people alone; else nobody is shown whose they are."""
+    return sum(each.service.contract(lab) is not None for each in services.values()) == 1
 
 
 def _looks_after(lab: str, mine: Collection[str], services: Services) -> str:

@@ -202,6 +202,20 @@ def test_reading_a_row_is_recorded_and_who_cares_for_nobody_learns_no_name(begin
     assert ask(begin, "SELECT actor FROM audit WHERE action = 'lab_row.read'") == [("staff:lab-1",)]
 
 
+def test_of_a_row_of_no_kit_nobody_is_told_whose_it_is_where_councils_share_a_laboratory(begin, kits):
+    take(begin, hl7(kits[0].rows(kit="7K3-F9X-N2PA", tube="7K3-F9X-N2PA-1")[:1]))
+    ((ref,),) = ask(begin, "SELECT ref FROM quarantined_row")
+    held = services(begin)
+    quayton = replace(held["larkfield"], service=replace(held["larkfield"].service, id="quayton"))
+    doctor = Actor("doctor-9", frozenset({Role.CLINICIAN}), frozenset({"quayton"}))
+
+    with begin() as session:
+        alone = row_view(session, ref, by=CLINICIAN, now=READ_AT, services=held)
+        shared = row_view(session, ref, by=doctor, now=READ_AT, services={**held, "quayton": quayton})
+
+    assert (alone.may_see_person, shared.may_see_person) == (True, False)
+
+
 def test_a_row_that_may_be_bad_news_is_for_those_who_read_results(begin, kits):
     take(begin, hl7(kits[0].rows(value="Quatsch")[:1]))
     ((ref,),) = ask(begin, "SELECT ref FROM quarantined_row")

@@ -2,18 +2,24 @@
 
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
 from flows.ingest_results import ingest_waiting_files
 from flows.reconcile import strike
+from integrations.lab import reader as lab_files
 from models.actions import lab_file
 from models.rules.errors import Code, ServiceError
+from models.rules.lab import Fault
+from models.rules.vocabulary import Quarantine
 from tests.support.ingesting import READ_AT, ask, drop_bytes, ingest, lab_maps, take, texts_of
 from tests.support.lab_files import QUOTED, control_file, hl7, long_table, quoted_table
 from tests.support.many_kits import send_kits
 from tests.support.memory_store import MemoryStore
+
+FHIR = Path(__file__).parents[1] / "golden" / "lab" / "06-fhir-bundle.json"
 
 
 @pytest.fixture
@@ -363,3 +369,20 @@ def test_a_file_is_read_in_chunks_each_of_which_moves_its_position(begin, kits, 
     seen = {read for state in commits for (read,) in state}
     assert seen == {0, 1, 2, 3, 4}
     assert is_even(begin)
+
+
+def test_a_document_that_its_check_lets_pass_and_its_reader_does_not_is_held_and_never_stuck(begin, monkeypatch):
+    """As one is that is nested a level deeper than the reader has room for, some calls further down."""
+
+    def too_deep(*_, **__):
+        raise lab_files.BrokenFile(Fault(Quarantine.MALFORMED, "The JSON is nested too deeply."))
+        yield
+
+    store = MemoryStore()
+    drop_bytes(store, FHIR.read_bytes(), ending="json")
+    monkeypatch.setattr(lab_files, "read_messages", too_deep)
+
+    ingest_waiting_files(ingest(begin, store), limit=5)
+
+    assert files(begin) == [("held", "malformed")]
+    assert ask(begin, "SELECT kind FROM clinic_case") == [("lab_row",)]

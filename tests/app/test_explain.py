@@ -168,3 +168,17 @@ def test_a_replay_for_a_word_that_is_no_reason_says_so_before_anything_is_opened
 
     assert result.exit_code == 2
     assert "unknown_word is no quarantine word" in result.output
+
+
+@pytest.mark.parametrize(
+    ("sample", "beside"), [("07-csv-dialect-a.csv", ".ctl"), ("09-csv-dialect-c.csv", ".done")], ids=["count", "marker"]
+)
+def test_a_table_whose_last_word_is_missing_is_said_to_wait(tmp_path, sample, beside):
+    alone = tmp_path / sample
+    alone.write_bytes((GOLDEN / sample).read_bytes())
+    told = explain(alone, "--json")
+    assert f"{sample}{beside} must follow it" in told.stderr
+
+    alone.with_name(f"{sample}{beside}").write_bytes((GOLDEN / f"{sample}{beside}").read_bytes())
+    told = explain(alone, "--json")
+    assert "must follow" not in told.stderr
