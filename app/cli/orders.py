@@ -68,7 +68,7 @@ def kept(limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 
 
 @app.command()
 def settle(
-    ref: Annotated[str, typer.Argument(help="Our reference of a held order.")],
+    ref: Annotated[str, typer.Argument(help="Our reference of an order that is held, or was refused for its area.")],
     accept: Annotated[bool, typer.Option("--accept/--refuse", help="Whether a kit goes.")],
     because: Annotated[str, typer.Option(help="Why; kept with the decision. No name, number or address.")],
 ) -> None:

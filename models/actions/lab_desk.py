@@ -361,9 +361,8 @@ def row_view(session: Session, ref: str, *, by: Actor, now: datetime, services: 
     mine = services_where(by, Action.LIAISE_WITH_LABS)
     if row is None or row[1] not in labs or (row[18] and row[18] not in mine):
         raise ServiceError(Code.NOT_FOUND, "There is no such row: go back to the laboratories.")
-    row_id, row_key, file_id, key, arrived_at, kit_code, service_id, may_be_bad, proposed, *settled, person_id = row[
-        12:
-    ]
+    row_id, row_key, file_id, key, arrived_at, kit_code, service_id, may_be_bad, proposed, *rest = row[12:]
+    *settled, person_id = rest
     check_unsealed(session, person_id, by, now)
     where = service_id or _looks_after(row[1], mine, services)
     return RowView(

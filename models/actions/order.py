@@ -587,14 +587,16 @@ def settle_order(
 ) -> Taken:
     """A named person's word on a held order: a kit goes, or none does. The earlier decision stays in the record.
 
-    Raises ServiceError(BAD_INPUT) without a reason, CONFLICT for an order that is not held, NOT_NOW
+    An order that was refused for its area alone may be accepted too: postcode data can be wrong (clinical.md 2.1).
+    Raises ServiceError(BAD_INPUT) without a reason, CONFLICT for an order that is neither, NOT_NOW
     where no kit may go all the same: too young, the mobile another's by now, or nothing to test.
     """
     if not because.strip():
         raise ServiceError(Code.BAD_INPUT, "Say why: the reason is kept with the decision.")
     row = _locked(session, order_ref)
     held = _current(session, row)
-    if held.outcome is not OrderOutcome.HELD or row.cancelled_at is not None:
+    override = accept and held.outcome is OrderOutcome.REFUSED and list(held.reasons) == [Reason.OUT_OF_AREA]
+    if not (held.outcome is OrderOutcome.HELD or override) or row.cancelled_at is not None:
         raise ServiceError(Code.CONFLICT, "This order is not held: there is nothing to settle.", ref=order_ref)
     in_force = intake.service(row.service_id)
     decision = _write_decision(

@@ -14,12 +14,14 @@ from sqlmodel import Session, col, select
 
 from app.database import Begin
 from integrations.orders import EXAMPLE, parse_order
+from models.actions.casebook import case_view
 from models.actions.kit import move_kit
 from models.actions.order import (
     Intake,
     KeptAside,
     Taken,
     cancel_order,
+    decisions_of,
     find_order,
     keep_unreadable,
     settle_order,
@@ -33,6 +35,7 @@ from models.rules.kit import KitState
 from models.rules.order import OrderOutcome
 from models.rules.secrets import KIT_FAMILY, kit_family
 from models.rules.service import OrderPolicy, ServiceInForce
+from models.rules.staff import Actor, Role
 from models.rules.text import TextPurpose
 from models.rules.vocabulary import Site, Test
 from models.tables.clinic import ClinicCase
@@ -573,6 +576,42 @@ def test_only_a_held_order_can_be_settled_and_only_once(begin: Begin, intake: In
     for ref in (refused.order_ref, held.order_ref):
         with pytest.raises(ServiceError, match="not held"):
             settle(begin, intake, ref, accept=True)
+
+
+def test_staff_override_a_refusal_for_the_area_with_a_reason_and_no_other_refusal(
+    begin: Begin, intake: Intake, place: Place
+) -> None:
+    elsewhere = place(residence_postcode="SW1A 1AA")
+    young = place(**{**SOMEONE_ELSE, "residence_postcode": "SW1A 1AA", "date_of_birth": "2011-11-24"})
+    assert {elsewhere.outcome, young.outcome} == {OrderOutcome.REFUSED}
+
+    settled = settle(begin, intake, elsewhere.order_ref, accept=True, because="Council confirmed: moved last week")
+
+    assert settled.outcome is OrderOutcome.ACCEPTED
+    with begin() as session:
+        decisions = [(each.outcome, each.because) for each in decisions_of(session, elsewhere.order_ref)]
+    assert decisions == [
+        (OrderOutcome.REFUSED, ""),
+        (OrderOutcome.ACCEPTED, "Council confirmed: moved last week"),
+    ]
+    for ref, accept in ((young.order_ref, True), (elsewhere.order_ref, True), (elsewhere.order_ref, False)):
+        with pytest.raises(ServiceError, match="nothing to settle"):
+            settle(begin, intake, ref, accept=accept)
+
+
+def test_why_an_order_stopped_tells_no_answer_of_a_safeguarding_note_to_who_may_not_read_one(
+    begin: Begin, intake: Intake, place: Place
+) -> None:
+    place(sexual_assault=True)
+
+    def reasons(role: Role) -> list[str]:
+        by = Actor("anna", frozenset({role}), frozenset({"larkfield"}))
+        with begin() as session:
+            ref = session.exec(select(ClinicCase.ref)).one()
+            return list(case_view(session, ref, by=by, now=NOW, cipher=build.cipher()).order_reasons)
+
+    assert reasons(Role.HEALTH_ADVISER) == ["safeguarding"]
+    assert reasons(Role.CLINICIAN) == ["sexual_assault"]
 
 
 def test_nobody_settles_without_a_reason(begin: Begin, intake: Intake, place: Place) -> None:

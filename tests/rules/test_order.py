@@ -26,6 +26,7 @@ from models.rules.order import (
     Safeguarding,
     Told,
     decide_order,
+    is_about_safeguarding,
     latest_risk_at,
 )
 from models.rules.panel import BodyPart, Exposure
@@ -625,3 +626,11 @@ def test_a_child_under_13_never_gets_a_text_or_anything_but_safeguarding(
     assert decision.reasons == (Reason.UNDER_13,)
     assert not decision.may_text
     assert decision.needs == (Need(OrderCase.SAFEGUARDING, urgent=True),)
+
+
+def test_every_reason_that_opens_a_safeguarding_case_is_about_safeguarding_and_no_other() -> None:
+    about = {reason for reason in Reason if is_about_safeguarding(reason.value)}
+
+    assert {Reason.SEXUAL_ASSAULT, Reason.SAFEGUARDING_FLAG, Reason.UNDER_13} <= about
+    assert not {Reason.OUT_OF_AREA, Reason.SYMPTOMS, Reason.TOO_OFTEN} & about
+    assert not is_about_safeguarding("a word of an older rule")
