@@ -21,10 +21,8 @@ from tests.support.kit_packs import random_pack
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 
 PACKS = int(os.environ.get("PACK_BENCH", "400"))
-LEAST_OF_THE_FLOOR = 1.5
-"""Drawing beside bare ReportLab: 1.96 to 2.35 when it was measured; docs/performance.md has the absolute targets."""
-LEAST_PROVED = 20
-"""Packs a second."""
+LEAST_DRAWN, LEAST_PROVED = 600, 20
+"""Packs a second: the targets. Beside bare ReportLab drawing took 1.5 to 2.4 of its rate."""
 MOST_MB = 100
 """More than before, however many packs."""
 AT_ONCE = 50
@@ -70,6 +68,6 @@ def test_packs_a_second_drawn_and_proved(capsys):
             f"drawn and proved {proved:,.1f}; proving took {grown:,.0f} MB more"
         )
 
-    assert drawn / floor > LEAST_OF_THE_FLOOR
+    assert drawn > LEAST_DRAWN
     assert proved > LEAST_PROVED
     assert grown < MOST_MB, "proving one batch after the other keeps none of them"
