@@ -20,8 +20,9 @@ from hypothesis.stateful import (
 from sqlmodel import Session, col, select
 
 from app.database import Begin
-from models.actions import clinic, treatment
+from models.actions import candour, clinic, safeguarding, treatment
 from models.actions.balance import strike_balance
+from models.rules.candour import Harm
 from models.rules.clinic import (
     FLOOR_CALLS,
     FLOOR_REACTIVE_DAYS,
@@ -185,6 +186,74 @@ class Shift(RuleBasedStateMachine):
 
         self._do(act)
 
+    @rule(name=who, to=st.sampled_from(Role))
+    def somebody_hands_it_over(self, name: str, to: Role) -> None:
+        self._do(
+            lambda session, case: clinic.hand_over(
+                session,
+                case.ref,
+                by=STAFF[name],
+                version=case.version,
+                to=to,
+                note="Asks about a medicine",
+                now=self.now,
+                cipher=build.cipher(),
+            )
+        )
+
+    @rule(name=who)
+    def somebody_is_worried(self, name: str) -> None:
+        self._do(
+            lambda session, case: safeguarding.note_concern(
+                session,
+                case.ref,
+                by=STAFF[name],
+                version=case.version,
+                note="Afraid of somebody at home",
+                now=self.now,
+                service=build.service(),
+                cipher=build.cipher(),
+            )
+        )
+
+    @rule(names=st.permutations(sorted(STAFF)))
+    def openness_is_written_by_one_and_signed_by_another(self, names) -> None:
+        writer, second = names[:2]
+        self.somebody_tries(writer, AttemptResult.SPOKE)
+        self._do(
+            lambda session, case: candour.record_candour(
+                session,
+                case.ref,
+                by=STAFF[writer],
+                version=case.version,
+                account="The first answer was wrong; they were told so.",
+                harm=Harm.NONE,
+                apologised=True,
+                offered_in_writing=False,
+                now=self.now,
+                cipher=build.cipher(),
+            )
+        )
+        self._do(
+            lambda session, case: candour.sign_candour(
+                session, case.ref, by=STAFF[second], version=case.version, now=self.now
+            )
+        )
+
+    @rule(name=who)
+    def somebody_finds_the_comment_harmless(self, name: str) -> None:
+        self._do(
+            lambda session, case: clinic.release_after_review(
+                session,
+                case.ref,
+                by=STAFF[name],
+                version=case.version,
+                now=self.now,
+                service=build.in_force(session),
+                cipher=build.cipher(),
+            )
+        )
+
     @rule(name=who, outcome=st.sampled_from(CaseOutcome), way=st.sampled_from(Treatment))
     def somebody_ends_it(self, name: str, outcome: CaseOutcome, way: Treatment) -> None:
         self._do(self._ending(name, outcome, way))
@@ -293,8 +362,8 @@ def test_no_path_closes_a_reactive_without_an_answer_and_none_loses_a_case(begin
     run_state_machine_as_test(
         OnThisDatabase,
         settings=settings(
-            max_examples=10,
-            stateful_step_count=12,
+            max_examples=40,
+            stateful_step_count=20,
             deadline=None,
             database=None,
             phases=[Phase.generate],  # each step is a transaction: shrinking would take longer than anybody waits
