@@ -361,6 +361,9 @@ def _act(
         with desk.begin() as session:
             said = work(session)
     except ServiceError as refused:
+        if refused.code is Code.SEALED:
+            problem = f"Nothing was saved. {refused.message}"
+            return _draw(desk, request, who, ref, status=STATUS[refused.code], problem=problem)
         if refused.code not in _SHOWN_ON_CASE:
             raise
         return _draw(desk, request, who, ref, status=STATUS[refused.code], problem=refused.message, typed=typed)

@@ -85,7 +85,10 @@ class Shell:
             if "\0" in scope["path"]:
                 await PlainTextResponse("There is no such page.\n", 404)(scope, receive, dressed)
             elif _is_too_large(scope):
-                await PlainTextResponse("This is larger than anything we take.\n", 413)(scope, receive, dressed)
+                sentence = (
+                    "This is larger than anything we take, or does not say how long it is: send a Content-Length.\n"
+                )
+                await PlainTextResponse(sentence, 413)(scope, receive, dressed)
             else:
                 await self._app(scope, receive, dressed)
         except Exception as error:  # noqa: BLE001 - whatever it is, its text must not reach a log

@@ -14,7 +14,7 @@ from typing import Any, Final
 from sqlmodel import Session
 
 from models.actions import audit
-from models.actions.seal import check_unsealed
+from models.actions.seal import is_shut
 from models.rules.errors import Code, ServiceError
 from models.rules.secrets import Cipher
 from models.rules.service import Services
@@ -335,12 +335,15 @@ class RowView:
     proposed_kit: str
     resolved_at: datetime | None
     resolution: str
+    sealed: bool
+    """Its kit's person is sealed to whoever looks: it names no kit."""
 
 
 def row_view(session: Session, ref: str, *, by: Actor, now: datetime, services: Services) -> RowView:
     """One row for somebody who looks after its laboratory.
 
-    Raises ServiceError(NOT_FOUND) for any other, ServiceError(SEALED) where its kit's record is sealed to them.
+    Of a kit whose record is sealed to them it names no kit and is not to be read, so that it is still sent back.
+    Raises ServiceError(NOT_FOUND) for any other.
     """
     labs = labs_of(by, services)
     on = cursor(session)
@@ -350,7 +353,7 @@ def row_view(session: Session, ref: str, *, by: Actor, now: datetime, services: 
                q.sent_back_at, coalesce(a.proposed_by, ''),
                q.id, q.row_key, q.file_id, f.object_key, f.arrived_at, coalesce(k.code, ''), q.service_id,
                q.may_be_non_negative, coalesce(p.code, ''), q.resolved_at, q.resolution,
-               coalesce(k.person_id, p.person_id)
+               k.person_id, p.person_id
         FROM quarantined_row q JOIN lab_file f ON f.id = q.file_id LEFT JOIN kit k ON k.id = q.kit_id
         LEFT JOIN row_attachment a ON a.row_id = q.id AND a.settled_at IS NULL LEFT JOIN kit p ON p.id = a.kit_id
         WHERE q.ref = %s
@@ -362,8 +365,10 @@ def row_view(session: Session, ref: str, *, by: Actor, now: datetime, services: 
     if row is None or row[1] not in labs or (row[18] and row[18] not in mine):
         raise ServiceError(Code.NOT_FOUND, "There is no such row: go back to the laboratories.")
     row_id, row_key, file_id, key, arrived_at, kit_code, service_id, may_be_bad, proposed, *rest = row[12:]
-    *settled, person_id = rest
-    check_unsealed(session, person_id, by, now)
+    *settled, person_id, proposed_person_id = rest
+    sealed = is_shut(session, person_id, by, now)
+    if is_shut(session, proposed_person_id, by, now):
+        proposed = ""
     where = service_id or _looks_after(row[1], mine, services)
     return RowView(
         row_id,
@@ -372,13 +377,14 @@ def row_view(session: Session, ref: str, *, by: Actor, now: datetime, services: 
         file_id,
         key.rsplit("/", 1)[-1],
         arrived_at,
-        kit_code,
+        "" if sealed else kit_code,
         where,
-        may(by, Action.READ_LAB_ROWS, where) and (not may_be_bad or may(by, Action.READ_RESULTS, where)),
+        not sealed and may(by, Action.READ_LAB_ROWS, where) and (not may_be_bad or may(by, Action.READ_RESULTS, where)),
         may(by, Action.ATTACH_ROWS, where),
         may(by, Action.REVEAL_CONTACT, where) and bool(service_id or _is_the_only_one(row[1], services)),
         proposed,
         *settled,
+        sealed=sealed,
     )
 
 

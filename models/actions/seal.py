@@ -27,16 +27,21 @@ def is_sealed(session: Session, person_id: int) -> bool:
     return bool(session.exec(newest.order_by(col(PersonSeal.id).desc()).limit(1)).first())
 
 
-def check_unsealed(session: Session, person_id: int | None, by: Actor, now: datetime) -> None:
-    """Raises ServiceError(SEALED) unless this person may be looked at by this member of staff now."""
+def is_shut(session: Session, person_id: int | None, by: Actor, now: datetime) -> bool:
+    """Whether a person's record is sealed, and this member of staff has not broken the seal for a shift."""
     if person_id is None or not is_sealed(session, person_id):
-        return
+        return False
     broken = select(SealBreak.id).where(
         col(SealBreak.person_id) == person_id,
         col(SealBreak.actor) == by.audit_name,
         col(SealBreak.occurred_at) > now - OPEN_FOR,
     )
-    if session.exec(broken.limit(1)).first() is None:
+    return session.exec(broken.limit(1)).first() is None
+
+
+def check_unsealed(session: Session, person_id: int | None, by: Actor, now: datetime) -> None:
+    """Raises ServiceError(SEALED) unless this person may be looked at by this member of staff now."""
+    if is_shut(session, person_id, by, now):
         raise ServiceError(Code.SEALED, "This record is sealed: say why you must open it.")
 
 

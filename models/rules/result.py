@@ -420,7 +420,7 @@ def _findings(
 
 
 def _revision(text: str) -> int | None:
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else None  # noqa: PLR2004
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else None  # noqa: PLR2004
 
 
 def _not_live(message: LabMessage) -> Fault | None:

@@ -9,6 +9,7 @@ from app.database import Begin
 from models.actions import casebook, clinic, partners, safeguarding, seal, text_ledger, treatment
 from models.actions.case import find_case
 from models.actions.lab_desk import row_view
+from models.actions.seal import check_unsealed
 from models.rules.clinic import AttemptResult, CaseKind, CaseOutcome, EndingDetails
 from models.rules.errors import Code, ServiceError
 from models.rules.partners import PartnerCounts, PartnerType
@@ -226,10 +227,13 @@ def test_nothing_of_a_sealed_record_shows_by_another_way_in(begin):
         lambda session: casebook.safeguarding_notes(session, ref, by=SENIOR, now=NOW, cipher=build.cipher()),
         lambda session: text_ledger.messages(session, by=ANNA, now=NOW, kit_code=code),
         lambda session: clinic.claim(session, ref, by=ANNA, version=1, now=NOW),
-        lambda session: row_view(session, row_ref, by=DOCTOR, now=NOW, services=held),
+        lambda session: check_unsealed(session, kit.person_id, DOCTOR, NOW),
     ):
         with pytest.raises(ServiceError, match="sealed"), begin() as session:
             way(session)
+    with begin() as session:
+        row = row_view(session, row_ref, by=DOCTOR, now=NOW, services=held)
+    assert (row.sealed, row.kit_code, row.may_read) == (True, "", False), "it is still sent back, and names nobody"
 
 
 # ── Safeguarding ─────────────────────────────────────────────────────────────────────────────

@@ -332,6 +332,8 @@ def test_a_seal_is_taken_away_by_who_gave_a_reason_to_open_it_and_by_nobody_else
 
     refused = senior.http.post(f"{path}/seal", data={"csrf": token, "sealed": "false"})
     assert refused.status_code == 403
+    assert "Nothing was saved" in words(refused)
+    assert f'action="{path}/break-seal"' in refused.text
     assert "Sealed record" in words(senior.get(path))
 
     senior.http.post(f"{path}/break-seal", data={"csrf": token, "because": "Called back today"})

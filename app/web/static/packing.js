@@ -160,7 +160,8 @@ function start(page) {
   const keep = (name, value) => localStorage.setItem(`${place}|${name}`, JSON.stringify(value));
   const bench = { table: null, waiting: {}, used: [], gone: [], unsure: true };
   const queue = kept("queue", "[]");
-  const alarms = kept("alarms", "[]");
+  // Before a kit stood with them, alarms were kept as sentences alone.
+  const alarms = kept("alarms", "[]").map((each) => (typeof each === "string" ? { kit: "", sentence: each } : each));
   let sending = false;
   let online = navigator.onLine;
   let last = "";
@@ -246,8 +247,9 @@ function start(page) {
     } else if (entry.fine && !told.fine) {
       // The packer was told to go on, and must be told that something changed meanwhile: once a kit, by what came first.
       if (entry.kit && alarms.some((each) => each.kit === entry.kit)) return;
-      const sentence = told.sentence.includes(show(entry.kit)) ? told.sentence : `Kit ${show(entry.kit)}: ${told.sentence}`;
-      alarms.push({ kit: entry.kit, sentence });
+      const kit = entry.kit || "";
+      const sentence = told.sentence.includes(show(kit)) ? told.sentence : `Kit ${show(kit)}: ${told.sentence}`;
+      alarms.push({ kit, sentence });
       keep("alarms", alarms);
       announce({ ...told, sentence });
     }
