@@ -365,7 +365,7 @@ def row_view(session: Session, ref: str, *, by: Actor, now: datetime, services: 
     if row is None or row[1] not in labs or (row[18] and row[18] not in mine):
         raise ServiceError(Code.NOT_FOUND, "There is no such row: go back to the laboratories.")
     row_id, row_key, file_id, key, arrived_at, kit_code, service_id, may_be_bad, proposed, *rest = row[12:]
-    *settled, person_id, proposed_person_id = rest
+    resolved_at, resolution, person_id, proposed_person_id = rest
     sealed = is_shut(session, person_id, by, now)
     if is_shut(session, proposed_person_id, by, now):
         proposed = ""
@@ -383,8 +383,9 @@ def row_view(session: Session, ref: str, *, by: Actor, now: datetime, services: 
         may(by, Action.ATTACH_ROWS, where),
         may(by, Action.REVEAL_CONTACT, where) and bool(service_id or _is_the_only_one(row[1], services)),
         proposed,
-        *settled,
-        sealed=sealed,
+        resolved_at,
+        resolution,
+        sealed,
     )
 
 
