@@ -94,14 +94,14 @@ class Shift(RuleBasedStateMachine):
         """What the flow does every five minutes."""
         with self.begin() as session:
             clinic.return_stale_claims(
-                session, now=self.now, service=build.service(), limit=10, actor="flow:follow_up_positives"
+                session, now=self.now, service=build.service(), limit=10_000, actor="flow:follow_up_positives"
             )
             clinic.escalate_due(
                 session,
                 now=self.now,
                 service_id="larkfield",
                 policy=build.service().clinic,
-                limit=10,
+                limit=10_000,
                 actor="flow:follow_up_positives",
             )
 
