@@ -73,9 +73,10 @@ _PLACES: Final = {
 }
 """Where on the case's page each form stands, by the last part of its address."""
 
-_NOTHING_TYPED: Final = dict.fromkeys(
-    ("note", "why", "outcome", "place", "on", "treatment", "message", "account", "concern"), ""
-)
+_OWN_WORDS: Final = ("note", "why", "message", "account", "concern")
+"""Fields into which somebody writes sentences."""
+
+_NOTHING_TYPED: Final = dict.fromkeys((*_OWN_WORDS, "outcome", "place", "on", "treatment"), "")
 """What the page's forms hold before anybody wrote into them; a refused form comes back as it was filled in."""
 
 
@@ -226,8 +227,16 @@ def _draw(  # noqa: PLR0913 - one page, by name
     except ServiceError as error:
         if error.code is not Code.SEALED:
             raise
+        written = [text for name, text in (typed or {}).items() if name in _OWN_WORDS and text.strip()]
         return desk.pages.show(
-            "sealed.html", request, title="Case", status=STATUS[error.code], who=who, ref=ref, problem=problem
+            "sealed.html",
+            request,
+            title="Case",
+            status=STATUS[error.code],
+            who=who,
+            ref=ref,
+            problem=problem,
+            written=written,
         )
 
 
@@ -363,7 +372,7 @@ def _act(
     except ServiceError as refused:
         if refused.code is Code.SEALED:
             problem = f"Nothing was saved. {refused.message}"
-            return _draw(desk, request, who, ref, status=STATUS[refused.code], problem=problem)
+            return _draw(desk, request, who, ref, status=STATUS[refused.code], problem=problem, typed=typed)
         if refused.code not in _SHOWN_ON_CASE:
             raise
         return _draw(desk, request, who, ref, status=STATUS[refused.code], problem=refused.message, typed=typed)

@@ -51,7 +51,7 @@ _KINDS: Final[Mapping[CaseKind, str]] = {
 
 _NEXT: Final[Mapping[CaseKind, str]] = {
     CaseKind.SAFEGUARDING: "Ring, and speak with the safeguarding lead today. Nothing goes out by itself.",
-    CaseKind.CORRECTION: ("Compare both versions of the result with what the person was told, and say what changed."),
+    CaseKind.CORRECTION: "Compare both versions of the result with what the person was told, and say what changed.",
     CaseKind.IDENTITY: "Don't tell any result. Clear up with the lab whose sample it was; a new kit may be needed.",
     CaseKind.REACTIVE: (
         "Say that a screening test reacted, that it needs a blood test from the arm to know, and is not a diagnosis. "

@@ -45,7 +45,7 @@ _FREE_TEXT: Final = frozenset({"TX", "FT", "ED", "RP"})
 """HL7's types of a value that is somebody's own sentence, or a document."""
 
 _MOST_WORDS: Final = 6
-_FEWEST_DIGITS: Final = 6
+_MOST_DIGITS: Final = 5
 """A result's word is short, and no telephone number or date stands in it."""
 
 _MOST_LISTED: Final = 60
@@ -204,7 +204,7 @@ def _of_messages(lab: str, form: Form, content: bytes) -> str:
         for row in rows
         if not row.value_codes and row.value_type not in _FREE_TEXT
         for text in row.value_raw
-        if len(text.split()) <= _MOST_WORDS and sum(map(str.isdigit, text)) < _FEWEST_DIGITS
+        if len(text.split()) <= _MOST_WORDS and sum(map(str.isdigit, text)) <= _MOST_DIGITS
     ]
     systems = _listed(coded.system for coded in (*codes, *sites, *results))
     out = []

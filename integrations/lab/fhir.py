@@ -417,11 +417,14 @@ class _Reader:
             fault = Fault(Quarantine.MALFORMED, "The report holds an element that is not of FHIR R4.")
         owners = [entry] if report is None else [entry, report]
         specimens = self._specimens(entry, report)
-        subjects = [(each.resource.get("subject"), each) for each in (*owners, *specimens)]
-        patients = [patient for subject, owner in subjects if (patient := self._resolve(subject, owner)) is not None]
-        # A patient who is named by reference and is not in the message is another one than who is.
-        strangers = any(_refers(subject) and self._resolve(subject, owner) is None for subject, owner in subjects)
-        if any(patient != patients[0] for patient in patients) or (patients and strangers):
+        # A patient who is named by reference and is not in the message (None) is another one than who is.
+        named = [
+            (subject, self._resolve(subject, each))
+            for each in (*owners, *specimens)
+            for subject in [each.resource.get("subject")]
+        ]
+        patients = [patient for _, patient in named if patient is not None]
+        if patients and any(patient != patients[0] for subject, patient in named if patient or _refers(subject)):
             fault = fault or Fault(Quarantine.IDENTITY_CONFLICT, "Report, result and specimen are not of one patient.")
         fault = fault or next(filter(None, map(_annulled, specimens)), None)
         person = patients[0].resource if patients and patients[0].resource.get("resourceType") == "Patient" else {}

@@ -151,12 +151,8 @@ def decode(raw: bytes, encoding: str, fallback: str) -> tuple[str, str]:
             return raw.decode(fallback), f"not {encoding}: read as {fallback}"
         except UnicodeDecodeError:
             pass
-    raise BrokenFile(
-        Fault(
-            Quarantine.ENCODING,
-            f"The text is not {encoding}{f' nor {fallback}' if fallback not in {'', encoding} else ''}.",
-        )
-    )
+    also = f" nor {fallback}" if fallback not in {"", encoding} else ""
+    raise BrokenFile(Fault(Quarantine.ENCODING, f"The text is not {encoding}{also}."))
 
 
 # ── Lines ────────────────────────────────────────────────────────────────────────────────────

@@ -237,7 +237,7 @@ def store_chunk(session: Session, messages: Sequence[LabMessage], desk: Desk) ->
     return stored
 
 
-class _MoreKits(Exception):  # noqa: N818 - no error: what was locked is not all that is needed
+class _UnlockedKitsError(Exception):
     """Kits that must be locked too, by code. Locks are taken in ascending id, so all are let go of and taken anew."""
 
     def __init__(self, codes: set[str]) -> None:
@@ -254,7 +254,7 @@ def store_readings(session: Session, fresh: Sequence[ReadMessage], desk: Desk) -
         try:
             with session.begin_nested():
                 return _store(session, fresh, _lock_kits(session, codes, desk), desk)
-        except _MoreKits as more:
+        except _UnlockedKitsError as more:
             codes |= more.codes
 
 
@@ -589,11 +589,11 @@ def _look_for_a_swap(session: Session, chunk: _Chunk, kits: dict[str, _Kit], des
     """Where a row's person is that of another kit in the file or the household, both kits are stopped (idea 11).
 
     A date of birth alone names nobody: without a family name only the household and other doubted
-    kits are asked. Raises _MoreKits where kits of the household are not locked yet.
+    kits are asked. Raises _UnlockedKitsError where kits of the household are not locked yet.
     """
     household = _household(session, {kit.id for _, kit, _ in chunk.doubted})
     if missing := {code for codes in household.values() for code in codes} - kits.keys():
-        raise _MoreKits(missing)
+        raise _UnlockedKitsError(missing)
     doubted = {kit.code for _, kit, _ in chunk.doubted}
     for found, kit, raw in chunk.doubted:
         near = doubted | household.get(kit.id, set()) if found.family_name is None else kits.keys()

@@ -23,7 +23,7 @@ def note_concern(
 ) -> None:
     """Writes a safeguarding note about the person of a case, and opens a safeguarding case unless this is one.
 
-    Whoever works the case may write one, and only who leads on safeguarding reads it (FEATURES 66).
+    Whoever works the case may write one, and only who leads on safeguarding reads it.
     Raises ServiceError(BAD_INPUT) for a note without words, ServiceError(NOT_NOW) where the case is about no person.
     """
     case = locked(session, ref, by, version, now=now)

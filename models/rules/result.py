@@ -419,8 +419,12 @@ def _findings(
     return found
 
 
+_LONGEST_REVISION: Final = 18
+"""Digits: what a bigint holds, such as a time of change without marks."""
+
+
 def _revision(text: str) -> int | None:
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else None  # noqa: PLR2004
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _LONGEST_REVISION else None
 
 
 def _not_live(message: LabMessage) -> Fault | None:

@@ -4,6 +4,7 @@ Real PostgreSQL, the real actions; each example is one kit. What is believed her
 a model of what the lab last said, and of what staff really did (H3, H4, H14; RULINGS 6).
 """
 
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -111,152 +112,62 @@ class Shift(RuleBasedStateMachine):
 
     @rule(name=who, result=st.sampled_from(AttemptResult))
     def somebody_tries(self, name: str, result: AttemptResult) -> None:
-        def act(session: Session, case: ClinicCase) -> None:
-            clinic.record_attempt(
-                session,
-                case.ref,
-                by=STAFF[name],
-                version=case.version,
-                result=result,
-                note="A note",
-                now=self.now,
-                service=build.service(),
-                cipher=build.cipher(),
-                indexes=build.indexes(),
-                identity=IDENTITY_FLOOR,
-            )
-
-        self._do(act)
+        self._act(clinic.record_attempt, name, result=result, note="A note", identity=IDENTITY_FLOOR,
+                  service=build.service(), cipher=build.cipher(), indexes=build.indexes())  # fmt: skip
 
     @rule(name=who, test=st.sampled_from([Test.HIV, Test.SYPHILIS]), said=st.sampled_from(Confirmation))
     def a_confirmation_is_recorded(self, name: str, test: Test, said: Confirmation) -> None:
-        self._do(
-            lambda session, case: clinic.record_confirmation(
-                session, case.ref, by=STAFF[name], version=case.version, test=test, confirmation=said, now=self.now
-            )
-        )
+        self._act(clinic.record_confirmation, name, test=test, confirmation=said)
 
     @rule(name=who)
     def somebody_takes_it(self, name: str) -> None:
-        self._do(
-            lambda session, case: clinic.claim(session, case.ref, by=STAFF[name], version=case.version, now=self.now)
-        )
+        self._act(clinic.claim, name)
 
     @rule(name=who)
     def somebody_puts_it_back(self, name: str) -> None:
-        self._do(
-            lambda session, case: clinic.hand_back(
-                session, case.ref, by=STAFF[name], version=case.version, now=self.now
-            )
-        )
+        self._act(clinic.hand_back, name)
 
     @rule(name=who, days=st.integers(1, 9))
     def somebody_lets_it_rest(self, name: str, days: int) -> None:
-        self._do(
-            lambda session, case: clinic.snooze(
-                session,
-                case.ref,
-                by=STAFF[name],
-                version=case.version,
-                reason=SnoozeReason.PERSON_IS_AWAY,
-                until=self.now + timedelta(days=days),
-                now=self.now,
-                policy=build.service().clinic,
-            )
-        )
+        until, policy = self.now + timedelta(days=days), build.service().clinic
+        self._act(clinic.snooze, name, reason=SnoozeReason.PERSON_IS_AWAY, until=until, policy=policy)
 
-    @rule(name=who, sign=st.booleans())
-    def treatment_without_a_visit(self, name: str, sign: bool) -> None:  # noqa: FBT001 - drawn
-        def act(session: Session, case: ClinicCase) -> None:
-            if sign:
-                treatment.sign(
-                    session, case.ref, by=STAFF[name], version=case.version, now=self.now, cipher=build.cipher()
-                )
-            else:
-                treatment.ask_for_remote(
-                    session,
-                    case.ref,
-                    by=STAFF[name],
-                    version=case.version,
-                    way=Treatment.BY_POST,
-                    answers=ALL_NO,
-                    now=self.now,
-                    cipher=build.cipher(),
-                )
+    @rule(name=who)
+    def treatment_without_a_visit_is_asked_for(self, name: str) -> None:
+        self._act(treatment.ask_for_remote, name, way=Treatment.BY_POST, answers=ALL_NO, cipher=build.cipher())
 
-        self._do(act)
+    @rule(name=who)
+    def treatment_without_a_visit_is_signed(self, name: str) -> None:
+        self._act(treatment.sign, name, cipher=build.cipher())
 
     @rule(name=who, to=st.sampled_from(Role))
     def somebody_hands_it_over(self, name: str, to: Role) -> None:
-        self._do(
-            lambda session, case: clinic.hand_over(
-                session,
-                case.ref,
-                by=STAFF[name],
-                version=case.version,
-                to=to,
-                note="Asks about a medicine",
-                now=self.now,
-                cipher=build.cipher(),
-            )
-        )
+        self._act(clinic.hand_over, name, to=to, note="Asks about a medicine", cipher=build.cipher())
 
     @rule(name=who)
     def somebody_is_worried(self, name: str) -> None:
-        self._do(
-            lambda session, case: safeguarding.note_concern(
-                session,
-                case.ref,
-                by=STAFF[name],
-                version=case.version,
-                note="Afraid of somebody at home",
-                now=self.now,
-                service=build.service(),
-                cipher=build.cipher(),
-            )
-        )
+        service, cipher = build.service(), build.cipher()
+        self._act(safeguarding.note_concern, name, note="Afraid of somebody at home", service=service, cipher=cipher)
 
     @rule(names=st.permutations(sorted(STAFF)))
     def openness_is_written_by_one_and_signed_by_another(self, names) -> None:
         writer, second = names[:2]
         self.somebody_tries(writer, AttemptResult.SPOKE)
-        self._do(
-            lambda session, case: candour.record_candour(
-                session,
-                case.ref,
-                by=STAFF[writer],
-                version=case.version,
-                account="The first answer was wrong; they were told so.",
-                harm=Harm.NONE,
-                apologised=True,
-                offered_in_writing=False,
-                now=self.now,
-                cipher=build.cipher(),
-            )
-        )
-        self._do(
-            lambda session, case: candour.sign_candour(
-                session, case.ref, by=STAFF[second], version=case.version, now=self.now
-            )
-        )
+        self._act(candour.record_candour, writer, account="The first answer was wrong.", harm=Harm.NONE,
+                  apologised=True, offered_in_writing=False, cipher=build.cipher())  # fmt: skip
+        self._act(candour.sign_candour, second)
 
     @rule(name=who)
     def somebody_finds_the_comment_harmless(self, name: str) -> None:
-        self._do(
-            lambda session, case: clinic.release_after_review(
-                session,
-                case.ref,
-                by=STAFF[name],
-                version=case.version,
-                now=self.now,
-                service=build.in_force(session),
-                cipher=build.cipher(),
-            )
-        )
+        with self.begin() as session:
+            in_force = build.in_force(session)
+        self._act(clinic.release_after_review, name, service=in_force, cipher=build.cipher())
 
     @rule(name=who, outcome=st.sampled_from(CaseOutcome), way=st.sampled_from(Treatment))
     def somebody_ends_it(self, name: str, outcome: CaseOutcome, way: Treatment) -> None:
-        self._do(self._ending(name, outcome, way))
+        details = EndingDetails("Larkfield clinic", self.now.date(), way)
+        self._act(clinic.close_case, name, outcome=outcome, details=details, service=build.service(),
+                  cipher=build.cipher())  # fmt: skip
 
     @precondition(lambda self: self._is_open())
     @rule(names=st.permutations(sorted(STAFF)))
@@ -267,33 +178,14 @@ class Shift(RuleBasedStateMachine):
             self.now += timedelta(hours=8)
         self.the_provider_takes_what_is_owed()
         for name in names[:2]:
-            self._do(self._ending(name, CaseOutcome.NO_FURTHER_ACTION, Treatment.IN_CLINIC))
+            self.somebody_ends_it(name, CaseOutcome.NO_FURTHER_ACTION, Treatment.IN_CLINIC)
 
-    def _ending(self, name: str, outcome: CaseOutcome, way: Treatment):
-        def act(session: Session, case: ClinicCase) -> None:
-            clinic.close_case(
-                session,
-                case.ref,
-                by=STAFF[name],
-                version=case.version,
-                outcome=outcome,
-                now=self.now,
-                service=build.service(),
-                cipher=build.cipher(),
-                details=EndingDetails("Larkfield clinic", self.now.date(), way),
-            )
-
-        return act
-
-    def _do(self, act) -> None:
-        """One act in one transaction; a refusal leaves no trace."""
-        try:
-            with self.begin() as session:
-                case = self._case(session)
-                if case is not None:
-                    act(session, case)
-        except ServiceError:
-            pass
+    def _act(self, act, name: str, **more) -> None:
+        """One act on the case by somebody, in one transaction; a refusal leaves no trace."""
+        with suppress(ServiceError), self.begin() as session:
+            case = self._case(session)
+            if case is not None:
+                act(session, case.ref, by=STAFF[name], version=case.version, now=self.now, **more)
 
     def _case(self, session: Session) -> ClinicCase | None:
         return session.exec(

@@ -351,6 +351,19 @@ def test_each_shortcut_that_is_listed_is_there(site):
     assert re.search(r'<button[^>]* accesskey="r">\s*Record\s*<', page.text)
 
 
+def test_what_was_written_while_a_colleague_sealed_the_record_is_given_back(site):
+    path = opened(site)
+    adviser, senior = site.signed_in("demo-adviser"), site.signed_in("demo-senior")
+    hidden = web.hidden_fields(adviser.get(path).text, f"{path}/attempts")
+    senior.send(path, f"{path}/seal")
+
+    refused = adviser.http.post(f"{path}/attempts", data={**hidden, "result": "no_answer", "note": "Rang at noon."})
+
+    assert refused.status_code == 403
+    assert "What you wrote, to be copied Rang at noon." in words(refused)
+    assert f'action="{path}/break-seal"' in refused.text
+
+
 def test_every_kind_of_attempt_is_offered(site):
     page = site.signed_in("demo-adviser").get(opened(site)).text
 
