@@ -6,7 +6,7 @@ Streams through the standard library's csv reader in strict mode. Rules: lab-mes
 import csv
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -129,7 +129,14 @@ class _Table:
     def _take_header(self, cells: list[str]) -> None:
         self.columns = [cell.strip() for cell in cells]
         if sorted(self.columns) != sorted(self.dialect.columns):
-            raise BrokenFile(Fault(Quarantine.HEADER_CHANGED, "The column names are not the agreed ones."))
+            raise BrokenFile(Fault(Quarantine.HEADER_CHANGED, _what_changed(self.columns, self.dialect.columns)))
+
+
+def _what_changed(found: list[str], agreed: Sequence[str]) -> str:
+    """Names agreed columns only: where a header is missing, what stands in its place are a resident's own words."""
+    missing = ", ".join(f"'{name}'" for name in agreed if name not in found)
+    said = f"Agreed columns are missing: {missing}" if missing else "No agreed column is missing"
+    return f"{said}; {len(found)} are there, {len(agreed)} are agreed."
 
 
 def _count(text: str) -> int | None:

@@ -161,6 +161,30 @@ def test_a_changed_header_holds_the_file(header: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("header", "detail"),
+    [
+        (HEADER_A.replace("Result", "Resultat"), "Agreed columns are missing: 'Result'; 13 are there, 13 are agreed."),
+        (HEADER_A.replace(",Comment", ""), "Agreed columns are missing: 'Comment'; 12 are there, 13 are agreed."),
+        (HEADER_A + ",Extra", "No agreed column is missing; 14 are there, 13 are agreed."),
+    ],
+)
+def test_a_changed_header_names_the_agreed_column_that_is_missing(header: str, detail: str) -> None:
+    held = reader.check_file([table(header, ROW_A)], A).held
+
+    assert held is not None
+    assert held.detail == detail
+
+
+def test_what_stands_where_the_header_should_be_is_not_repeated() -> None:
+    row = ROW_A.replace(",Kit,", ",Ashdown,")
+
+    held = reader.check_file([table(row, row)], A).held
+
+    assert held is not None
+    assert not [cell for cell in row.split(",") if len(cell) > 1 and cell in held.detail]
+
+
+@pytest.mark.parametrize(
     "raw",
     [
         table("H;SOUTHVALE PATH;20261104;0002", HEADER_B, ROW_B, "T;0002"),
