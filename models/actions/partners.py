@@ -1,8 +1,9 @@
 """Partner notification of one kit's person: counts by type of partner, and the follow-up that comes due by itself."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
@@ -11,7 +12,7 @@ from models.actions.case import changed, locked
 from models.actions.owed import OwedCase, owe_cases
 from models.rules.clinic import CaseKind
 from models.rules.errors import Code, ServiceError
-from models.rules.partners import PartnerCounts, PartnerType, check_partners, follow_up_at
+from models.rules.partners import PartnerCounts, PartnerType, check_partners, follow_up_at, standing_since
 from models.rules.service import Service
 from models.rules.staff import Actor
 from models.tables.clinic import ClinicCase, PartnerCount
@@ -23,6 +24,8 @@ class PartnerLine:
 
     partner: PartnerType
     counts: PartnerCounts
+    since: Mapping[str, date]
+    """The day since which the number of each stage stands, where somebody reached it."""
     actor: str
     occurred_at: datetime
 
@@ -78,16 +81,23 @@ def partners_of(session: Session, case: ClinicCase) -> Sequence[PartnerLine]:
     counted = session.exec(
         select(PartnerCount).where(col(PartnerCount.kit_id) == case.kit_id).order_by(col(PartnerCount.id))
     )
-    newest = {row.partner: row for row in counted}
+    by_type: dict[PartnerType, list[PartnerCount]] = defaultdict(list)
+    for row in counted:
+        by_type[row.partner].append(row)
     return [
         PartnerLine(
-            row.partner,
-            PartnerCounts(row.elicited, row.contactable, row.notified, row.tested, row.verified, row.treated),
-            row.actor,
-            row.occurred_at,
+            partner,
+            _counts(rows[-1]),
+            standing_since((row.occurred_at, _counts(row)) for row in rows),
+            rows[-1].actor,
+            rows[-1].occurred_at,
         )
-        for _, row in sorted(newest.items())
+        for partner, rows in sorted(by_type.items())
     ]
+
+
+def _counts(row: PartnerCount) -> PartnerCounts:
+    return PartnerCounts(row.elicited, row.contactable, row.notified, row.tested, row.verified, row.treated)
 
 
 def counted_since(session: Session, case: ClinicCase) -> bool:

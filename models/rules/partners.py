@@ -4,12 +4,14 @@ Sources: clinical.md 1.2 (R48: elicited, contactable, notified, tested, treated,
 and verified within four weeks of the first talk); FEATURES 71; H25.
 """
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 from models.rules.errors import Code, ServiceError
+from models.rules.working_days import london_day
 
 FOLLOW_UP_AFTER: Final = timedelta(weeks=4)
 """From the first talk about partners to the count that surveillance asks for (clinical.md 1.2, R1, R2)."""
@@ -53,6 +55,20 @@ def check_partners(counts: PartnerCounts) -> None:
         raise ServiceError(
             Code.BAD_INPUT, "Only who was told is tested or treated, and only who was tested is verified."
         )
+
+
+def standing_since(counted: Iterable[tuple[datetime, PartnerCounts]]) -> dict[str, date]:
+    """The day in London since which each stage's number stands; a stage that nobody reached has none.
+
+    `counted` are one type's counts, earliest first.
+    """
+    since: dict[str, date] = {}
+    before: dict[str, int] = {}
+    for at, counts in counted:
+        now = asdict(counts)
+        since |= {stage: london_day(at) for stage, number in now.items() if number != before.get(stage)}
+        before = now
+    return {stage: day for stage, day in since.items() if before[stage]}
 
 
 def follow_up_at(first_talk_at: datetime) -> datetime:

@@ -1,6 +1,6 @@
 """What follows a positive: treatment that is signed for, partners who are counted, records that are sealed."""
 
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pytest
 from sqlmodel import col, select
@@ -150,7 +150,9 @@ def test_the_follow_up_ends_only_with_numbers_of_its_own_and_shows_the_newest(be
 
     with begin() as session:
         view = casebook.case_view(session, ref, by=ANNA, now=NOW, cipher=build.cipher())
-    assert [line.counts for line in view.partners] == [PartnerCounts(2, 1, 1, 1, 1, 1)]
+    [line] = view.partners
+    assert line.counts == PartnerCounts(2, 1, 1, 1, 1, 1)
+    assert [line.since["contactable"], line.since["tested"]] == [date(2026, 11, 24), date(2026, 12, 22)]
 
 
 def test_there_are_no_partners_to_tell_where_nothing_was_found(begin):
