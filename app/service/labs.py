@@ -7,9 +7,9 @@ every stored row cites.
 import hashlib
 import tomllib
 from codecs import lookup
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar, get_args
 from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -72,125 +72,232 @@ def _known_zone(name: str) -> str:
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """Keys of a map. What stands beneath each is what docs/lab-integration.md says of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class _Sender(_Strict):
     application: str
+    """MSH-3"""
     facility: str
+    """MSH-4"""
 
 
 class _Test(_Strict):
     code: str
+    """your own code"""
     loinc: tuple[str, ...] = ()
+    """LOINC codes that say the same"""
     test: Test
+    """the infection, in our words"""
     sites: tuple[Site, ...]
+    """where the sample may come from; with one site only, a missing specimen means that site"""
 
 
 class _Combined(_Strict):
     code: str
+    """your own code"""
     loinc: tuple[str, ...] = ()
+    """LOINC codes that say the same"""
     tests: tuple[Test, ...]
+    """the infections that one value speaks of"""
     sites: tuple[Site, ...]
+    """where the sample may come from"""
 
 
 class _Detail(_Strict):
     code: str
+    """your own code"""
     test: Test
+    """the test that it belongs to"""
     is_index: bool
+    """whether the number is a cut-off index, which `index_bands` then reads"""
 
 
 class _Specimen(_Strict):
     site: Site
+    """the site, in our words"""
     codes: tuple[str, ...] = ()
+    """your own codes"""
     snomed: tuple[str, ...] = ()
+    """SNOMED CT codes"""
     words: tuple[str, ...] = ()
+    """texts, whole"""
 
 
 class _Words(_Strict):
     naat: Mapping[str, _SwabOutcome] = {}
+    """of swabs and urine: your word = our outcome; `""` is a blank cell, which means nothing unless agreed"""
     blood: Mapping[str, _BloodOutcome] = {}
+    """of blood screens: your word = our outcome, of which `positive` is none"""
 
 
 class _ResultCode(_Strict):
     system: _System
+    """`local`, `loinc` or `snomed`"""
     code: str
+    """the code of a result"""
     words: tuple[str, ...]
+    """texts that may stand beside it; any other must be one of `words` and say the same"""
     naat: _SwabOutcome | None = None
+    """what it means of a swab or urine; left out: it means nothing there"""
     blood: _BloodOutcome | None = None
+    """what it means of a blood screen"""
 
 
 class _Bands(_Strict):
     low_reactive_from: float
+    """the least index that is low reactive; below it is negative"""
     reactive_from: float
+    """the least index that is reactive"""
 
 
 class _Comments(_Strict):
     boiler_plate: tuple[str, ...]
+    """whole comments that a clinician has read and found to change nothing; any other holds the result"""
     urgent_words: tuple[str, ...]
+    """words that make a held comment urgent, and decide nothing else"""
 
 
 class _Csv(_Strict):
     columns: tuple[str, ...]
+    """the header: every name, in any order"""
     delimiter: Literal[",", ";", "\t", "|"]
+    """what stands between cells"""
     dob_format: str
+    """form of the date of birth, as Python's strptime has it (`%d/%m/%Y`)"""
     date_format: str
+    """form of the collection date, or `iso8601`, which needs an offset"""
     time_format: str
+    """form of the other times, or `iso8601`"""
     kit: str = ""
+    """column of the kit id; without it, `tube` is needed"""
     tube: str = ""
+    """column of the tube id"""
     accession: str = ""
+    """column of your accession number"""
     family_name: str = ""
+    """column of the surname, which can contradict and never confirms"""
     dob: str
+    """column of the date of birth"""
     collected: str = ""
+    """column of when the sample was taken"""
     received: str = ""
+    """column of when it came to you"""
     authorised: str
+    """column of when the result was authorised, which orders its versions"""
     test: str = ""
+    """column of the test code, in a table of one result a row"""
     specimen: str = ""
+    """column of the specimen"""
     result_code: str = ""
+    """column of the result's code, if there is one; code and text must then both be given"""
     result: str = ""
+    """column of the result"""
     status: str = ""
+    """column of the status; without it every row is final"""
     revision: str = ""
+    """column of the revision, a whole number"""
     comment: str = ""
+    """column of comments"""
     result_columns: tuple[str, ...] = ()
+    """columns of results in a table of one kit a row; a column's name is its test code"""
     statuses: Mapping[str, RowState] = {}
+    """your status = `final`, `pending`, `corrected`, `appended`, `cancelled`, `withdrawn`, `not_asked` or `review`"""
     head_record: str = ""
+    """first cell of a line before the header, whose last cell counts the rows"""
     tail_record: str = ""
+    """first cell of the last line, whose last cell counts the rows"""
     control_file: bool = False
+    """you write `NAME.ctl` with `rows=` and `sha256=`, last"""
     done_marker: bool = False
+    """you write `NAME.done`, empty, last"""
 
 
 class _File(_Strict):
     lab: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_-]{1,39}$")]
+    """your name with us: capitals, digits, `_` and `-`"""
     reviewed_by: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-    """Which clinician read the words, specimens and comments. Nobody yet: the map is not used."""
+    """which clinician read the words, specimens and comments; nobody yet: the map is not used"""
     forms: tuple[Form, ...]
+    """what you send: `hl7`, `fhir`, `csv`"""
     senders: tuple[_Sender, ...] = ()
+    """HL7: who a message says it is from"""
     fhir_systems: tuple[str, ...] = ()
+    """FHIR: what your own identifier and code systems begin with"""
     code_systems: Mapping[_System, tuple[str, ...]]
+    """how you spell a code system, under `local`, `loinc` and `snomed`; any other is unknown"""
     tests: tuple[_Test, ...]
+    """each test code"""
     combined: tuple[_Combined, ...] = ()
+    """test codes of one value for several infections"""
     details: tuple[_Detail, ...] = ()
+    """codes of rows that only support another, and are no result"""
     specimens: tuple[_Specimen, ...] = ()
+    """each specimen"""
     unspecified: tuple[str, ...] = ("Unspecified", "Not specified", "Unknown", "UNSP", "Swab")
+    """specimen words that say nothing of the site"""
     words: _Words = _Words()
+    """results in words"""
     codes: tuple[_ResultCode, ...] = ()
+    """results in codes"""
     combined_words: Mapping[str, Mapping[Test, Outcome]] = {}
+    """whole values of `combined` tests: your word = { infection = outcome, … }; nothing else splits them"""
     cancel_reasons: Mapping[str, _Failed] = {}
+    """why a cancelled test failed: your word or code = our outcome"""
     comments: _Comments
+    """what may stand beside a result"""
     envelope: Envelope = Envelope.REQUIRED
+    """HL7: whether several messages in a file must be counted by FHS/BHS and BTS/FTS: `required`, `optional`"""
     encoding: Annotated[str, AfterValidator(_known_encoding)]
+    """of tables, and of HL7 without MSH-18"""
     fallback_encoding: Annotated[str, AfterValidator(_known_encoding)] = ""
+    """what is read where the bytes are not that; flagged each time"""
     zone: Annotated[str, AfterValidator(_known_zone)]
+    """time zone of times without an offset"""
     tube_required: bool = False
+    """a row without a tube id is held; the contract may ask for it besides"""
     kit_id_types: tuple[str, ...] = ()
+    """HL7: PID-3.5 of a kit id"""
     kit_id_authorities: tuple[str, ...] = ()
+    """HL7: PID-3.4 of a kit id that has no type"""
     kit_systems: tuple[str, ...] = ()
+    """FHIR: identifier systems of kit and tube ids"""
     obx14_is_sampling_time: bool = False
+    """HL7: whether OBX-14 is when the sample was taken; else it is when it was tested"""
     reflex_suffixes: tuple[str, ...] = ()
+    """what the accession of a reflex test adds to that of the report it follows"""
     index_bands: Mapping[Test, _Bands] = {}
+    """how a cut-off index reads, by the assay's instructions, under the test"""
     max_sample_age_days: Mapping[Site, Annotated[int, Field(gt=0)]] = {}
+    """how old a sample may be on receipt, by site, by the assay's instructions"""
     max_quarantined_percent: Annotated[int, Field(ge=0, le=100)] = 20
+    """a file of which more than this share can't be used is held as a whole"""
     csv: _Csv | None = None
+    """your table"""
+
+
+def map_keys() -> str:
+    """Every key of a map as a Markdown table, for docs/lab-integration.md (a test keeps that page current)."""
+    return "\n".join(["| key | needed | what it is |", "|---|---|---|", *_key_rows(_File)])
+
+
+def _key_rows(keys: type[_Strict], under: str = "") -> Iterator[str]:
+    for name, field in keys.model_fields.items():
+        default = "" if field.is_required() else field.default
+        shown = ", ".join(default) if isinstance(default, tuple) else default
+        needed = "yes" if field.is_required() else f"no: `{shown}`" if isinstance(shown, str | int) and shown else "no"
+        yield f"| `{under}{name}` | {needed} | {field.description} |"
+        for inner in _keys_within(field.annotation):
+            yield from _key_rows(inner, f"{under}{name}.")
+
+
+def _keys_within(annotation: object) -> Iterator[type[_Strict]]:
+    if isinstance(annotation, type) and issubclass(annotation, _Strict):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _keys_within(part)
 
 
 def load_lab_maps(folder: Path = FOLDER) -> Mapping[str, LabMap]:

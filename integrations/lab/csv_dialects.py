@@ -220,7 +220,7 @@ def read(chunks: Iterable[bytes], lab: LabMap, skip: int = 0) -> Iterator[LabMes
     if first is None:
         return
     where = {name: number for number, name in enumerate(table.columns)}
-    key = where[table.dialect.accession or table.dialect.kit]
+    key = where[table.dialect.accession or table.dialect.kit or table.dialect.tube]
 
     def group_of(numbered: tuple[int, _Record]) -> tuple[str, int]:
         number, record = numbered

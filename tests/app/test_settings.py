@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import PREFIX, Settings, load_settings, settings_table
+from app.settings import PREFIX, Settings, load_settings
 from models.rules.errors import Code, ServiceError
 
 ROOT = Path(__file__).parents[2]
@@ -184,17 +184,6 @@ def test_what_kitpost_up_wrote_is_never_read_in_production(monkeypatch, tmp_path
 
     with pytest.raises(ServiceError, match="KITPOST_S3_BUCKET is not set"):
         load_settings()
-
-
-def test_the_page_on_running_documents_every_setting(request):
-    page = ROOT / "docs" / "running.md"
-    begin, end = "<!-- settings: written by make golden -->\n", "\n<!-- /settings -->"
-    before, rest = page.read_text(encoding="utf-8").split(begin)
-    documented, after = rest.split(end)
-    if request.config.getoption("--golden"):
-        page.write_text(before + begin + settings_table() + end + after, encoding="utf-8")
-
-    assert documented == settings_table() or request.config.getoption("--golden")
 
 
 def test_nothing_else_in_the_product_reads_the_environment():

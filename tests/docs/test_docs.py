@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 from app.cli import cli
 from app.cli.states import MEANING, states_page
+from app.service.labs import map_keys
+from app.settings import settings_table
 from models.rules.kit import KitState
 from models.rules.lab import LabMap
 from models.rules.quarantine import SENTENCES
@@ -151,18 +153,6 @@ def test_every_setting_that_the_safety_page_names_is_one_of_a_service_or_a_lab()
     assert named - settings == set()
 
 
-def test_the_guide_for_laboratories_lists_every_quarantine_word(request):
-    page = ROOT / "docs" / "lab-integration.md"
-    begin, end = "<!-- quarantine words: written by make golden -->\n", "<!-- /quarantine words -->"
-    before, rest = page.read_text(encoding="utf-8").split(begin)
-    listed, after = rest.split(end)
-    if request.config.getoption("--golden"):
-        page.write_text(before + begin + quarantine_words() + end + after, encoding="utf-8")
-        return
-
-    assert listed == quarantine_words()
-
-
 def test_every_sample_that_the_guide_for_laboratories_names_is_there_and_every_sample_is_named():
     page = (ROOT / "docs" / "lab-integration.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(\d\d[ab]?-[\w-]+\.(?:hl7|json|csv))`", page))
@@ -175,19 +165,7 @@ def quarantine_words():
     """A table of the vocabulary: what the laboratory is told, and what a clinician."""
     lines = ["| word | for the laboratory | for the clinician |", "|---|---|---|"]
     lines += [f"| `{word}` | {SENTENCES[word].lab} | {SENTENCES[word].clinician} |" for word in Quarantine]
-    return "\n".join(lines) + "\n"
-
-
-def test_the_libraries_in_sources_are_the_ones_installed_with_their_licences(request):
-    page = ROOT / "docs" / "sources.md"
-    begin, end = "<!-- libraries: written by make golden -->\n", "<!-- /libraries -->"
-    before, rest = page.read_text(encoding="utf-8").split(begin)
-    listed, after = rest.split(end)
-    if request.config.getoption("--golden"):
-        page.write_text(before + begin + libraries() + end + after, encoding="utf-8")
-        return
-
-    assert listed == libraries()
+    return "\n".join(lines)
 
 
 def libraries():
@@ -201,10 +179,35 @@ def libraries():
             if name != project["name"]:
                 stated = metadata(name)
                 lines.append(f"| `{name}` | {stated['Version']} | {licence(stated)} | {extra} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def licence(stated):
     """The licence as the package's metadata puts it: an expression, else its classifiers, else free words."""
     classifiers = [each.rpartition(" :: ")[2] for each in stated.get_all("Classifier") or [] if "License ::" in each]
     return stated.get("License-Expression") or ", ".join(classifiers) or (stated.get("License") or "").split("\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("page", "name", "table"),
+    [
+        ("running.md", "settings", settings_table),
+        ("lab-integration.md", "quarantine words", quarantine_words),
+        ("lab-integration.md", "map keys", map_keys),
+        ("sources.md", "libraries", libraries),
+    ],
+)
+def test_a_table_that_is_written_by_a_command_is_as_the_command_writes_it(request, page, name, table):
+    path = ROOT / "docs" / page
+    begin, end = f"<!-- {name}: written by make golden -->\n", f"\n<!-- /{name} -->"
+    before, rest = path.read_text(encoding="utf-8").split(begin)
+    shown, after = rest.split(end)
+    if request.config.getoption("--golden"):
+        path.write_text(before + begin + table() + end + after, encoding="utf-8")
+        return
+
+    assert shown == table()
+
+
+def test_the_guide_for_laboratories_says_what_each_key_of_a_map_is():
+    assert not re.findall(r"^\| `\S+` \|.*\| (?:None)? \|$", map_keys(), re.MULTILINE)

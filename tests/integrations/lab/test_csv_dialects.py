@@ -1,6 +1,7 @@
 """Tables in a declared dialect: nothing guessed, cells counted, a changed header held."""
 
 import csv
+import dataclasses
 import hashlib
 import io
 from dataclasses import replace
@@ -158,6 +159,13 @@ def test_columns_may_come_in_any_order() -> None:
 )
 def test_a_changed_header_holds_the_file(header: str) -> None:
     assert said(table(header, ROW_A), A) == ["header_changed"]
+
+
+def test_a_table_may_carry_tube_ids_alone() -> None:
+    assert A.csv is not None
+    tubes_only = dataclasses.replace(A, csv=dataclasses.replace(A.csv, kit="", accession=""))
+
+    assert said(table(HEADER_A, ROW_A), tubes_only) == ["negative"]
 
 
 @pytest.mark.parametrize(
