@@ -19,6 +19,7 @@ _HL7 = re.compile(
 )
 _FHIR = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T(\d\d):(\d\d):(\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d))?)?)?", re.ASCII)
 
+_COARSE: Final = {HL7: re.compile(r"(\d{4})(\d\d)?", re.ASCII), FHIR: re.compile(r"(\d{4})(?:-(\d\d))?", re.ASCII)}
 
 _FURTHEST: Final = timedelta(hours=14)
 """No place on earth is further from UTC."""
@@ -58,6 +59,16 @@ def read_time(text: str, form: str, zone: str) -> LabTime | None:
     # Where an hour is skipped, fold=0 reads it with the offset before the change: the later instant too.
     at = max(first.astimezone(UTC), second.astimezone(UTC)) if is_doubtful else first.astimezone(UTC)
     return LabTime(at, naive.date(), has_clock, is_doubtful)
+
+
+def first_day(text: str, form: str) -> date | None:
+    """The first day of a month or year that was sent alone, in HL7 or FHIR; None for anything else."""
+    coarse = _COARSE.get(form)
+    found = coarse.fullmatch(text) if coarse else None
+    try:
+        return date(int(found[1]), int(found[2] or 1), 1) if found else None
+    except ValueError:
+        return None
 
 
 def read_day(text: str, form: str) -> date | None:

@@ -5,7 +5,6 @@ stored versions or today's date (is the kit ours, is the date of birth right, wa
 decided later, over these values. Source of the decision order: lab-messages.md 2.3, 2.4, 3.2, 3.3.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from functools import lru_cache
@@ -175,13 +174,12 @@ class RowTimes(NamedTuple):
     """A row's clocks, as precise as they were sent, and what is impossible among them."""
 
     collected: lab_time.LabTime | None
+    collected_from: date | None
+    """The earliest day on which it can have been collected, where only a month or a year was sent."""
     received: lab_time.LabTime | None
     authorised: lab_time.LabTime | None
     tested: lab_time.LabTime | None
     fault: Fault | None
-
-
-_YEAR_OR_MONTH: Final = re.compile(r"\d{4}(-?\d\d)?", re.ASCII)
 
 
 @lru_cache(maxsize=8_192)
@@ -202,13 +200,14 @@ def _times(  # noqa: PLR0917 - the four clocks and what bounds them; memoised, s
     ):
         text = "" if raw == '""' else raw.strip()
         found = lab_time.read_time(text, spelling, lab.zone) if text else None
-        if text and found is None and (form is Form.CSV or not _YEAR_OR_MONTH.fullmatch(text)):
+        if text and found is None and lab_time.first_day(text, spelling) is None:
             fault = fault or Fault(Quarantine.DATE_IMPLAUSIBLE, f"The time '{what}' is not a date that can be read.")
         read.append(found)
     collected, received, authorised, tested, sent = read
+    collected_from = collected.on if collected else lab_time.first_day(collected_raw.strip(), day)
     if fault is None:
-        fault = _impossible(collected, received, tested, authorised, sent)
-    return RowTimes(collected, received, authorised, tested, fault)
+        fault = _impossible(collected_from, received, tested, authorised, sent)
+    return RowTimes(collected, collected_from, received, authorised, tested, fault)
 
 
 def times_of(message: LabMessage, row: LabRow, lab: LabMap) -> RowTimes:
@@ -225,21 +224,21 @@ def times_of(message: LabMessage, row: LabRow, lab: LabMap) -> RowTimes:
 
 
 def _impossible(
-    collected: lab_time.LabTime | None,
+    collected_from: date | None,
     received: lab_time.LabTime | None,
     tested: lab_time.LabTime | None,
     authorised: lab_time.LabTime | None,
     sent: lab_time.LabTime | None,
 ) -> Fault | None:
     """A day in the wrong order. The time of the test orders versions: one far ahead would freeze every later word."""
-    if collected and received and collected.on > received.on:
+    if collected_from and received and collected_from > received.on:
         return Fault(Quarantine.DATE_IMPLAUSIBLE, "The sample was received before it was collected.")
     told = sent or authorised
-    if told and any(earlier.on > told.on for earlier in (collected, received) if earlier):
+    if told and any(earlier > told.on for earlier in (collected_from, received and received.on) if earlier):
         return Fault(Quarantine.DATE_IMPLAUSIBLE, "The sample was collected or received after the result was sent.")
     if sent and any(word.on > sent.on for word in (tested, authorised) if word):
         return Fault(Quarantine.DATE_IMPLAUSIBLE, "The result was tested or authorised after it was sent.")
-    if collected and any(word.on < collected.on for word in (tested, authorised) if word):
+    if collected_from and any(word.on < collected_from for word in (tested, authorised) if word):
         return Fault(Quarantine.DATE_IMPLAUSIBLE, "The result was tested or authorised before the sample was taken.")
     return None
 
@@ -248,11 +247,12 @@ def _too_old(lab: LabMap, site: Site | None, times: RowTimes) -> Fault | None:
     """What the assay's limit for this sample says; without a time of receipt, the time of the test stands for it."""
     limit = lab.max_sample_age_days.get(site) if site else None
     arrived = times.received or times.tested or times.authorised
-    if limit is None or times.collected is None or arrived is None:
+    if limit is None or times.collected_from is None or arrived is None:
         return None
-    if (arrived.on - times.collected.on).days <= limit:
+    if (arrived.on - times.collected_from).days <= limit:
         return None
-    return Fault(Quarantine.TOO_OLD, f"The sample was older than {limit} days when it was received.")
+    was = "was" if times.collected else "may have been"
+    return Fault(Quarantine.TOO_OLD, f"The sample {was} older than {limit} days when it was received.")
 
 
 # ── Comments ─────────────────────────────────────────────────────────────────────────────────
@@ -381,7 +381,7 @@ def _findings(
         review, urgent, comment = _comment(lab, row.notes + row.order_notes + row.person_notes)
     if meaning.needs_review or (row.reject_raw and meaning.status is not ReportStatus.CANCELLED):
         review = True
-    collected, received, authorised, tested, _ = times
+    collected, _, received, authorised, tested, _ = times
     stamp = tested or authorised
     found: list[Reading] = []
     for test, outcome in meaning.parts or ((meaning.test, meaning.outcome),):
@@ -504,7 +504,7 @@ def _apply_details(
                 fault = Fault(
                     Quarantine.CONFLICTING_VALUES, "A cut-off index came without the result that it supports."
                 )
-                clocks = RowTimes(None, None, None, None, None)
+                clocks = RowTimes(None, None, None, None, None, None)
                 readings[at] = _quarantine(message, row, identity, meaning, clocks, fault)
             continue
         for number, found in mine:
