@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from sqlmodel import select
 
 from models.actions.owed import OwedCase, owe_cases
@@ -120,6 +120,12 @@ def sign_in(page: Page, name: str = "Anna Adviser") -> None:
     page.wait_for_url(re.compile("/(worklist|counter|kits)$"))
 
 
+def press(button: Locator) -> None:
+    """Presses what leads to another page, and waits until that one is whole: `click` may return in between."""
+    with button.page.expect_navigation():
+        button.click()
+
+
 def keep(page: Page, name: str) -> None:
     """Keeps a picture, where somebody wants one."""
     folder = os.environ.get("SCREENSHOTS")
@@ -224,8 +230,7 @@ def test_no_page_is_wider_than_its_window(visit, shift, viewport, name):
         page.goto(where)
         keep(page, f"{what}-{name}")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), page.evaluate(CLIPPED)
-    page.get_by_role("link", name="Timeline of the kit").click()
-    page.wait_for_url("**/kits/*")  # and until its style is there
+    press(page.get_by_role("link", name="Timeline of the kit"))
     keep(page, f"timeline-{name}")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), page.evaluate(CLIPPED)
 

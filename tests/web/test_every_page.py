@@ -29,6 +29,7 @@ from tests.web.test_browser import (
     REACTIVE,
     chromium,
     keep,
+    press,
     pytestmark,
     shift,
     sign_in,
@@ -191,14 +192,14 @@ def test_no_state_of_a_case_breaks_a_rule_of_axe(site, visit):
             found[state, each["id"]] = [node["html"][:120] for node in each["nodes"]]
 
     senior.goto(path["reactive"])
-    senior.get_by_role("button", name="Show who this is").click()
+    press(senior.get_by_role("button", name="Show who this is"))
     look("a person")
     senior.get_by_role("radio", name="Told and booked into a clinic").check()
-    senior.get_by_role("button", name="End the case").click()
+    press(senior.get_by_role("button", name="End the case"))
     look("a refusal")
     senior.get_by_text("Note a safeguarding concern").click()
     senior.get_by_label("What you learnt about their safety").fill("Afraid of somebody at home")
-    senior.get_by_role("button", name="Note it").click()
+    press(senior.get_by_role("button", name="Note it"))
     look("said")
     senior.goto(path["positive"])
     for summary in senior.locator("summary").all():
@@ -206,7 +207,7 @@ def test_no_state_of_a_case_breaks_a_rule_of_axe(site, visit):
     look("every form open")
     senior.goto(path["changed"])
     look("what changed")
-    senior.get_by_role("button", name="Seal this record").click()
+    press(senior.get_by_role("button", name="Seal this record"))
     senior.goto(path["changed"])
     look("sealed")
     senior.goto("/kits/7K3F9XN2PP")

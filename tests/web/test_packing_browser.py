@@ -19,7 +19,7 @@ from models.tables.bench import BenchScan
 from models.tables.kit import Kit, KitSample
 from models.tables.parcel import Direction, Parcel
 from tests.support import build, s10
-from tests.web.test_browser import CLIPPED, DESK, PHONE, chromium, keep, pytestmark, sign_in, visit
+from tests.web.test_browser import CLIPPED, DESK, PHONE, chromium, keep, press, pytestmark, sign_in, visit
 
 __all__ = ["chromium", "pytestmark", "visit"]
 
@@ -282,9 +282,9 @@ def test_the_bench_works_without_java_script(site, visit, kits):
     assert "whole and dispatched" in verdict(page, "done")
     scan(kits[1][0])
     page.get_by_label("Something is wrong with it").select_option("damaged")
-    page.get_by_role("button", name="Set it aside").click()
+    press(page.get_by_role("button", name="Set it aside"))
     keep(page, "packing-aside")
-    page.get_by_role("button", name="I destroyed it").click()
+    press(page.get_by_role("button", name="I destroyed it"))
     assert "void for ever" in page.get_by_role("status").first.inner_text()
     assert "form to begin" in verdict(page, "wait"), "no green beside a kit that was set aside"
     assert states(site) == sorted([KitState.DISPATCHED, KitState.TO_PACK, KitState.PRINTED, KitState.PRINTED])
@@ -329,7 +329,7 @@ def test_the_browser_judges_every_scan_as_the_rules_do(site, visit):
     sign_in(page, "Paul Packer")
     page.goto("/packing")
     page.get_by_label("Bench").fill("1")
-    page.get_by_role("button", name="Start packing").click()
+    press(page.get_by_role("button", name="Start packing"))
     found = page.evaluate(
         """async ([script, cases]) => {
             const { judge, readLabel } = await import(script);

@@ -19,7 +19,7 @@ from tests.support.ingesting import READ_AT, ask, take
 from tests.support.lab_files import hl7
 from tests.support.many_kits import send_kits
 from tests.web import test_browser
-from tests.web.test_browser import ALL_NEGATIVE, CHLAMYDIA, CLIPPED, HIV, PHONE, keep, sign_in
+from tests.web.test_browser import ALL_NEGATIVE, CHLAMYDIA, CLIPPED, HIV, PHONE, keep, press, sign_in
 
 chromium, visit = test_browser.chromium, test_browser.visit
 
@@ -36,7 +36,7 @@ def reported(site, outcomes, *, at=build.NOW) -> str:
 
 def attempt(page: Page, words: str) -> None:
     page.get_by_label(words).check()
-    page.get_by_role("button", name="Record", exact=True).click()
+    press(page.get_by_role("button", name="Record", exact=True))
     expect(page.get_by_role("status")).to_contain_text("Recorded")
 
 
@@ -239,7 +239,7 @@ def test_two_people_can_not_work_one_case_unknowingly(visit, site):
     sign_in(other, "Bela Adviser")
     one.goto(path)
     other.goto(path)
-    one.get_by_role("button", name="Take this case").click()
+    press(one.get_by_role("button", name="Take this case"))
 
     other.get_by_label("Rang, no answer").check()
     other.get_by_role("textbox", name="Note").fill("Must not be lost")
