@@ -328,7 +328,8 @@ def _gather(
         SELECT k.id, k.service_id, k.order_id, k.contact_id, k.state, k.frozen_at IS NOT NULL, k.hold_until,
                k.dispatched_at, o.last_risk_on, p.ref, p.date_of_birth,
                c.text_consent AND NOT {OPTED_OUT.format("k.person_id")}, c.mobile_proved_at,
-               EXISTS (SELECT FROM mobile_holder m WHERE m.person_id = k.person_id AND m.frozen_at IS NOT NULL),
+               coalesce((SELECT true FROM mobile_holder m WHERE m.person_id = k.person_id AND m.frozen_at IS NOT NULL
+                         LIMIT 1), false),
                EXISTS (SELECT FROM quarantined_row q WHERE q.kit_id = k.id AND q.resolved_at IS NULL)
         FROM kit k
         JOIN kit_order o ON o.id = k.order_id

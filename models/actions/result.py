@@ -247,8 +247,10 @@ class _UnlockedKitsError(Exception):
 
 def store_readings(session: Session, fresh: Sequence[ReadMessage], desk: Desk) -> Stored:
     """Stores these readings, whether or not their message came before: a row may be read again under a new map."""
-    # All is found by keys. What the planner knows of the tables' sizes is older than a file that doubles them.
-    cursor(session).execute("SET LOCAL enable_seqscan = off")
+    # All is found by keys, one by one. What the planner knows of the tables' sizes is older than a file that doubles
+    # them, and to join a thousand kits with their people it would rather walk through all people there are.
+    for way in ("seqscan", "hashjoin", "mergejoin"):
+        cursor(session).execute(f"SET LOCAL enable_{way} = off")
     codes = _codes_named(fresh)
     while True:
         try:
