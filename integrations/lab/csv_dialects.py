@@ -28,6 +28,9 @@ _MAX_RAGGED_SHARE: Final = 0.01
 """More rows than this with a wrong number of cells, and the file is held (lab-messages.md 4)."""
 
 _GROUP_LIMIT: Final = 1_000
+"""Rows of one accession that are held in memory together: far more than any panel has."""
+
+csv.field_size_limit(MAX_LINE_BYTES)  # its own 128 KiB are less than a line may have
 _CONTROL_LINE: Final = re.compile(r"(rows|sha256)\s*=\s*([0-9A-Za-z]{1,64})", re.ASCII)
 
 
@@ -98,9 +101,7 @@ class _Table:
             except StopIteration:
                 break
             except csv.Error:
-                raise BrokenFile(
-                    Fault(Quarantine.MALFORMED, f"The quotation marks from line {line} on don't close.")
-                ) from None
+                raise BrokenFile(_unreadable(line, is_header=not self.columns and not expects_head)) from None
             fault, self.lines.fault = self.lines.fault, None
             if not any(cell.strip() for cell in cells):
                 continue
@@ -130,6 +131,12 @@ class _Table:
         self.columns = [cell.strip() for cell in cells]
         if sorted(self.columns) != sorted(self.dialect.columns):
             raise BrokenFile(Fault(Quarantine.HEADER_CHANGED, _what_changed(self.columns, self.dialect.columns)))
+
+
+def _unreadable(line: int, *, is_header: bool) -> Fault:
+    if is_header:  # another delimiter puts characters behind a quotation mark
+        return Fault(Quarantine.HEADER_CHANGED, "The header can't be split at the agreed delimiter.")
+    return Fault(Quarantine.MALFORMED, f"The quotation marks from line {line} on don't close.")
 
 
 def _what_changed(found: list[str], agreed: Sequence[str]) -> str:
@@ -201,9 +208,10 @@ def check_csv(meter: Meter, lab: LabMap, control: bytes | None) -> FileVerdict:
 def _read_control(control: bytes, sha256: bytes) -> tuple[int | None, Fault | None]:
     """(rows, fault) of a control file with lines rows= and sha256=."""
     lines = (_CONTROL_LINE.fullmatch(line.strip()) for line in control.decode("ascii", "replace").splitlines())
-    said = {found[1]: found[2] for found in lines if found}
-    if set(said) != {"rows", "sha256"}:
-        return None, Fault(Quarantine.INCOMPLETE_FILE, "The control file does not give rows and sha256.")
+    pairs = [(found[1], found[2]) for found in lines if found]
+    said = dict(pairs)
+    if sorted(name for name, _ in pairs) != ["rows", "sha256"]:
+        return None, Fault(Quarantine.INCOMPLETE_FILE, "The control file does not give rows and sha256, each once.")
     if said["sha256"].lower() != sha256.hex():
         return None, Fault(Quarantine.INCOMPLETE_FILE, "The file's checksum is not the one in its control file.")
     return _count(said["rows"]), None
@@ -213,25 +221,34 @@ def _read_control(control: bytes, sha256: bytes) -> tuple[int | None, Fault | No
 
 
 def read(chunks: Iterable[bytes], lab: LabMap, skip: int = 0) -> Iterator[LabMessage]:
-    """The table as messages: neighbouring rows of one accession (or kit) are one. Raises BrokenFile."""
+    """The table as messages: neighbouring rows of one accession (or kit, or tube) are one. Raises BrokenFile."""
     table = _Table(chunks, lab)
     records = table.records()
     first = next(records, None)
     if first is None:
         return
     where = {name: number for number, name in enumerate(table.columns)}
-    key = where[table.dialect.accession or table.dialect.kit or table.dialect.tube]
+    dialect = table.dialect
+    keys = [where[name] for name in (dialect.accession, dialect.kit, dialect.tube) if name]
+    group: tuple[str, int] = ("", 0)
+    length = 0
 
-    def group_of(numbered: tuple[int, _Record]) -> tuple[str, int]:
-        number, record = numbered
-        if record.fault:
-            return "", -number
-        return record.cells[key].strip(), number // _GROUP_LIMIT
+    def group_of(record: _Record) -> tuple[str, int]:
+        nonlocal group, length
+        name = "" if record.fault else next(filter(None, (_folded(record.cells[key]) for key in keys)), "")
+        length += 1
+        if name != group[0] or not name or length > _GROUP_LIMIT:
+            group, length = (name, group[1] + 1), 1
+        return group
 
-    for number, (_, numbered) in enumerate(groupby(enumerate(_chain(first, records), 1), group_of)):
-        group = [record for _, record in numbered]
+    for number, (_, together) in enumerate(groupby(_chain(first, records), group_of)):
         if number >= skip:
-            yield _message(group, where, number, lab)
+            yield _message(list(together), where, number, lab)
+
+
+def _folded(identifier: str) -> str:
+    """An identifier by which rows are put together, however it is spelt in each."""
+    return identifier.upper().replace("-", "").replace(" ", "").strip()
 
 
 def _chain(first: _Record, rest: Iterator[_Record]) -> Iterator[_Record]:

@@ -50,6 +50,7 @@ _SKIPPED: Final = frozenset(
 _ENVELOPE: Final = frozenset({"FHS", "BHS", "BTS", "FTS"})
 _NAME: Final = re.compile(r"[A-Z][A-Z0-9]{2}", re.ASCII)
 _OFFSET: Final = re.compile(r"[+-]?\d{4}", re.ASCII)
+_PRECISION: Final = re.compile(r"\^[A-Z]?$", re.ASCII)
 _NULL: Final = '""'
 _CODED_TYPES: Final = frozenset({"CE", "CWE", "CNE", "CF"})
 _BLANKS: Final = [""] * 30
@@ -123,6 +124,20 @@ class _Grammar:
         text = text.strip()
         return "" if text == _NULL else text
 
+    def every(self, raw: str) -> tuple[str, ...]:
+        """`first` of each repetition: of a field that names something and should not repeat, every name counts."""
+        if self.repeat not in raw:
+            only = self.first(raw)
+            return (only,) if only else ()
+        return tuple(filter(None, map(self.first, raw.split(self.repeat))))
+
+    def birth_date(self, raw: str) -> str:
+        """PID-7 without a degree of precision. Two dates stay two, which nobody reads as one."""
+        if self.repeat in raw or self.component in raw:
+            days = {_PRECISION.sub("", self.text(one).replace(self.component, "^")) for one in raw.split(self.repeat)}
+            return self.repeat.join(sorted(days)).strip()
+        return self.first(raw)
+
     def time(self, raw: str) -> str:
         """A time; an offset spelled as a second component is put where it belongs."""
         if self.component not in raw:
@@ -131,11 +146,18 @@ class _Grammar:
         return f"{moment}^{rest}" if _OFFSET.fullmatch(rest) else moment
 
     def _code(self, raw: str) -> tuple[Coded, ...]:
-        """A coded element with its alternate; blank ones are left out."""
-        parts = [self.text(part).strip() for part in raw.split(self.component)] + [""] * 6
+        """A coded element with its alternates; blank ones are left out.
+
+        The original text (CWE.9) is another text of the first code; 10 to 12 are a second alternate.
+        """
+        parts = [self.text(part).strip() for part in raw.split(self.component)] + [""] * 12
         code, text, system, other_code, other_text, other_system = ("" if p == _NULL else p for p in parts[:6])
-        pair = (Coded(system, code, text), Coded(other_system, other_code, other_text))
-        return tuple(coded for coded in pair if coded.code or coded.text)
+        all_of_it = [Coded(system, code, text), Coded(other_system, other_code, other_text)]
+        original, third_code, third_text, third_system = ("" if p == _NULL else p for p in parts[8:12])
+        if original:
+            all_of_it.append(Coded(system, code, original))
+        all_of_it.append(Coded(third_system, third_code, third_text))
+        return tuple(coded for coded in all_of_it if coded.code or coded.text)
 
     def _result(  # noqa: PLR0917 - a key of the memory, by position
         self, kind: str, test: str, sub_id: str, value: str, units: str, flags: str, status: str
@@ -398,9 +420,11 @@ class _MessageReader:
         name = segment[:3]
         if not segment or segment.isspace():
             return
-        if segment[3:4] != field and (len(segment) != 3 or not _NAME.fullmatch(name)):  # noqa: PLR2004
+        if name in _ENVELOPE and not segment[3:4].isalnum():
+            self._has_ended = True  # a trailer has its own delimiters, not those of the message before it
+        elif segment[3:4] != field and (len(segment) != 3 or not _NAME.fullmatch(name)):  # noqa: PLR2004
             self._malformed(f"Line {line} is no segment: a line break stands inside a field.")
-        elif self._has_ended and name not in _ENVELOPE:
+        elif self._has_ended:
             self._malformed(f"Line {line} follows the batch trailer.")
         elif name == "ORC":
             self._close_order()
@@ -431,8 +455,6 @@ class _MessageReader:
             if self._order is not None:
                 self._order.specimens.append(segment.split(field) + _BLANKS[:25])
                 self._notes = self._order.notes
-        elif name in _ENVELOPE:
-            self._has_ended = True
         elif name not in _SKIPPED and name[0] != "Z":
             self._malformed(f"The segment in line {line} is not known: a line break may stand inside a field.")
 
@@ -467,7 +489,7 @@ class _MessageReader:
             tuple(kits),
             tuple(untyped or filter(None, [grammar.first(pid[2])])),
             grammar.first(pid[5]),
-            grammar.first(pid[7]),
+            grammar.birth_date(pid[7]),
             nhs_number,
         )
 
@@ -487,7 +509,7 @@ class _MessageReader:
         if not order.rows:
             order.rows.append((order.line, str(order.line), panel, "", ORDER_ONLY, (), (), "", (), status, "", ""))
         first, time = grammar.first, grammar.time
-        kits = [ref for ref in (first(obr[2]), first(orc[2])) if ref]
+        kits = [*grammar.every(obr[2]), *grammar.every(orc[2])]
         if person:
             kits += person.kit_refs or (() if kits else person.other_refs)
         sites = grammar.specimen(obr[15])
@@ -496,7 +518,7 @@ class _MessageReader:
         collected, received = obr[7], obr[14]
         for specimen in order.specimens:
             sites += grammar.specimen(specimen[4]) + grammar.specimen(specimen[8])
-            tubes += tuple(filter(None, [first(specimen[2])]))
+            tubes += grammar.every(specimen[2])
             rejects += tuple(filter(None, [first(specimen[21]), first(specimen[24])]))
             collected = collected or specimen[17].split(grammar.component, 1)[0]
             received = received or specimen[18]

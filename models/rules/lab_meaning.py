@@ -403,7 +403,8 @@ def agree_with_index(
         if high < reactive_from:
             return conflict if Outcome.LOW_REACTIVE in targets else Outcome.LOW_REACTIVE
         return outcome
-    return outcome if outcome is Outcome.EQUIVOCAL else conflict
+    # An assay's grey zone may lie on either side of where low reactive begins, and never where reactive does.
+    return outcome if outcome is Outcome.EQUIVOCAL and high < reactive_from else conflict
 
 
 # ── The whole of a row, apart from identity and times ────────────────────────────────────────
@@ -453,8 +454,8 @@ def meaning_of(  # noqa: PLR0911, PLR0913, PLR0917, C901 - the decision order of
         return Meaning(test, None, None, None, state, is_risky=True)
     status = _STATUS.get(state, ReportStatus.FINAL)
     if isinstance(entry, DetailCode):
-        span = _span(_joined_number(raw)) if entry.is_index and len(raw) == 1 else None
-        return Meaning(test, None, None, status, None, is_risky=True, is_detail=True, cut_off=span)
+        span, fault = _index(raw) if entry.is_index else (None, None)
+        return Meaning(test, None, None, status, fault, is_risky=True, is_detail=True, cut_off=span)
     site = _site_of(lab, sites, entry.sites)
     if isinstance(site, Fault):
         return Meaning(test, None, None, status, site, _is_risky(lab, kind, raw, codes))
@@ -473,7 +474,7 @@ def meaning_of(  # noqa: PLR0911, PLR0913, PLR0917, C901 - the decision order of
         fault = Fault(Quarantine.UNKNOWN_STATUS, "The row says 'not asked' and yet has a value.")
         return Meaning(test, site, None, status, fault, is_risky=said is not Outcome.NEGATIVE)
     if state is RowState.CANCELLED:
-        said = _cancelled(lab, raw, codes, said, reasons)
+        said = _cancelled(lab, entry.test, raw, codes, reasons)
     elif isinstance(said, Outcome) and _flags_contradict(flags, said):
         fault = Fault(Quarantine.FLAG_CONFLICT, "The abnormal flag contradicts the value.")
         return Meaning(test, site, None, status, fault, is_risky=True)
@@ -484,25 +485,46 @@ def meaning_of(  # noqa: PLR0911, PLR0913, PLR0917, C901 - the decision order of
 
 
 def _cancelled(
-    lab: LabMap,
-    raw: tuple[str, ...],
-    codes: tuple[tuple[Coded, ...], ...],
-    said: Outcome | Fault,
-    reasons: tuple[str, ...],
+    lab: LabMap, test: Test, raw: tuple[str, ...], codes: tuple[tuple[Coded, ...], ...], reasons: tuple[str, ...]
 ) -> Outcome | Fault:
-    """Why a cancelled test failed, by the lab's list of reasons; a result word is no reason."""
-    texts = [text for codings in codes for _, code, text in codings for text in (code, text)] if codes else list(raw)
-    tokens = {fold_token(text) for text in texts} - _PLACEHOLDERS
-    found = {lab.cancel_reasons[token] for token in tokens if token in lab.cancel_reasons}
-    if isinstance(said, Outcome) and said in set(lab.cancel_reasons.values()):
-        found.add(said)
-    if not tokens:
-        found = {lab.cancel_reasons[token] for token in map(fold_token, reasons) if token in lab.cancel_reasons}
-    if len(found) == 1:
-        return found.pop()
-    if found:
+    """Why a cancelled test failed, by the lab's list of reasons; a result word is no reason.
+
+    Codes and texts alike must be known and give one reason (lab-messages.md 7). A comment is asked where there is no
+    value at all.
+    """
+    words, failures = lab.outcomes.get(test, {}), set(lab.cancel_reasons.values())
+    said = _spelt(lab, codes) if codes else [(PLAIN, fold_token(text)) for text in raw]
+    told = {
+        lab.cancel_reasons.get(token)
+        or (words.get((system, token)) if system is not None else None)
+        or (words.get((PLAIN, token)) if system == LOCAL else None)
+        for system, token in said
+        if token not in _PLACEHOLDERS
+    }
+    if not told:
+        told = {lab.cancel_reasons[token] for token in map(fold_token, reasons) if token in lab.cancel_reasons}
+    given = {outcome for outcome in told if outcome in failures}
+    if not given:
+        return Fault(Quarantine.CANCELLED_NO_REASON, "The test is cancelled without a reason from the lab's list.")
+    if len(given) > 1:
         return Fault(Quarantine.CONFLICTING_VALUES, "The cancelled row gives two different reasons.")
-    return Fault(Quarantine.CANCELLED_NO_REASON, "The test is cancelled without a reason from the lab's list.")
+    if None in told:
+        return Fault(Quarantine.UNKNOWN_TOKEN, "Beside its reason the cancelled row has a word that is not in the map.")
+    if len(told) > 1:
+        reason = Quarantine.CODE_DISPLAY_CONFLICT if codes else Quarantine.CONFLICTING_VALUES
+        return Fault(reason, "The cancelled row gives a reason and a result.")
+    return given.pop()
+
+
+def _spelt(lab: LabMap, codes: tuple[tuple[Coded, ...], ...]) -> list[tuple[str | None, str]]:
+    """Every code with its system, and every text that is not merely the agreed words for its code."""
+    found: list[tuple[str | None, str]] = []
+    for system_raw, code_raw, text_raw in (coded for codings in codes for coded in codings):
+        system, code, text = lab.system(system_raw), fold_token(code_raw), fold_token(text_raw)
+        found.append((system, code))
+        if not system or text not in lab.displays.get((system, code), frozenset()):
+            found.append((PLAIN, text))
+    return found
 
 
 def _combined(  # noqa: PLR0917 - all that a row says
@@ -528,6 +550,16 @@ def _combined(  # noqa: PLR0917 - all that a row says
     return Meaning(None, site, None, status, None, is_risky=True, parts=tuple(parts.items()))
 
 
-def _joined_number(raw: tuple[str, ...]) -> str:
+def _index(raw: tuple[str, ...]) -> tuple[tuple[float, float] | None, Fault | None]:
+    """What a cut-off index allows, or why it can't be read: the screen beside it then waits for a person."""
+    if len(set(raw)) > 1:
+        return None, Fault(Quarantine.CONFLICTING_VALUES, "The cut-off index beside the result holds several values.")
+    span = _span(_joined_number(raw[0])) if raw else None
+    if span is None:
+        return None, Fault(Quarantine.UNKNOWN_TOKEN, "The cut-off index beside the result is no number that is read.")
+    return span, None
+
+
+def _joined_number(raw: str) -> str:
     """A structured number (comparator^number) or a plain one as text; a range or ratio stays unreadable."""
-    return raw[0].rstrip("^").replace("^", "", 1)
+    return raw.rstrip("^").replace("^", "", 1)

@@ -206,7 +206,7 @@ def _times(  # noqa: PLR0917 - the four clocks and what bounds them; memoised, s
     collected, received, authorised, tested, sent = read
     collected_from = collected.on if collected else lab_time.first_day(collected_raw.strip(), day)
     if fault is None:
-        fault = _impossible(collected_from, received, tested, authorised, sent)
+        fault = _impossible(collected, collected_from, received, tested, authorised, sent)
     return RowTimes(collected, collected_from, received, authorised, tested, fault)
 
 
@@ -224,20 +224,27 @@ def times_of(message: LabMessage, row: LabRow, lab: LabMap) -> RowTimes:
 
 
 def _impossible(
+    collected: lab_time.LabTime | None,
     collected_from: date | None,
     received: lab_time.LabTime | None,
     tested: lab_time.LabTime | None,
     authorised: lab_time.LabTime | None,
     sent: lab_time.LabTime | None,
 ) -> Fault | None:
-    """A day in the wrong order. The time of the test orders versions: one far ahead would freeze every later word."""
-    if collected_from and received and collected_from > received.on:
+    """Times in the wrong order: by the day, as the clocks of a lab's systems differ, but for the sample's own two.
+
+    The time of the test orders versions: one far ahead would freeze every later word.
+    """
+    is_late = collected and received and collected.has_clock and received.has_clock and collected.at > received.at
+    if is_late or (collected_from and received and collected_from > received.on):
         return Fault(Quarantine.DATE_IMPLAUSIBLE, "The sample was received before it was collected.")
     told = sent or authorised
     if told and any(earlier > told.on for earlier in (collected_from, received and received.on) if earlier):
         return Fault(Quarantine.DATE_IMPLAUSIBLE, "The sample was collected or received after the result was sent.")
     if sent and any(word.on > sent.on for word in (tested, authorised) if word):
         return Fault(Quarantine.DATE_IMPLAUSIBLE, "The result was tested or authorised after it was sent.")
+    if received and any(word.on < received.on for word in (tested, authorised) if word):
+        return Fault(Quarantine.DATE_IMPLAUSIBLE, "The result was tested or authorised before the sample was received.")
     if collected_from and any(word.on < collected_from for word in (tested, authorised) if word):
         return Fault(Quarantine.DATE_IMPLAUSIBLE, "The result was tested or authorised before the sample was taken.")
     return None
@@ -330,7 +337,7 @@ def interpret(message: LabMessage, lab: LabMap) -> list[Reading]:
     Pure. Never raises on any content of a row; never gives an outcome that the lab map does not hold.
     """
     readings: list[Reading] = []
-    details: list[tuple[int, Meaning, str | None, bool]] = []
+    details: list[_Support] = []
     open_orders = _open_orders(lab, message)
     message_fault = message.fault or _not_live(message)
     # Kept for the next row and no longer: rows of one order share them, and no name stays in memory.
@@ -350,7 +357,10 @@ def interpret(message: LabMessage, lab: LabMap) -> list[Reading]:
         fault = message_fault or row.fault
         if meaning.is_detail:
             if fault is None:
-                details.append((len(readings), meaning, identity.kit_code, _comment(lab, row.notes)[0]))
+                stamp = times.tested or times.authorised
+                told = (stamp.at if stamp else None, _revision(row.revision_raw))
+                review = _comment(lab, row.notes)[0]
+                details.append(_Support(len(readings), meaning, identity.kit_code, told, review))
                 readings.append(Detail(row.position, row.row_key))
                 continue
         else:
@@ -480,14 +490,23 @@ def _hold(finding: Finding, reason: Quarantine, detail: str) -> Quarantined:
 _DONE: Final = frozenset({ReportStatus.FINAL, ReportStatus.CORRECTED})
 
 
-def _apply_details(
-    lab: LabMap,
-    message: LabMessage,
-    readings: list[Reading],
-    details: Sequence[tuple[int, Meaning, str | None, bool]],
-) -> None:
+class _Support(NamedTuple):
+    """A row that supports another one of its message."""
+
+    at: int
+    """Its place among the readings."""
+    meaning: Meaning
+    kit_code: str | None
+    told: tuple[datetime | None, int | None]
+    """The lab's time and revision, by which it belongs to one of several words about its test."""
+    review: bool
+    """It carries a comment that is not on the reviewed list."""
+
+
+def _apply_details(lab: LabMap, message: LabMessage, readings: list[Reading], details: Sequence[_Support]) -> None:
     """Lets each cut-off index speak to the result that it supports; one that supports nothing is kept for a person."""
-    for at, meaning, kit_code, review in details:
+    for detail in details:
+        meaning, kit_code = detail.meaning, detail.kit_code
         if meaning.test is None:
             continue
         mine = [
@@ -499,28 +518,38 @@ def _apply_details(
             if not any(
                 isinstance(r, Quarantined) and r.test is meaning.test and r.kit_code == kit_code for r in readings
             ):
-                row = message.rows[_row_at(message, readings[at])]
+                row = message.rows[_row_at(message, readings[detail.at])]
                 identity = _Identity(kit_code, None, None, None, None)
                 fault = Fault(
                     Quarantine.CONFLICTING_VALUES, "A cut-off index came without the result that it supports."
                 )
                 clocks = RowTimes(None, None, None, None, None, None)
-                readings[at] = _quarantine(message, row, identity, meaning, clocks, fault)
+                readings[detail.at] = _quarantine(message, row, identity, meaning, clocks, fault)
             continue
+        # A correction has an index of its own: each belongs to the word of its time, and then of its status.
+        mine = [each for each in mine if (each[1].lab_time, each[1].revision) == detail.told] or mine
+        mine = [each for each in mine if each[1].status is meaning.status] or mine
         for number, found in mine:
-            if found.status not in _DONE:
-                continue
-            held = found._replace(note_review=True) if review or meaning.cut_off is None else found
-            if meaning.status not in _DONE:
-                held = found._replace(note_review=True)
-            elif meaning.cut_off is not None:
-                targets = lab.outcomes.get(found.test, {}).values()
-                said = agree_with_index(found.outcome, meaning.cut_off, targets, lab.index_bands[found.test])
-                if isinstance(said, Fault):
-                    readings[number] = _hold(found, said.reason, said.detail)
-                    continue
-                held = held._replace(outcome=said)
-            readings[number] = held
+            readings[number] = _beside(lab, found, detail)
+
+
+def _beside(lab: LabMap, found: Finding, detail: _Support) -> Finding | Quarantined:
+    """A result, seen beside a row that supports it."""
+    meaning = detail.meaning
+    is_measured = meaning.cut_off is not None and meaning.status in _DONE
+    if found.status not in _DONE and not (found.status is ReportStatus.CANCELLED and is_measured):
+        return found
+    if meaning.status not in _DONE:
+        return found._replace(note_review=True)
+    if meaning.fault is not None:
+        return _hold(found, meaning.fault.reason, meaning.fault.detail)
+    if meaning.cut_off is None:
+        return found._replace(note_review=True)
+    targets = lab.outcomes.get(found.test, {}).values()
+    said = agree_with_index(found.outcome, meaning.cut_off, targets, lab.index_bands[found.test])
+    if isinstance(said, Fault):
+        return _hold(found, said.reason, said.detail)
+    return found._replace(outcome=said, note_review=found.note_review or detail.review)
 
 
 def _row_at(message: LabMessage, reading: Reading) -> int:

@@ -265,6 +265,24 @@ def test_a_cancelled_row_may_give_its_reason_in_a_comment_which_still_holds_it()
     assert (found.outcome, found.note_review, found.urgent_note) == (Outcome.LEAKED, True, True)
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("QNS^Insufficient sample^NORTHLAB", "insufficient"),
+        ("^Insufficient sample", "insufficient"),
+        ("260373001^Insufficient sample^SCT", "code_display_conflict"),
+        ("260373001^Detected^SCT", "cancelled_no_reason"),
+        ("QNS^DETECTED^NORTHLAB", "code_display_conflict"),
+        ("QNS^Haemolysed^NORTHLAB", "conflicting_values"),
+        ("QNS^Something else^NORTHLAB", "unknown_token"),
+        ("7^QNS^NORTHLAB", "unknown_token"),
+    ],
+)
+def test_all_that_a_cancelled_row_says_must_be_one_reason(value: str, expected: str) -> None:
+    assert said(ordered(obx(value, code=HIVS, kind="CWE", status="X"), **BLOOD)) == [expected]
+    assert said(ordered(obx("QNS~DETECTED", status="X"))) == ["conflicting_values"]
+
+
 @pytest.mark.parametrize("value", ["", "Not detected", "DETECTED", "because"])
 def test_a_cancelled_row_without_an_agreed_reason_is_for_a_person(value: str) -> None:
     assert said(ordered(obx(value, status="X"))) == ["cancelled_no_reason"]
@@ -395,6 +413,10 @@ def test_a_blood_test_from_a_swab_is_for_a_person() -> None:
         ("Reactive", ">^5", "SN", ["reactive"]),
         ("Reactive", "0.4", "NM", ["conflicting_values"]),
         ("Equivocal", "0.95", "NM", ["equivocal"]),
+        ("Equivocal", "9.9", "NM", ["equivocal"]),
+        ("Equivocal", "10.0", "NM", ["conflicting_values"]),
+        ("Equivocal", ">^5", "SN", ["conflicting_values"]),
+        ("QNS", "42.7", "NM", ["conflicting_values"]),
     ],
 )
 def test_the_cut_off_index_must_agree_with_the_screen(word: str, index: str, kind: str, expected: list[str]) -> None:
@@ -452,11 +474,49 @@ def test_a_month_without_a_day_counts_from_its_first(collected: str, expected: s
     assert said(ordered(obx(), collected=collected, received="202611020812")) == [expected]
 
 
-def test_an_index_that_can_not_be_read_holds_the_screen() -> None:
-    found = only(ordered(obx("Non-reactive", code=HIVS), obx("1^:^8", code=HIVC, kind="SN"), **BLOOD))
+@pytest.mark.parametrize(
+    ("index", "kind", "expected"),
+    [
+        ("1^:^8", "SN", "unknown_token"),
+        ("0.1 COI", "ST", "unknown_token"),
+        ("0,1", "NM", "unknown_token"),
+        ("", "NM", "unknown_token"),
+        ("0.1~42.7", "NM", "conflicting_values"),
+        ("0.1~0.1", "NM", "negative"),
+    ],
+)
+def test_a_screen_whose_index_can_not_be_read_is_for_a_person(index: str, kind: str, expected: str) -> None:
+    assert said(ordered(obx("Non-reactive", code=HIVS), obx(index, code=HIVC, kind=kind), **BLOOD)) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("index", "status", "expected"),
+    [("42.7", "F", "conflicting_values"), ("42.7", "X", "insufficient"), ("", "X", "insufficient")],
+)
+def test_an_index_was_measured_where_the_screen_is_said_to_have_failed(index: str, status: str, expected: str) -> None:
+    rows = (obx("QNS", code=HIVS, status="X"), obx(index, code=HIVC, kind="NM", status=status))
+
+    assert said(ordered(*rows, **BLOOD)) == [expected]
+
+
+def test_an_index_that_is_not_final_holds_the_screen() -> None:
+    found = only(ordered(obx("Non-reactive", code=HIVS), obx("0.1", code=HIVC, kind="NM", status="P"), **BLOOD))
 
     assert isinstance(found, Finding)
     assert found.note_review
+
+
+@pytest.mark.parametrize(("first", "second"), [("0.2", "42"), ("0.2", "3.2")])
+def test_each_of_two_words_about_a_screen_has_the_index_of_its_time(first: str, second: str) -> None:
+    content = ordered(
+        obx("Non-reactive", code=HIVS, at="20261102101500"),
+        obx(first, code=HIVC, kind="NM", at="20261102101500"),
+        obx("Reactive", code=HIVS, status="C", at="20261102160000"),
+        obx(second, code=HIVC, kind="NM", status="C", at="20261102160000"),
+        **BLOOD,
+    )
+
+    assert said(content) == ["negative", "reactive" if second == "42" else "low_reactive"]
 
 
 def test_an_index_alone_is_no_result() -> None:
@@ -609,10 +669,28 @@ def test_a_time_without_offset_is_london_time() -> None:
 
 
 def test_an_hour_that_comes_twice_is_the_later_one_and_is_marked() -> None:
-    found = only(ordered(obx(at="202610250130"), collected="20261020"))
+    found = only(ordered(obx(at="202610250130"), collected="20261020", received="202610240812"))
 
     assert isinstance(found, Finding)
     assert (found.lab_time, found.time_doubtful) == (datetime(2026, 10, 25, 1, 30, tzinfo=UTC), True)
+
+
+@pytest.mark.parametrize(
+    ("collected", "received", "tested", "expected"),
+    [
+        ("202611020700", "202611020812", "20261102090000", "negative"),
+        ("202611022300", "202611020812", "20261103090000", "date_implausible"),
+        ("20261102", "202611020812", "20261102090000", "negative"),
+        ("20261030", "202611030300", "20261102173900", "date_implausible"),
+        ("20261030", "202611021830", "20261102173900", "negative"),
+    ],
+)
+def test_times_that_contradict_each_other_are_for_a_person(
+    collected: str, received: str, tested: str, expected: str
+) -> None:
+    order = {"collected": collected, "received": received, "reported": "20261103100000"}
+
+    assert said(ordered(obx(at=tested), **order)) == [expected]
 
 
 def test_an_offset_spelled_as_a_component_counts() -> None:

@@ -245,6 +245,44 @@ def test_two_rows_of_one_result_that_differ_are_for_a_person() -> None:
     assert said(raw, A) == ["conflicting_values"] * 2
 
 
+def many(*last: str, before: int) -> bytes:
+    """The long table: so many ordinary rows, then these."""
+    filler = [ROW_A.replace("26V1", f"26V{number + 2}") for number in range(before)]
+    return table(HEADER_A, *filler, *last)
+
+
+@pytest.mark.parametrize("before", [997, 998, 999, 1997, 1998])
+def test_what_rows_mean_together_is_the_same_anywhere_in_a_file(before: int) -> None:
+    pair = ROW_A, ROW_A.replace("Not detected", "DETECTED")
+
+    assert said(many(*pair, before=before), A)[-2:] == ["conflicting_values"] * 2
+
+
+@pytest.mark.parametrize(
+    ("number", "kit"), [("26v1", "WT7-CF5-NY2C"), ("26V1", "wt7cf5ny2c"), (" 26V1 ", "WT7 CF5 NY2C")]
+)
+def test_rows_of_one_number_belong_together_however_it_is_spelt(number: str, kit: str) -> None:
+    other = ROW_A.replace("Not detected", "DETECTED").replace("26V1,WT7-CF5-NY2C,", f"{number},{kit},")
+
+    assert said(table(HEADER_A, ROW_A, other), A) == ["conflicting_values"] * 2
+
+
+def test_a_row_without_the_laboratorys_number_belongs_to_those_of_its_kit() -> None:
+    first, other = ROW_A.removeprefix("26V1"), ROW_A.removeprefix("26V1").replace("Not detected", "DETECTED")
+
+    assert said(table(HEADER_A, first, other), A) == ["conflicting_values"] * 2
+
+
+def test_a_long_cell_is_a_cell_like_any_other() -> None:
+    long = ROW_A + "y" * 200_000
+
+    assert said(table(HEADER_A, long, ROW_A.replace("26V1", "26V2")), A) == ["negative", "negative"]
+
+
+def test_another_delimiter_behind_quotation_marks_is_a_changed_header() -> None:
+    assert said(table(HEADER_C.replace(",", "\t"), ROW_C.replace(",", "\t")), C) == ["header_changed"]
+
+
 def test_a_later_report_of_the_same_result_is_no_contradiction() -> None:
     later = ROW_A.replace("Not detected", "DETECTED").replace("04/11/2026 11:20", "05/11/2026 11:20")
 
@@ -271,6 +309,16 @@ def test_a_control_file_that_can_not_be_read_holds_the_table(control: bytes) -> 
 
     assert verdict.held is not None
     assert verdict.held.reason == "incomplete_file"
+
+
+def test_a_control_file_that_says_a_thing_twice_holds_the_table() -> None:
+    raw = table(HEADER_A, ROW_A)
+    control = f"rows=2\nrows=1\nsha256={hashlib.sha256(raw).hexdigest()}\n".encode()
+
+    held = reader.check_file([raw], A, control).held
+
+    assert held is not None
+    assert held.reason == "incomplete_file"
 
 
 def test_a_right_control_file_proves_the_table() -> None:

@@ -11,7 +11,22 @@ from hypothesis import strategies as st
 from integrations.lab import hl7v2, reader
 from models.rules.result import Finding, Quarantined
 from models.rules.vocabulary import Quarantine
-from tests.support.lab import GOLDEN, KIT, MSH, PID, message, messages, northlab, obr, obx, only, ordered, read, said
+from tests.support.lab import (
+    GOLDEN,
+    KIT,
+    MSH,
+    OTHER_KIT,
+    PID,
+    message,
+    messages,
+    northlab,
+    obr,
+    obx,
+    only,
+    ordered,
+    read,
+    said,
+)
 
 HL7 = sorted(path.name for path in GOLDEN.glob("*.hl7"))
 
@@ -187,6 +202,53 @@ def test_two_specimens_of_one_order_must_agree() -> None:
     spm = "SPM|1|||%s"
 
     assert said(message(obr(), obx(), spm % "VVS", spm % "URN")) == ["specimen_conflict"]
+
+
+def test_the_original_words_of_a_specimen_must_agree_with_its_code() -> None:
+    rows = ordered(obx(), "SPM|1|||VVS^Vulvovaginal swab^NORTHLAB^^^^^^{}", specimen="")
+
+    assert said(rows.replace("{}", "Vulvovaginal swab, self-taken")) == ["negative"]
+    assert said(rows.replace("{}", "Rectal swab")) == ["specimen_conflict"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("260415000^Not detected^SCT^^^^^^Not detected", "negative"),
+        ("260415000^Not detected^SCT^^^^^^DETECTED", "code_display_conflict"),
+        ("Not detected^^^^^^^^DETECTED", "code_display_conflict"),
+        ("260415000^Not detected^SCT^^^^^^GC positive, other patient", "code_display_conflict"),
+        ("260415000^Not detected^SCT^^^^^^^260373001^Detected^SCT", "code_display_conflict"),
+        ("260415000^Not detected^SCT^^^^^^^260415000^Not detected^SCT", "negative"),
+    ],
+)
+def test_the_original_text_and_a_second_alternate_of_a_value_must_agree(value: str, expected: str) -> None:
+    assert said(ordered(obx(value, kind="CWE"))) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("born", "expected"),
+    [
+        ("19990214^D", "negative"),
+        ("19990214~19990214", "negative"),
+        ("19990214~19850101", "identity_missing"),
+        ("19990214^19850101", "identity_missing"),
+        ('""', "identity_missing"),
+    ],
+)
+def test_two_dates_of_birth_are_none(born: str, expected: str) -> None:
+    assert said(ordered(obx()).replace("|19990214|", f"|{born}|")) == [expected]
+
+
+def test_every_repetition_of_an_id_counts() -> None:
+    assert said(ordered(obx(), placer=f"{KIT}-1~{OTHER_KIT}-1")) == ["tube_mismatch"]
+    assert said(ordered(obx(), placer=f"{KIT}-1~{KIT}-1")) == ["negative"]
+
+
+def test_a_trailer_has_its_own_delimiters() -> None:
+    other = ordered(obx()).replace("|", "$").replace("MSH$^~\\&", "MSH$^~\\&")
+
+    assert said(f"FHS|^~\\&|WINLIMS|NORTHLAB\rBHS|^~\\&|WINLIMS|NORTHLAB\r{other}BTS|1\rFTS|1\r") == ["negative"]
 
 
 def test_a_rejected_specimen_holds_what_was_reported_of_it() -> None:
