@@ -6,6 +6,7 @@ lab-messages.md section 3. A file that closes its last bracket is complete; a cu
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final, NamedTuple, NoReturn
@@ -26,73 +27,34 @@ _ROOTS: Final = frozenset({"Bundle", "DiagnosticReport", "Observation"})
 _CONTAINED: Final = frozenset({"Observation", "Patient", "Specimen", "ServiceRequest", "Organization", "Practitioner"})
 _NHS_NUMBER: Final = "https://fhir.nhs.uk/Id/nhs-number"
 
-_ANY: Final = frozenset(["resourceType", "id", "meta", "language", "text", "contained", "extension", "identifier"])
-_OBSERVATION: Final = _ANY | frozenset(
-    [
-        "basedOn",
-        "partOf",
-        "status",
-        "category",
-        "code",
-        "subject",
-        "focus",
-        "encounter",
-        "effectiveDateTime",
-        "effectivePeriod",
-        "effectiveInstant",
-        "effectiveTiming",
-        "issued",
-        "performer",
-        "dataAbsentReason",
-        "interpretation",
-        "note",
-        "bodySite",
-        "method",
-        "specimen",
-        "device",
-        "referenceRange",
-        "hasMember",
-        "derivedFrom",
-        "component",
-    ]
-)
-_VALUES: Final = frozenset(
-    [
-        "Quantity",
-        "CodeableConcept",
-        "String",
-        "Boolean",
-        "Integer",
-        "Range",
-        "Ratio",
-        "SampledData",
-        "Time",
-        "DateTime",
-        "Period",
-    ]
-)
-_REPORT: Final = _ANY | frozenset(
-    [
-        "basedOn",
-        "status",
-        "category",
-        "code",
-        "subject",
-        "encounter",
-        "effectiveDateTime",
-        "effectivePeriod",
-        "issued",
-        "performer",
-        "resultsInterpreter",
-        "specimen",
-        "result",
-        "imagingStudy",
-        "media",
-        "conclusion",
-        "conclusionCode",
-        "presentedForm",
-    ]
-)
+_ANY: Final = "resourceType id meta language text contained extension identifier"
+_ELEMENTS: Final[Mapping[str, frozenset[str]]] = {
+    kind: frozenset(f"{_ANY} {own}".split())
+    for kind, own in {
+        "Observation": """
+            basedOn partOf status category code subject focus encounter effectiveDateTime effectivePeriod
+            effectiveInstant effectiveTiming issued performer valueQuantity valueCodeableConcept valueString
+            valueBoolean valueInteger valueRange valueRatio valueSampledData valueTime valueDateTime valuePeriod
+            dataAbsentReason interpretation note bodySite method specimen device referenceRange hasMember derivedFrom
+            component""",
+        "DiagnosticReport": """
+            basedOn status category code subject encounter effectiveDateTime effectivePeriod issued performer
+            resultsInterpreter specimen result imagingStudy media conclusion conclusionCode presentedForm""",
+        "Specimen": """
+            accessionIdentifier status type subject receivedTime parent request collection processing container
+            condition note""",
+        "ServiceRequest": """
+            instantiatesCanonical instantiatesUri basedOn replaces requisition status intent category priority
+            doNotPerform code orderDetail quantityQuantity quantityRatio quantityRange subject encounter
+            occurrenceDateTime occurrencePeriod occurrenceTiming asNeededBoolean asNeededCodeableConcept authoredOn
+            requester performerType performer locationCode locationReference reasonCode reasonReference insurance
+            supportingInfo specimen bodySite note patientInstruction relevantHistory""",
+        "Patient": """
+            active name telecom gender birthDate deceasedBoolean deceasedDateTime address maritalStatus
+            multipleBirthBoolean multipleBirthInteger photo contact communication generalPractitioner
+            managingOrganization link""",
+    }.items()
+}
 """Elements of R4. Another one is another version of FHIR, or a mistake; both are kept for a person."""
 
 
@@ -110,6 +72,8 @@ def _parse(raw: bytes) -> Resource:
             parse_int=Decimal,
             parse_float=Decimal,
         )
+        if "\\ud" in text.casefold():
+            found = _without_surrogates(found)
     except json.JSONDecodeError as error:
         is_cut = error.pos >= len(text.rstrip()) or not text.rstrip().endswith("}")
         reason = Quarantine.INCOMPLETE_FILE if is_cut else Quarantine.MALFORMED
@@ -126,6 +90,8 @@ def _parse(raw: bytes) -> Resource:
             raise BrokenFile(Fault(Quarantine.UNSUPPORTED_FORMAT, "Bundles of this type are not read."))
         if not isinstance(found.get("entry"), list) or not found["entry"]:
             raise BrokenFile(Fault(Quarantine.EMPTY_FILE, "The Bundle is empty."))
+        if any(_text(link.get("relation")) == "next" for link in _items(found.get("link"))):
+            raise BrokenFile(Fault(Quarantine.INCOMPLETE_FILE, "The Bundle is one page of several: send them all."))
     return found
 
 
@@ -134,6 +100,18 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise BrokenFile(Fault(Quarantine.MALFORMED, "A JSON object gives one key twice."))
     return found
+
+
+def _without_surrogates(value: Any) -> Any:
+    """The same, with a replacement character for each half of one: it is no text and can't be stored."""
+    match value:
+        case str():
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        case dict():
+            return {_without_surrogates(key): _without_surrogates(each) for key, each in value.items()}
+        case list():
+            return [_without_surrogates(each) for each in value]
+    return value
 
 
 def _no_constant(_: str) -> NoReturn:
@@ -186,7 +164,7 @@ def read(chunks: Iterable[bytes], lab: LabMap, skip: int = 0) -> Iterator[LabMes
         lab.lab,
         Form.FHIR,
         _message_id(root),
-        hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest(),
+        hashlib.sha256(content.encode()).digest(),
         0,
         1,
         _text(root.get("timestamp")),
@@ -245,8 +223,15 @@ class _Reader:
         self.is_test = False
         self._by_reference: dict[str, _Entry] = {}
         self._entries: list[_Entry] = []
+        self._groups: dict[int, list[_Entry]] = defaultdict(list)
+        """The groups (Observation.hasMember) that each result, by identity, is a member of."""
+        self._flaws: dict[int, Fault | None] = {}
+        self._inner: set[int] = set()
+        """Resources, by identity, that stand inside another."""
         if root["resourceType"] == "Bundle":
-            self._refuse_modifiers(root)
+            self._look_at_marks(root)
+            if _flaw({key: value for key, value in root.items() if key != "entry"}):
+                self._hold(_MODIFIED)
             for position, entry in enumerate(_items(root["entry"]), 1):
                 resource = entry.get("resource")
                 request = entry.get("request")
@@ -255,9 +240,17 @@ class _Reader:
                 if not isinstance(resource, dict):
                     self._hold("An entry of the Bundle holds no resource.")
                     continue
+                if resource.get("resourceType") == "Bundle":
+                    self._hold("A Bundle stands inside another: send its entries.")
+                if "modifierExtension" in entry:
+                    self._hold(_MODIFIED)
                 self._add(position, resource, _text(entry.get("fullUrl")))
         else:
             self._add(1, root, "")
+        for group in self._of("Observation"):
+            for reference in _items(group.resource.get("hasMember")):
+                if (member := self._resolve(reference, group)) is not None:
+                    self._groups[id(member.resource)].append(group)
         is_ours = any(
             system.startswith(lab.fhir_systems)
             for resource in [root, *(entry.resource for entry in self._entries)]
@@ -269,16 +262,16 @@ class _Reader:
     def _hold(self, detail: str) -> None:
         self.fault = self.fault or Fault(Quarantine.MALFORMED, detail)
 
-    def _refuse_modifiers(self, resource: Resource) -> None:
-        if "modifierExtension" in resource or "implicitRules" in resource:
-            self._hold("A resource carries a modifier that can change its meaning and is not known.")
+    def _look_at_marks(self, resource: Resource) -> None:
         meta = resource.get("meta")
         marks = [*_items(meta.get("tag")), *_items(meta.get("security"))] if isinstance(meta, dict) else []
         self.is_test = self.is_test or any(_text(mark.get("code")) == "HTEST" for mark in marks)
 
     def _add(self, position: int, resource: Resource, full_url: str) -> None:
         kind = _text(resource.get("resourceType"))
-        self._refuse_modifiers(resource)
+        self._look_at_marks(resource)
+        if kind not in _ELEMENTS and _flaw(resource):
+            self._hold(_MODIFIED)  # of a message's header it may change every row
         entry = _Entry(position, resource)
         self._entries.append(entry)
         names = [full_url, f"{kind}/{_text(resource.get('id'))}" if resource.get("id") else ""]
@@ -290,9 +283,10 @@ class _Reader:
             if _text(inner.get("resourceType")) not in _CONTAINED:
                 self._hold("A resource contains something that is not read.")
                 continue
-            self._refuse_modifiers(inner)
+            self._look_at_marks(inner)
             contained = _Entry(position, inner)
             self._by_reference[f"#{position}#{_text(inner.get('id'))}"] = contained
+            self._inner.add(id(inner))
             if inner.get("resourceType") == "Observation":
                 self._entries.append(contained)
 
@@ -311,7 +305,8 @@ class _Reader:
     def rows(self) -> list[LabRow]:
         """One row for each Observation, or for each of its components."""
         rows: list[LabRow] = []
-        taken: set[int] = set()
+        taken: dict[int, int] = {}
+        """The report that each result was listed by."""
         reports = self._of("DiagnosticReport")
         for number, report in enumerate(reports, 1):
             waiting = [(reference, report, 0) for reference in _items(report.resource.get("result"))]
@@ -326,10 +321,11 @@ class _Reader:
                     row = self._order_only(report, number)
                     rows.append(row._replace(row_key=key, value_type="", fault=fault))
                     continue
-                if id(found.resource) in taken:
-                    self._hold("An Observation is listed twice.")
-                    continue
-                taken.add(id(found.resource))
+                if (other := taken.get(id(found.resource))) is not None:
+                    if other != number:
+                        self._hold("An Observation is listed by two reports.")
+                    continue  # a report may list a group and its members too
+                taken[id(found.resource)] = number
                 rows += self._rows_of(found, report, number)
                 waiting += [(member, found, depth + 1) for member in _items(found.resource.get("hasMember"))]
         for observation in self._of("Observation"):
@@ -347,7 +343,7 @@ class _Reader:
 
     def _is_test_code(self, row: LabRow) -> bool:
         keys = [(self._lab.system(c.system) or "", c.code.casefold()) for c in row.test_codes if c.code]
-        return any(key in self._lab.tests or key in self._lab.combined for key in keys)
+        return any(key in known for key in keys for known in (self._lab.tests, self._lab.combined, self._lab.details))
 
     def _order_only(self, report: _Entry, number: int) -> LabRow:
         """The row of a report without results."""
@@ -357,10 +353,6 @@ class _Reader:
     def _rows_of(self, entry: _Entry, report: _Entry | None, number: int) -> list[LabRow]:
         resource = entry.resource
         base = self._base(entry, report, number)
-        unknown = [k for k in resource if k not in _OBSERVATION and not k.startswith("_") and k[5:] not in _VALUES]
-        if unknown:
-            fault = Fault(Quarantine.MALFORMED, "The Observation holds an element that is not of FHIR R4.")
-            base = base._replace(fault=base.fault or fault)
         components = _items(resource.get("component"))
         has_value = any(key[:5] == "value" for key in resource) or "dataAbsentReason" in resource
         if resource.get("hasMember") and not has_value and not components:
@@ -368,8 +360,6 @@ class _Reader:
         rows = [self._with_value(base, resource)] if has_value or not components else []
         for count, component in enumerate(components, 1):
             row = base._replace(row_key=f"{base.row_key}.{count}", test_codes=_concept(component.get("code")))
-            if "modifierExtension" in component:
-                self._hold("A resource carries a modifier that can change its meaning and is not known.")
             rows.append(self._with_value(row, component))
         return rows
 
@@ -412,43 +402,51 @@ class _Reader:
     def _base(self, entry: _Entry, report: _Entry | None, number: int) -> LabRow:
         """All of a row but its value: whose, from where, when, how final."""
         resource = entry.resource
-        fault: Fault | None = None
-        if report is not None and any(k not in _REPORT and not k.startswith("_") for k in report.resource):
-            fault = Fault(Quarantine.MALFORMED, "The report holds an element that is not of FHIR R4.")
         owners = [entry] if report is None else [entry, report]
+        groups = self._groups_of(entry)
         specimens = self._specimens(entry, report)
-        # A patient who is named by reference and is not in the message (None) is another one than who is.
-        named = [
-            (subject, self._resolve(subject, each))
-            for each in (*owners, *specimens)
-            for subject in [each.resource.get("subject")]
-        ]
-        patients = [patient for _, patient in named if patient is not None]
-        if patients and any(patient != patients[0] for subject, patient in named if patient or _refers(subject)):
-            fault = fault or Fault(Quarantine.IDENTITY_CONFLICT, "Report, result and specimen are not of one patient.")
-        fault = fault or next(filter(None, map(_annulled, specimens)), None)
-        person = patients[0].resource if patients and patients[0].resource.get("resourceType") == "Patient" else {}
-        requests = [
+        asked = [
             (reference, self._resolve(reference, owner))
             for owner in owners
             for reference in _items(owner.resource.get("basedOn"))
         ]
+        requests = [request for _, request in asked if request is not None]
+        # A patient who is named by reference and is not in the message (None) is another one than who is.
+        named = [
+            (subject, self._resolve(subject, each))
+            for each in (*owners, *groups, *specimens, *requests)
+            for subject in [each.resource.get("subject")]
+        ]
+        patients = [patient for _, patient in named if patient is not None]
+        fault: Fault | None = None
+        if patients and any(patient != patients[0] for subject, patient in named if patient or _refers(subject)):
+            fault = Fault(Quarantine.IDENTITY_CONFLICT, "Report, result, request and specimen are not of one patient.")
+        told_of = (*owners, *groups, *specimens, *requests, *patients[:1])
+        fault = fault or next(filter(None, map(self._flaw_of, told_of)), None)
+        fault = fault or next(filter(None, map(_annulled, specimens)), None)
+        person = patients[0].resource if patients and patients[0].resource.get("resourceType") == "Patient" else {}
         kit_refs = self._ids(person.get("identifier"))
         kit_refs += [i for owner in owners for i in self._ids(_identifier_of(owner.resource.get("subject")))]
-        for reference, request in requests:
+        for reference, request in asked:
             kit_refs += self._ids(_identifier_of(reference))
             kit_refs += self._ids(request.resource.get("identifier")) if request else []
         tube_refs: list[str] = []
-        collected = _text(resource.get("effectiveDateTime")) or _start(resource.get("effectivePeriod"))
+        collected = [_effective(resource)]
         received = ""
+        sites: list[Coded] = []
         for specimen in specimens:
             tube_refs += self._ids(specimen.resource.get("identifier"))
             tube_refs += self._ids(specimen.resource.get("accessionIdentifier"))
+            sites += _concept(specimen.resource.get("type"))
             collection = specimen.resource.get("collection")
             if isinstance(collection, dict):
-                collected = collected or _text(collection.get("collectedDateTime"))
+                collected += [_text(collection.get("collectedDateTime")), _start(collection.get("collectedPeriod"))]
+                sites += _concept(collection.get("bodySite"))
             received = received or _text(specimen.resource.get("receivedTime"))
-        sites = [coded for specimen in specimens for coded in _concept(specimen.resource.get("type"))]
+        # Some labs give the time of the test as effective: the sample is as old as the earliest word of it.
+        days = sorted(filter(None, collected), key=lambda told: told[:10])
+        if not days and report is not None:
+            days = [_effective(report.resource)]
         issued = _text(resource.get("issued"))
         told = _text(report.resource.get("issued")) if report else ""
         head = report.resource if report else resource
@@ -456,10 +454,10 @@ class _Reader:
         return BLANK_ROW._replace(
             position=entry.position,
             row_key=str(entry.position)
-            if resource.get("resourceType") != "Observation" or not self._is_inner(entry)
+            if resource.get("resourceType") != "Observation" or id(resource) not in self._inner
             else f"{entry.position}#{ascii(_text(resource.get('id')))[1:-1][:64]}",
             test_codes=_concept(resource.get("code")),
-            row_status_raw=_text(resource.get("status")),
+            row_status_raw=" ".join([_text(each.resource.get("status")) or "?" for each in (entry, *groups)]),
             tested_raw=issued or told,
             notes=_notes(resource),
             fault=fault,
@@ -470,12 +468,12 @@ class _Reader:
             tube_refs=tuple(dict.fromkeys(tube_refs)),
             sites_raw=(*sites, *_concept(resource.get("bodySite"))),
             report_status_raw=(_text(report.resource.get("status")) or "?") if report else "",
-            collected_raw=collected,
+            collected_raw=days[0] if days else "",
             received_raw=received,
             authorised_raw=told or issued,
             order_notes=(
                 *(_conclusion(report.resource) if report else ()),
-                *(note for specimen in specimens for note in _notes(specimen.resource)),
+                *(note for each in (*groups, *requests, *specimens) for note in _notes(each.resource)),
             ),
             reject_raw=tuple(word for specimen in specimens for word in _spoilt(specimen.resource)),
             parent_ref=" ".join(_text(r.get("reference")) for r in _items(resource.get("derivedFrom"))),
@@ -487,9 +485,19 @@ class _Reader:
             ),
         )
 
-    def _is_inner(self, entry: _Entry) -> bool:
-        """Whether a resource stands inside another."""
-        return any(name.startswith("#") and found == entry for name, found in self._by_reference.items())
+    def _groups_of(self, entry: _Entry) -> list[_Entry]:
+        """Every group that a result is a member of, the groups of those too, each once."""
+        found = list(self._groups[id(entry.resource)])
+        for group in found:  # grows as it is walked
+            found += [outer for outer in self._groups[id(group.resource)] if outer not in found and outer != entry]
+        return found
+
+    def _flaw_of(self, entry: _Entry) -> Fault | None:
+        """`_flaw`, found once: a report is looked at for each of its results."""
+        key = id(entry.resource)
+        if key not in self._flaws:
+            self._flaws[key] = _flaw(entry.resource)
+        return self._flaws[key]
 
     def _specimens(self, entry: _Entry, report: _Entry | None) -> list[_Entry]:
         """The result's own specimen, or the report's if it has only one."""
@@ -518,7 +526,13 @@ def _identifier_of(reference: object) -> object:
 
 
 def _start(period: object) -> str:
-    return _text(period.get("start")) if isinstance(period, dict) else ""
+    return _text(period.get("start")) or _text(period.get("end")) if isinstance(period, dict) else ""
+
+
+def _effective(resource: Resource) -> str:
+    """When what a result or report tells of was so: the sample's collection, unless its specimen says otherwise."""
+    when = (resource.get("effectiveDateTime"), resource.get("effectiveInstant"))
+    return next(filter(None, map(_text, when)), "") or _start(resource.get("effectivePeriod"))
 
 
 def _conclusion(report: Resource) -> tuple[str, ...]:
@@ -526,6 +540,27 @@ def _conclusion(report: Resource) -> tuple[str, ...]:
     codes = (coded.text or coded.code for item in _items(report.get("conclusionCode")) for coded in _concept(item))
     attached = "The report has an attachment, which is not read." if report.get("presentedForm") else ""
     return tuple(filter(None, [_text(report.get("conclusion")).strip(), *codes, attached]))
+
+
+_MODIFIED: Final = "A resource carries a modifier that can change its meaning and is not known."
+
+
+def _flaw(resource: Resource) -> Fault | None:
+    """Why what a resource says can't be relied on, whatever it says."""
+    if "implicitRules" in resource or _has_modifier({k: v for k, v in resource.items() if k != "contained"}):
+        return Fault(Quarantine.MALFORMED, _MODIFIED)
+    kind = _text(resource.get("resourceType"))
+    known = _ELEMENTS.get(kind)
+    if known is not None and any(name not in known and not name.startswith("_") for name in resource):
+        return Fault(Quarantine.MALFORMED, f"The {kind} holds an element that is not of FHIR R4.")
+    return None
+
+
+def _has_modifier(value: object) -> bool:
+    """Whether a modifier stands anywhere in it."""
+    if isinstance(value, dict):
+        return "modifierExtension" in value or any(map(_has_modifier, value.values()))
+    return isinstance(value, list) and any(map(_has_modifier, value))
 
 
 def _refers(subject: object) -> bool:

@@ -300,12 +300,19 @@ def _word_with_index(
     return agree_with_index(outcome, span, words.values(), bands) if span else None
 
 
+def _shown(lab: LabMap, coded: Coded) -> frozenset[str]:
+    """The texts, folded, that are merely the agreed words for a code."""
+    system = lab.system(coded.system)
+    return lab.displays.get((system, fold_token(coded.code)), frozenset()) if system else frozenset()
+
+
 def _code(lab: LabMap, test: Test, codings: Sequence[Coded]) -> Outcome | Fault:
     """What a coded value means: every code and every text must be known and say the same."""
     words = lab.outcomes.get(test, {})
     found: set[Outcome] = set()
     fault: Fault | None = None
     is_blank = True
+    siblings = frozenset[str]().union(*(_shown(lab, coded) for coded in codings))
     for system_raw, code_raw, text_raw in codings:
         code, text = fold_token(code_raw), fold_token(text_raw)
         system = lab.system(system_raw)
@@ -320,7 +327,8 @@ def _code(lab: LabMap, test: Test, codings: Sequence[Coded]) -> Outcome | Fault:
                 found.add(outcome)
         if text and text not in _PLACEHOLDERS:
             is_blank = False
-            shown = lab.displays.get((system, code), frozenset()) if system else frozenset()
+            # A text of its own, as a CodeableConcept has, may be that of any code beside it.
+            shown = lab.displays.get((system, code), frozenset()) if system and code else siblings
             if text in shown:
                 continue
             coded = words.get((system or "", code))
@@ -410,12 +418,21 @@ def agree_with_index(
 # ── The whole of a row, apart from identity and times ────────────────────────────────────────
 
 
+def _fhir_row(statuses: str) -> RowState | None:
+    """The most cautious of a result's own status and those of the groups it is a member of, with blanks between."""
+    states = [_FHIR_ROW.get(status) for status in statuses.split(" ")]
+    if None in states:
+        return None
+    waits = (RowState.WITHDRAWN, RowState.CANCELLED, RowState.PENDING)
+    return next((state for state in waits if state in states), states[0])
+
+
 def states_of(lab: LabMap, form: Form, row: str, order: str) -> tuple[RowState | None, RowState | None]:
     """What the status codes of row and order mean; None for one that is missing or not known."""
     if form is Form.HL7:
         return _HL7_ROW.get(row.strip()), HL7_ORDER.get(order.strip())
     if form is Form.FHIR:
-        return _FHIR_ROW.get(row), FHIR_REPORT.get(order) if order else RowState.FINAL
+        return _fhir_row(row), FHIR_REPORT.get(order) if order else RowState.FINAL
     if lab.csv is not None and not lab.csv.status:
         return RowState.FINAL, RowState.FINAL  # this dialect has no status column: final by contract
     return (lab.csv.statuses.get(fold_token(row)) if lab.csv else None), RowState.FINAL
@@ -517,13 +534,12 @@ def _cancelled(
 
 
 def _spelt(lab: LabMap, codes: tuple[tuple[Coded, ...], ...]) -> list[tuple[str | None, str]]:
-    """Every code with its system, and every text that is not merely the agreed words for its code."""
+    """Every code with its system, and every text that is not merely the agreed words for a code beside it."""
     found: list[tuple[str | None, str]] = []
-    for system_raw, code_raw, text_raw in (coded for codings in codes for coded in codings):
-        system, code, text = lab.system(system_raw), fold_token(code_raw), fold_token(text_raw)
-        found.append((system, code))
-        if not system or text not in lab.displays.get((system, code), frozenset()):
-            found.append((PLAIN, text))
+    for codings in codes:
+        shown = frozenset[str]().union(*(_shown(lab, coded) for coded in codings))
+        found += [(lab.system(coded.system), fold_token(coded.code)) for coded in codings]
+        found += [(PLAIN, text) for coded in codings if (text := fold_token(coded.text)) not in shown]
     return found
 
 

@@ -5,6 +5,7 @@ strptime format per CSV column. None is ever tried after another.
 """
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -15,9 +16,9 @@ FHIR: Final = "fhir"
 ISO8601: Final = "iso8601"
 
 _HL7 = re.compile(
-    r"(\d{4})(?:(\d\d)(?:(\d\d)(?:(\d\d)(?:(\d\d)(?:(\d\d)(?:\.\d{1,4})?)?)?)?)?)?(?:\^?([+-]?\d{4}))?", re.ASCII
+    r"(\d{4})(?:(\d\d)(?:(\d\d)(?:(\d\d)(?:(\d\d)(?:(\d\d)(?:\.(\d{1,4}))?)?)?)?)?)?(?:\^?([+-]?\d{4}))?", re.ASCII
 )
-_FHIR = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T(\d\d):(\d\d):(\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d))?)?)?", re.ASCII)
+_FHIR = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T(\d\d):(\d\d):(\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d))?)?)?", re.ASCII)
 
 _COARSE: Final = {HL7: re.compile(r"(\d{4})(\d\d)?", re.ASCII), FHIR: re.compile(r"(\d{4})(?:-(\d\d))?", re.ASCII)}
 
@@ -100,25 +101,30 @@ def _hl7(text: str) -> tuple[datetime, timedelta | None, bool] | None:
     found = _HL7.fullmatch(text)
     if not found or found[3] is None:
         return None
-    year, month, day, hour, minute, second, zone = found.groups()
-    offset = None
+    *parts, fraction, zone = found.groups()
+    offset, hour = None, found[4]
     if zone is not None and hour is not None:  # a day has no offset: 20261102^0000 is a day in the lab's zone
         sign = -1 if zone[0] == "-" else 1
         offset = sign * timedelta(hours=int(zone[-4:-2]), minutes=int(zone[-2:]))
-    moment = datetime(int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0))  # noqa: DTZ001
-    return moment, offset, hour is not None
+    return _moment(parts, fraction), offset, hour is not None
 
 
 def _fhir(text: str) -> tuple[datetime, timedelta | None, bool] | None:
     found = _FHIR.fullmatch(text)
     if not found or found[3] is None:
         return None
-    year, month, day, hour, minute, second, zone = found.groups()
-    moment = datetime(int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0))  # noqa: DTZ001
-    if hour is None:
+    *parts, fraction, zone = found.groups()
+    moment = _moment(parts, fraction)
+    if found[4] is None:
         return moment, None, False
     if zone is None:
         return None  # FHIR: a clock time needs a zone
     sign = -1 if zone[0] == "-" else 1
     offset = timedelta(0) if zone == "Z" else sign * timedelta(hours=int(zone[1:3]), minutes=int(zone[4:6]))
     return moment, offset, True
+
+
+def _moment(parts: Iterable[str | None], fraction: str | None) -> datetime:
+    """A wall clock's time of year, month, day, hour, minute and second, to the microsecond."""
+    year, month, day, hour, minute, second = (int(part or 0) for part in parts)
+    return datetime(year, month, day, hour, minute, second, int(f"{fraction or 0:0<6}"[:6]))  # noqa: DTZ001

@@ -289,19 +289,180 @@ def test_a_tube_of_another_kit_is_for_a_person() -> None:
     assert said(bundle(swap)) == ["tube_mismatch", "tube_mismatch", "negative"]
 
 
-def test_a_group_is_no_result_and_its_members_are() -> None:
-    def group(body: Body) -> None:
-        members = resource(body, 2)["result"]
-        resource(body, 2)["result"] = [{"reference": "urn:uuid:g"}]
-        head = {
-            "resourceType": "Observation",
-            "status": "final",
-            "code": {"text": "CT and GC"},
-            "hasMember": members,
-        }
-        body["entry"].append({"fullUrl": "urn:uuid:g", "resource": head})
+def in_group(*, also_listed: bool = False, **head: Any) -> Body:
+    """The sample with all its results in one group."""
 
-    assert sorted(said(bundle(group))) == ["detail", "negative", "negative", "positive"]
+    def group(body: Body) -> None:
+        report = resource(body, 2)
+        members = report["result"]
+        report["result"] = [{"reference": "urn:uuid:g"}, *(members if also_listed else [])]
+        whole = {"resourceType": "Observation", "status": "final", "code": {"text": "Panel"}, "hasMember": members}
+        body["entry"].append({"fullUrl": "urn:uuid:g", "resource": whole | head})
+
+    return bundle(group)
+
+
+@pytest.mark.parametrize("also_listed", [False, True])
+def test_a_group_is_no_result_and_its_members_are(also_listed: bool) -> None:  # noqa: FBT001
+    assert sorted(said(in_group(also_listed=also_listed))) == ["detail", "negative", "negative", "positive"]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ("preliminary", "pending"),
+        ("registered", "pending"),
+        ("entered-in-error", "withdrawn"),
+        ("cancelled", "cancelled_no_reason"),
+        ("unknown", "unknown_status"),
+        (None, "unknown_status"),
+    ],
+)
+def test_a_group_can_only_make_its_members_less_certain(status: str | None, expected: str) -> None:
+    assert sorted(said(in_group(status=status))) == sorted(["detail", *[expected] * 3])
+
+
+def test_a_group_of_groups_speaks_to_all_that_is_in_it() -> None:
+    body = in_group()
+    outer = {"resourceType": "Observation", "status": "preliminary", "code": {"text": "All"}}
+    outer["hasMember"] = [{"reference": "urn:uuid:g"}]
+    body["entry"].append({"fullUrl": "urn:uuid:outer", "resource": outer})
+    resource(body, 2)["result"] = [{"reference": "urn:uuid:outer"}]
+
+    assert sorted(said(body)) == ["detail", "detail", "pending", "pending", "pending"]
+
+
+def test_groups_that_hold_each_other_are_read_to_an_end() -> None:
+    body = in_group()
+    back = {"reference": "urn:uuid:g"}
+    resource(body, 3)["hasMember"] = [back]
+
+    assert sorted(said(body)) == ["detail", "negative", "negative", "positive"]
+
+
+def test_a_note_on_a_group_or_a_request_holds_the_results() -> None:
+    note = [{"text": "Result from another sample"}]
+    asked = bundle(lambda b: resource(b, 3).update(basedOn=[{"reference": "ServiceRequest/1"}]))
+    asked["entry"].append({"resource": {"resourceType": "ServiceRequest", "id": "1", "note": note}})
+
+    assert [each.note_review for each in findings(in_group(note=note))] == [True] * 3
+    assert [each.note_review for each in findings(asked)] == [True, False, False]
+
+
+def test_a_request_for_another_person_is_for_a_person() -> None:
+    body = bundle(lambda b: resource(b, 3).update(basedOn=[{"reference": "ServiceRequest/1"}]))
+    other = copy.deepcopy(body["entry"][0])
+    other["fullUrl"] = "urn:uuid:other"
+    request = {"resourceType": "ServiceRequest", "id": "1", "subject": {"reference": "urn:uuid:other"}}
+    body["entry"] += [other, {"resource": request}]
+
+    assert said(body) == ["identity_conflict", "positive", "negative"]
+
+
+def test_an_index_that_no_report_lists_is_for_a_person() -> None:
+    index = {
+        "resourceType": "Observation",
+        "status": "final",
+        "code": {"coding": [{"system": LOCAL, "code": "HIVC"}]},
+        "valueQuantity": {"value": 42.7},
+    }
+
+    assert said(bundle(lambda b: b["entry"].append({"resource": index})))[3] == "malformed"
+
+
+@pytest.mark.parametrize(
+    ("number", "when"),
+    [
+        (3, {"effectiveDateTime": None, "effectiveInstant": "2026-08-01T09:00:00Z"}),
+        (3, {"effectiveDateTime": None, "effectivePeriod": {"end": "2026-08-01T09:00:00Z"}}),
+        (6, {"collection": {"collectedPeriod": {"start": "2026-08-01T09:00:00Z"}}}),
+        (6, {"collection": {"collectedDateTime": "2026-08-01"}}),
+        (2, {"effectiveDateTime": "2026-08-01"}),
+    ],
+    ids=["instant", "period", "the specimen's period", "the specimen's day", "the report's day"],
+)
+def test_a_sample_is_as_old_as_the_earliest_word_of_its_collection(number: int, when: Body) -> None:
+    def change(body: Body) -> None:
+        if number == 2:
+            for each in (3, 6):
+                resource(body, each).pop("effectiveDateTime", None)
+                resource(body, each).pop("collection", None)
+        resource(body, number).update(when)
+
+    assert said(bundle(change))[0] == "too_old"
+
+
+def test_the_body_site_of_a_collection_must_agree() -> None:
+    def change(site: str) -> Body:
+        collection = {"collectedDateTime": "2026-11-01", "bodySite": {"text": site}}
+        return bundle(lambda b: resource(b, 6).update(collection=collection))
+
+    assert said(change("Rectal swab"))[0] == "specimen_conflict"
+    assert said(change("Vulvovaginal swab"))[0] == "negative"
+    assert said(change("Elbow"))[0] == "site_unknown"
+
+
+def test_half_a_character_in_an_id_keeps_its_rows_apart() -> None:
+    whole, half = "26V0455001", "26V\\ud800"
+    raw = json.dumps(bundle()).replace(whole, half, 1).encode()
+
+    assert said(raw) == ["encoding"] * 3
+    assert all("\ud800" not in str(m) for m in reader.read_messages([raw], northlab()))
+    assert said(json.dumps(bundle()).replace("Ashgrovel", "\\ud83d\\ude00", 1).encode())[0] == "negative"
+
+
+def test_a_bundle_in_a_bundle_does_not_vanish() -> None:
+    assert said(bundle(lambda b: b["entry"].append({"resource": bundle()}))) == ["malformed"] * 3
+
+
+def test_one_page_of_a_search_is_not_the_whole_of_it() -> None:
+    link = [{"relation": "self", "url": "a"}, {"relation": "next", "url": "b"}]
+
+    assert said(bundle(lambda b: b.update(type="searchset", link=link))) == ["incomplete_file"]
+
+
+@pytest.mark.parametrize(
+    ("number", "change", "expected"),
+    [
+        (6, {"collection": {"collectedDateTime": "2026-11-01", "modifierExtension": []}}, ["malformed"] * 2),
+        (6, {"foo": 1}, ["malformed"] * 2),
+        (3, {"referenceRange": [{"text": "x", "modifierExtension": []}]}, ["malformed"]),
+        (3, {"implicitRules": "x"}, ["malformed"]),
+        (1, {"modifierExtension": []}, ["malformed"] * 3),
+        (2, {"modifierExtension": []}, ["malformed"] * 3),
+        (1, {"_birthDate": {"extension": []}}, []),
+    ],
+)
+def test_a_modifier_or_an_unknown_element_refuses_the_rows_that_it_touches(
+    number: int, change: Body, expected: list[str]
+) -> None:
+    told = said(bundle(lambda b: resource(b, number).update(change)))
+
+    assert told == expected + ["negative", "positive", "negative"][len(expected) :]
+
+
+def test_a_modifier_of_the_message_itself_refuses_every_row() -> None:
+    header = {"resourceType": "MessageHeader", "modifierExtension": []}
+
+    assert said(bundle(lambda b: b["entry"].append({"resource": header}))) == ["malformed"] * 3
+    assert said(bundle(lambda b: b.update(implicitRules="x"))) == ["malformed"] * 3
+
+
+@pytest.mark.parametrize(
+    ("code", "display", "text", "expected"),
+    [
+        ("260415000", "Not detected", "Not detected", "negative"),
+        ("260385009", "Negative", "Negative", "negative"),
+        ("260385009", "", "Negative", "negative"),
+        ("10828004", "Positive", "Positive", "positive"),
+        ("10828004", "Positive", "Negative", "code_display_conflict"),
+        ("260385009", "Negative", "Positive", "code_display_conflict"),
+    ],
+)
+def test_the_text_of_a_concept_may_be_the_agreed_words_of_its_code(
+    code: str, display: str, text: str, expected: str
+) -> None:
+    assert said(observation(**value(code, display, text))) == [expected]
 
 
 def test_components_are_results_of_their_own() -> None:
