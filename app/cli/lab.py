@@ -261,7 +261,7 @@ def _line(file: Path, reading: "Reading", collected: "LabTime | None", authorise
     from models.rules.result import Detail, Finding
 
     assert not isinstance(reading, Detail), "details are not shown"
-    held = "A person reads this result first: its comment is not on the reviewed list, or a row beside it is not final."
+    held = "A person reads this result first: its comment is not on the reviewed list, or a row beside it is unclear."
     shown: tuple[str | int | None, ...] = (
         file.name,
         reading.position,

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from integrations.lab.framing import BrokenFile, decode, has_control_bytes, hl7_messages
 from integrations.lab.rows import BLANK_ROW, held_if_damaged
+from models.rules.kit import normalise_kit_code
 from models.rules.lab import ASIDE, ORDER_ONLY, Answer, Coded, Fault, Form, LabMap, LabMessage, LabRow, fold_token
 from models.rules.vocabulary import Quarantine
 
@@ -361,6 +362,8 @@ class _Person(NamedTuple):
     kit_refs: tuple[str, ...]
     other_refs: tuple[str, ...]
     """Ids without a type: a kit id only where the order names none."""
+    spelt_like_kits: list[str]
+    """Of ids without a type, PID-2 among them, those whose check character is that of a kit id: they must agree."""
     family_name: str
     dob: str
     nhs_number: str
@@ -473,7 +476,7 @@ class _MessageReader:
         grammar, lab = self._grammar, self._lab
         kits: list[str] = []
         untyped: list[str] = []
-        nhs_number = ""
+        nhs_number, old = "", grammar.first(pid[2])
         for repetition in pid[3].split(grammar.repeat):
             parts = repetition.split(grammar.component, 5) + _BLANKS[:5]
             identifier, authority, kind = grammar.first(parts[0]), grammar.first(parts[3]), grammar.first(parts[4])
@@ -487,7 +490,8 @@ class _MessageReader:
                 untyped.append(identifier)
         return _Person(
             tuple(kits),
-            tuple(untyped or filter(None, [grammar.first(pid[2])])),
+            tuple(untyped or filter(None, [old])),
+            [ref for ref in (*untyped, old) if ref and normalise_kit_code(ref)],
             grammar.first(pid[5]),
             grammar.birth_date(pid[7]),
             nhs_number,
@@ -512,6 +516,7 @@ class _MessageReader:
         kits = [*grammar.every(obr[2]), *grammar.every(orc[2])]
         if person:
             kits += person.kit_refs or (() if kits else person.other_refs)
+            kits += person.spelt_like_kits
         sites = grammar.specimen(obr[15])
         tubes: tuple[str, ...] = ()
         rejects: tuple[str, ...] = ()

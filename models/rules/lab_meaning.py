@@ -479,7 +479,7 @@ def meaning_of(  # noqa: PLR0911, PLR0913, PLR0917, C901 - the decision order of
     corrected = state is RowState.FINAL and order_state is RowState.CORRECTED
     review = order_state is RowState.APPENDED
     if isinstance(entry, CombinedCode):
-        return _combined(lab, entry, site, state, raw, codes, status)
+        return _combined(lab, entry, site, state, raw, codes, status, reasons)
     if state is RowState.PENDING:
         return Meaning(test, site, Outcome.PENDING, status, None, is_risky=False)
     if state is RowState.WITHDRAWN:
@@ -512,24 +512,26 @@ def _cancelled(
     words, failures = lab.outcomes.get(test, {}), set(lab.cancel_reasons.values())
     said = _spelt(lab, codes) if codes else [(PLAIN, fold_token(text)) for text in raw]
     told = {
-        lab.cancel_reasons.get(token)
+        (system, token): lab.cancel_reasons.get(token)
         or (words.get((system, token)) if system is not None else None)
         or (words.get((PLAIN, token)) if system == LOCAL else None)
         for system, token in said
         if token not in _PLACEHOLDERS
     }
     if not told:
-        told = {lab.cancel_reasons[token] for token in map(fold_token, reasons) if token in lab.cancel_reasons}
-    given = {outcome for outcome in told if outcome in failures}
+        told = {(PLAIN, token): lab.cancel_reasons.get(token) for token in map(fold_token, reasons)}
+        told = {spelt: reason for spelt, reason in told.items() if reason}
+    given = {outcome for outcome in told.values() if outcome in failures}
     if not given:
         return Fault(Quarantine.CANCELLED_NO_REASON, "The test is cancelled without a reason from the lab's list.")
     if len(given) > 1:
         return Fault(Quarantine.CONFLICTING_VALUES, "The cancelled row gives two different reasons.")
-    if None in told:
+    unknown = {system for (system, _), outcome in told.items() if outcome is None}
+    if unknown - {PLAIN} or (unknown and not codes):
         return Fault(Quarantine.UNKNOWN_TOKEN, "Beside its reason the cancelled row has a word that is not in the map.")
-    if len(told) > 1:
+    if unknown or set(told.values()) != given:
         reason = Quarantine.CODE_DISPLAY_CONFLICT if codes else Quarantine.CONFLICTING_VALUES
-        return Fault(reason, "The cancelled row gives a reason and a result.")
+        return Fault(reason, "The cancelled row gives a reason and something else.")
     return given.pop()
 
 
@@ -551,13 +553,18 @@ def _combined(  # noqa: PLR0917 - all that a row says
     raw: tuple[str, ...],
     codes: tuple[tuple[Coded, ...], ...],
     status: ReportStatus,
+    reasons: tuple[str, ...],
 ) -> Meaning:
-    """One value for several infections: split only where the lab map lists the whole value."""
+    """One value for several infections: split only where the lab map lists the whole value, or none was tested."""
     parts: Mapping[Test, Outcome] | None = None
     if state is RowState.PENDING:
         parts = dict.fromkeys(sorted(entry.tests), Outcome.PENDING)
     elif state is RowState.WITHDRAWN:
         parts = dict.fromkeys(sorted(entry.tests), Outcome.WITHDRAWN)
+    elif state is RowState.CANCELLED:
+        failed = {_cancelled(lab, test, raw, codes, reasons) for test in entry.tests}
+        if len(failed) == 1 and isinstance(reason := failed.pop(), Outcome):
+            parts = dict.fromkeys(sorted(entry.tests), reason)
     elif state in {RowState.FINAL, RowState.CORRECTED} and len(raw) == 1 and not codes:
         parts = lab.combined_outcomes.get(fold_token(raw[0]))
     if parts is None or parts.keys() != entry.tests:

@@ -541,9 +541,10 @@ def _beside(lab: LabMap, found: Finding, detail: _Support) -> Finding | Quaranti
         return found
     if meaning.status not in _DONE:
         return found._replace(note_review=True)
-    if meaning.fault is not None:
-        return _hold(found, meaning.fault.reason, meaning.fault.detail)
-    if meaning.cut_off is None:
+    fault = meaning.fault
+    if fault is not None and (found.outcome is Outcome.NEGATIVE or fault.reason is Quarantine.CONFLICTING_VALUES):
+        return _hold(found, fault.reason, fault.detail)
+    if meaning.cut_off is None:  # whatever the index says, this is no all clear: a person reads both
         return found._replace(note_review=True)
     targets = lab.outcomes.get(found.test, {}).values()
     said = agree_with_index(found.outcome, meaning.cut_off, targets, lab.index_bands[found.test])

@@ -274,13 +274,24 @@ def test_a_cancelled_row_may_give_its_reason_in_a_comment_which_still_holds_it()
         ("260373001^Detected^SCT", "cancelled_no_reason"),
         ("QNS^DETECTED^NORTHLAB", "code_display_conflict"),
         ("QNS^Haemolysed^NORTHLAB", "conflicting_values"),
-        ("QNS^Something else^NORTHLAB", "unknown_token"),
+        ("QNS^Something else^NORTHLAB", "code_display_conflict"),
         ("7^QNS^NORTHLAB", "unknown_token"),
     ],
 )
 def test_all_that_a_cancelled_row_says_must_be_one_reason(value: str, expected: str) -> None:
     assert said(ordered(obx(value, code=HIVS, kind="CWE", status="X"), **BLOOD)) == [expected]
     assert said(ordered(obx("QNS~DETECTED", status="X"))) == ["conflicting_values"]
+    assert said(ordered(obx("QNS~Something else", status="X"))) == ["unknown_token"]
+
+
+def test_a_cancelled_order_for_several_tests_fails_for_its_reason_in_each() -> None:
+    found = read(message(obr(status="X"), "NTE|1|L|Sample leaked"))
+
+    assert [(each.test, each.outcome, each.note_review) for each in found if isinstance(each, Finding)] == [
+        (Test.CHLAMYDIA, Outcome.LEAKED, True),
+        (Test.GONORRHOEA, Outcome.LEAKED, True),
+    ]
+    assert said(message(obr(status="X"))) == ["combined_result"]
 
 
 @pytest.mark.parametrize("value", ["", "Not detected", "DETECTED", "because"])
@@ -487,6 +498,15 @@ def test_a_month_without_a_day_counts_from_its_first(collected: str, expected: s
 )
 def test_a_screen_whose_index_can_not_be_read_is_for_a_person(index: str, kind: str, expected: str) -> None:
     assert said(ordered(obx("Non-reactive", code=HIVS), obx(index, code=HIVC, kind=kind), **BLOOD)) == [expected]
+
+
+def test_a_reactive_is_told_to_a_person_whatever_its_index_says() -> None:
+    found = only(ordered(obx("Reactive", code=HIVS), obx("5.2 COI", code=HIVC), **BLOOD))
+    held = ordered(obx("Reactive", code=HIVS), obx("0.1~42.7", code=HIVC, kind="NM"), **BLOOD)
+
+    assert isinstance(found, Finding)
+    assert (found.outcome, found.note_review) == (Outcome.REACTIVE, True)
+    assert said(held) == ["conflicting_values"]
 
 
 @pytest.mark.parametrize(

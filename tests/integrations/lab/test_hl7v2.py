@@ -245,6 +245,28 @@ def test_every_repetition_of_an_id_counts() -> None:
     assert said(ordered(obx(), placer=f"{KIT}-1~{KIT}-1")) == ["negative"]
 
 
+@pytest.mark.parametrize(
+    ("pid_2", "pid_3", "expected"),
+    [
+        ("", f"{KIT}^^^ANYSVC^KIT", "negative"),
+        ("H123456", f"{KIT}^^^ANYSVC^KIT", "negative"),
+        (KIT, f"{KIT}^^^ANYSVC^KIT", "negative"),
+        (OTHER_KIT, f"{KIT}^^^ANYSVC^KIT", "identity_conflict"),
+        ("", f"{KIT}^^^ANYSVC^KIT~{OTHER_KIT}", "identity_conflict"),
+        ("", f"{KIT}^^^ANYSVC^KIT~H123456", "negative"),
+        ("H123456", KIT, "negative"),
+        (OTHER_KIT, KIT, "identity_conflict"),
+        (KIT, "", "negative"),
+        ("H123456", "", "bad_kit_id"),
+    ],
+)
+def test_an_id_without_a_type_is_a_kit_id_where_it_is_spelt_like_one(pid_2: str, pid_3: str, expected: str) -> None:
+    person = PID.split("|")
+    person[2:4] = pid_2, pid_3
+
+    assert said(message(obr(placer=""), obx(), pid="|".join(person), orc="")) == [expected]
+
+
 def test_a_trailer_has_its_own_delimiters() -> None:
     other = ordered(obx()).replace("|", "$").replace("MSH$^~\\&", "MSH$^~\\&")
 
