@@ -1,9 +1,9 @@
 """The whole world on one machine, for looking around and for the demo: every service a child process.
 
 PostgreSQL, a file store with its queue, an SMS provider, a courier, a sign-in provider, the Prefect
-server and a worker, and the web application. All listen on loopback only. What has to be secret is
-made up once per state folder and kept in one file of mode 0600, which `kitpost` commands on this
-machine read too. The children end when we end, however we end.
+server and a worker, the web application, and a laboratory's door for HL7 messages. All listen on
+loopback only. What has to be secret is made up once per state folder and kept in one file of mode
+0600, which `kitpost` commands on this machine read too. The children end when we end, however we end.
 """
 
 import base64
@@ -42,6 +42,7 @@ LOOPBACK: Final = "127.0.0.1"
 
 USUAL_PORTS: Final = {
     "store": 8421, "texts": 8422, "courier": 8423, "sign-in": 8424, "prefect": 4200, "web": 8420, "worker": 8425,
+    "mllp": 2575,
 }  # fmt: skip
 """Taken when free, so that addresses stay the same from one day to the next."""
 
@@ -60,6 +61,8 @@ BUCKET: Final = "kitpost"
 QUEUE: Final = "kitpost-arrivals"
 MOTO_ACCOUNT: Final = "123456789012"
 REGION: Final = "eu-west-2"
+LAB: Final = "NORTHLAB"
+"""The laboratory that this machine stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,7 @@ class LocalServices:
             "worklist": f"{self._address('web')}/",
             "sign-in": "choose whom to be from the list; there are no passwords",
             "Prefect": f"{self._address('prefect')}/",
+            "HL7": f"{LOOPBACK}:{self._ports['mllp']} takes {LAB}'s messages over MLLP",
             "logs": str(self._state / "logs"),
         }
 
@@ -170,6 +174,7 @@ class LocalServices:
             if WARM_SOCKET in self.settings:
                 self._spawn("warm")
             self._spawn("listener")
+            self._spawn("mllp")
             self._wait_for(self._running)
 
     def _made_up_settings(self) -> dict[str, str]:
@@ -207,6 +212,8 @@ class LocalServices:
             "KITPOST_API_KEYS": json.dumps(
                 {pair: keys.get(pair, secrets.token_urlsafe(32)) for pair in self._choices.api_keys}
             ),
+            "KITPOST_MLLP_PORT": str(self._ports["mllp"]),
+            "KITPOST_MLLP_PEERS": json.dumps({LOOPBACK: LAB}),
             "KITPOST_PREFECT_API_URL": f"{self._address('prefect')}/api",
             **self._warm(),
         }
@@ -258,8 +265,8 @@ class LocalServices:
                 return "prefect", "worker", "start", "--pool", "kitpost", "--name", "local", "--with-healthcheck"
             case "listener":
                 return "app.cli", "listen"
-            case "warm":
-                return "app.cli", "warm"
+            case "warm" | "mllp":
+                return "app.cli", name
             case _:
                 raise ServiceError(
                     Code.NOT_FOUND, f"There is no local service {name}; there are {', '.join(USUAL_PORTS)}."

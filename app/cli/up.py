@@ -14,8 +14,9 @@ def up(
 ) -> None:
     """Run every service on this machine, on loopback, and stay until Ctrl-C.
 
-    PostgreSQL, S3 and SQS, the SMS provider, the courier, sign-in, Prefect's server and worker, and
-    the web application. State, logs and made-up secrets are kept in KITPOST_STATE_DIR.
+    PostgreSQL, S3 and SQS, the SMS provider, the courier, sign-in, Prefect's server and worker, the
+    web application, and the door for a laboratory's HL7 messages. State, logs and made-up secrets are
+    kept in KITPOST_STATE_DIR.
     """
     from app.local import Choices, LocalServices
     from app.service import load_services

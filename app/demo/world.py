@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from dotenv import dotenv_values
 
 from app.demo.reaper import Reaper
 
+LOOPBACK: Final = "127.0.0.1"
 READY: Final = "Ctrl-C ends them all."
 READY_WITHIN_SECONDS: Final = 180.0
 FLOW_WITHIN_SECONDS: Final = 300.0
@@ -133,6 +135,18 @@ class World(AbstractContextManager["World"]):
     def put(self, key: str, body: bytes) -> None:
         """Leaves one file in the bucket, as a lab's upload does."""
         self._s3.put_object(Bucket=self.settings["KITPOST_S3_BUCKET"], Key=key, Body=body)
+
+    def send(self, message: bytes) -> str:
+        """Says one HL7 message over MLLP, as a lab's own system does, and returns the code of the answer (MSA-1)."""
+        place = LOOPBACK, int(self.settings["KITPOST_MLLP_PORT"])
+        with socket.create_connection(place, timeout=30) as line:
+            line.sendall(b"\x0b" + message + b"\x1c\r")
+            answer = b""
+            while not answer.endswith(b"\x1c\r"):
+                if not (more := line.recv(65_536)):
+                    raise RuntimeError("an HL7 message was not answered")
+                answer += more
+        return answer.partition(b"\rMSA|")[2].partition(b"|")[0].decode("ascii")
 
     def files(self, prefix: str) -> list[str]:
         """The keys under a prefix."""

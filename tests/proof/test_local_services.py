@@ -19,6 +19,8 @@ import yaml
 from dotenv import dotenv_values
 
 from app import embedded_postgres
+from tests.support.lab import message
+from tests.support.mllp import Line
 
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(400)]
 
@@ -133,6 +135,15 @@ def test_the_worker_really_runs_a_deployed_flow(up):
 
     wait_until(lambda: state() in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}, 90)
     assert state() == "COMPLETED"
+
+
+def test_a_laboratorys_message_is_answered(up):
+    port = dotenv_values(up.state / "local.env")["KITPOST_MLLP_PORT"]
+
+    with Line(port) as laboratory:
+        answer = laboratory.send(message().encode())
+
+    assert "\rMSA|AA|NL1" in answer
 
 
 def test_deploying_again_makes_nothing_twice(up):
