@@ -53,7 +53,7 @@ FLOWS: Final = (
 TRIES_TO_KILL: Final = 8
 
 SETTLE_EVERY_SECONDS: Final = 2.0
-IN_THE_AIR: Final = re.compile(r"│ (owed|sending|unsure) +│")
+IN_THE_AIR: Final = re.compile(r"[│|] (owed|sending|unsure) +[│|]")
 """A row of the report's table of texts that shows some that are neither with the provider nor with a person."""
 
 MISCHIEF: Final = 0.03

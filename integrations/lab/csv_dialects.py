@@ -30,7 +30,8 @@ _MAX_RAGGED_SHARE: Final = 0.01
 _GROUP_LIMIT: Final = 1_000
 """Rows of one accession that are held in memory together: far more than any panel has."""
 
-csv.field_size_limit(MAX_LINE_BYTES)  # its own 128 KiB are less than a line may have
+csv.field_size_limit(MAX_LINE_BYTES)  # of the whole process: its own 128 KiB are less than a line may have
+
 _CONTROL_LINE: Final = re.compile(r"(rows|sha256)\s*=\s*([0-9A-Za-z]{1,64})", re.ASCII)
 
 
@@ -136,7 +137,9 @@ class _Table:
 def _unreadable(line: int, *, is_header: bool) -> Fault:
     if is_header:  # another delimiter puts characters behind a quotation mark
         return Fault(Quarantine.HEADER_CHANGED, "The header can't be split at the agreed delimiter.")
-    return Fault(Quarantine.MALFORMED, f"The quotation marks from line {line} on don't close.")
+    return Fault(
+        Quarantine.MALFORMED, f"The quotation marks from line {line} on don't close, or a cell is longer than 1 MiB."
+    )
 
 
 def _what_changed(found: list[str], agreed: Sequence[str]) -> str:

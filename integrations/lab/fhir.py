@@ -6,6 +6,7 @@ lab-messages.md section 3. A file that closes its last bracket is complete; a cu
 
 import hashlib
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
@@ -22,6 +23,7 @@ MAX_FHIR_BYTES: Final = 24 << 20
 Resource = Mapping[str, Any]
 
 _TOO_LARGE: Final = f"The FHIR file is larger than {MAX_FHIR_BYTES >> 20} MiB: send it as several."
+_MODIFIED: Final = "A resource carries a modifier that can change its meaning and is not known."
 _BUNDLE_TYPES: Final = frozenset({"collection", "message", "transaction", "searchset"})
 _ROOTS: Final = frozenset({"Bundle", "DiagnosticReport", "Observation"})
 _CONTAINED: Final = frozenset({"Observation", "Patient", "Specimen", "ServiceRequest", "Organization", "Practitioner"})
@@ -58,6 +60,12 @@ _ELEMENTS: Final[Mapping[str, frozenset[str]]] = {
 """Elements of R4. Another one is another version of FHIR, or a mistake; both are kept for a person."""
 
 
+_DEEPEST: Final = 60
+"""Levels of objects and lists in a file. A result within a report within a Bundle has some fifteen."""
+_MOST_GROUPS: Final = 20
+"""Groups that one result is a member of, directly or not."""
+
+
 def _parse(raw: bytes) -> Resource:
     """The file's one resource. Raises BrokenFile."""
     raw = raw.removeprefix(b"\xef\xbb\xbf")
@@ -72,8 +80,6 @@ def _parse(raw: bytes) -> Resource:
             parse_int=Decimal,
             parse_float=Decimal,
         )
-        if "\\ud" in text.casefold():
-            found = _without_surrogates(found)
     except json.JSONDecodeError as error:
         is_cut = error.pos >= len(text.rstrip()) or not text.rstrip().endswith("}")
         reason = Quarantine.INCOMPLETE_FILE if is_cut else Quarantine.MALFORMED
@@ -82,6 +88,10 @@ def _parse(raw: bytes) -> Resource:
         raise BrokenFile(Fault(Quarantine.MALFORMED, "The JSON is nested too deeply.")) from None
     except ArithmeticError:
         raise BrokenFile(Fault(Quarantine.MALFORMED, "The JSON holds an impossible number.")) from None
+    if _is_deeper(found, _DEEPEST):
+        raise BrokenFile(Fault(Quarantine.MALFORMED, "The JSON is nested too deeply."))
+    if "\\ud" in text.casefold():
+        found = _without_surrogates(found)
     if not isinstance(found, dict) or _text(found.get("resourceType")) not in _ROOTS:
         sentence = "The JSON is no Bundle, DiagnosticReport or Observation."
         raise BrokenFile(Fault(Quarantine.UNSUPPORTED_FORMAT, sentence))
@@ -100,6 +110,21 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise BrokenFile(Fault(Quarantine.MALFORMED, "A JSON object gives one key twice."))
     return found
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Whether anything in it lies deeper than so many levels. Walked level by level: Python's own depth has an end."""
+    level: list[Any] = [value]
+    for _ in range(levels):
+        level = [
+            inner
+            for each in level
+            for inner in (each.values() if isinstance(each, dict) else each)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _without_surrogates(value: Any) -> Any:
@@ -223,8 +248,8 @@ class _Reader:
         self.is_test = False
         self._by_reference: dict[str, _Entry] = {}
         self._entries: list[_Entry] = []
-        self._groups: dict[int, list[_Entry]] = defaultdict(list)
-        """The groups (Observation.hasMember) that each result, by identity, is a member of."""
+        self._groups: dict[int, dict[int, _Entry]] = defaultdict(dict)
+        """The groups (Observation.hasMember), by identity, that each result, by identity, is a member of."""
         self._flaws: dict[int, Fault | None] = {}
         self._inner: set[int] = set()
         """Resources, by identity, that stand inside another."""
@@ -250,7 +275,7 @@ class _Reader:
         for group in self._of("Observation"):
             for reference in _items(group.resource.get("hasMember")):
                 if (member := self._resolve(reference, group)) is not None:
-                    self._groups[id(member.resource)].append(group)
+                    self._groups[id(member.resource)][id(group.resource)] = group
         is_ours = any(
             system.startswith(lab.fhir_systems)
             for resource in [root, *(entry.resource for entry in self._entries)]
@@ -284,6 +309,8 @@ class _Reader:
                 self._hold("A resource contains something that is not read.")
                 continue
             self._look_at_marks(inner)
+            if _text(inner.get("resourceType")) not in _ELEMENTS and _flaw(inner):
+                self._hold(_MODIFIED)
             contained = _Entry(position, inner)
             self._by_reference[f"#{position}#{_text(inner.get('id'))}"] = contained
             self._inner.add(id(inner))
@@ -405,9 +432,11 @@ class _Reader:
         owners = [entry] if report is None else [entry, report]
         groups = self._groups_of(entry)
         specimens = self._specimens(entry, report)
+        for group in groups:
+            specimens += [each for each in self._specimens(group, None) if each not in specimens]
         asked = [
             (reference, self._resolve(reference, owner))
-            for owner in owners
+            for owner in (*owners, *groups)
             for reference in _items(owner.resource.get("basedOn"))
         ]
         requests = [request for _, request in asked if request is not None]
@@ -423,15 +452,15 @@ class _Reader:
             fault = Fault(Quarantine.IDENTITY_CONFLICT, "Report, result, request and specimen are not of one patient.")
         told_of = (*owners, *groups, *specimens, *requests, *patients[:1])
         fault = fault or next(filter(None, map(self._flaw_of, told_of)), None)
-        fault = fault or next(filter(None, map(_annulled, specimens)), None)
+        fault = fault or next(filter(None, map(_annulled, (*specimens, *requests))), None)
         person = patients[0].resource if patients and patients[0].resource.get("resourceType") == "Patient" else {}
         kit_refs = self._ids(person.get("identifier"))
-        kit_refs += [i for owner in owners for i in self._ids(_identifier_of(owner.resource.get("subject")))]
+        kit_refs += [i for one in (*owners, *groups) for i in self._ids(_identifier_of(one.resource.get("subject")))]
         for reference, request in asked:
             kit_refs += self._ids(_identifier_of(reference))
             kit_refs += self._ids(request.resource.get("identifier")) if request else []
         tube_refs: list[str] = []
-        collected = [_effective(resource)]
+        collected: list[str] = []
         received = ""
         sites: list[Coded] = []
         for specimen in specimens:
@@ -443,8 +472,9 @@ class _Reader:
                 collected += [_text(collection.get("collectedDateTime")), _start(collection.get("collectedPeriod"))]
                 sites += _concept(collection.get("bodySite"))
             received = received or _text(specimen.resource.get("receivedTime"))
-        # Some labs give the time of the test as effective: the sample is as old as the earliest word of it.
-        days = sorted(filter(None, collected), key=lambda told: told[:10])
+        # Some labs give the time of the test as effective: the sample is as old as the earliest word of it. One that is
+        # no date comes first, and holds the row.
+        days = sorted(filter(None, [*collected, _effective(resource)]), key=_day_of)
         if not days and report is not None:
             days = [_effective(report.resource)]
         issued = _text(resource.get("issued"))
@@ -457,7 +487,7 @@ class _Reader:
             if resource.get("resourceType") != "Observation" or id(resource) not in self._inner
             else f"{entry.position}#{ascii(_text(resource.get('id')))[1:-1][:64]}",
             test_codes=_concept(resource.get("code")),
-            row_status_raw=" ".join([_text(each.resource.get("status")) or "?" for each in (entry, *groups)]),
+            row_status_raw=" ".join(dict.fromkeys(_status(each.resource) for each in (entry, *groups))),
             tested_raw=issued or told,
             notes=_notes(resource),
             fault=fault,
@@ -486,11 +516,18 @@ class _Reader:
         )
 
     def _groups_of(self, entry: _Entry) -> list[_Entry]:
-        """Every group that a result is a member of, the groups of those too, each once."""
-        found = list(self._groups[id(entry.resource)])
-        for group in found:  # grows as it is walked
-            found += [outer for outer in self._groups[id(group.resource)] if outer not in found and outer != entry]
-        return found
+        """Every group that a result is a member of, and the groups of those, each once."""
+        found = dict(self._groups.get(id(entry.resource), {}))
+        waiting = list(found.values())
+        while waiting and len(found) <= _MOST_GROUPS:
+            outer = self._groups.get(id(waiting.pop().resource), {})
+            waiting += [group for key, group in outer.items() if key not in found]
+            found |= outer
+        found.pop(id(entry.resource), None)
+        if len(found) > _MOST_GROUPS:
+            self._hold("A result is a member of more groups than are read.")
+            return []
+        return list(found.values())
 
     def _flaw_of(self, entry: _Entry) -> Fault | None:
         """`_flaw`, found once: a report is looked at for each of its results."""
@@ -525,8 +562,23 @@ def _identifier_of(reference: object) -> object:
     return reference.get("identifier") if isinstance(reference, dict) else None
 
 
+_DATE: Final = re.compile(r"\d{4}(-\d\d){0,2}(?=T|$)", re.ASCII)
+
+
+def _day_of(told: str) -> str:
+    found = _DATE.match(told)
+    return found[0] if found else ""
+
+
 def _start(period: object) -> str:
+    """When a period begins, or else when it ends."""
     return _text(period.get("start")) or _text(period.get("end")) if isinstance(period, dict) else ""
+
+
+def _status(resource: Resource) -> str:
+    """A result's status; one with a blank in it is no status, as it is joined with those of its groups by blanks."""
+    status = _text(resource.get("status"))
+    return status if status and not any(map(str.isspace, status)) else "?"
 
 
 def _effective(resource: Resource) -> str:
@@ -540,9 +592,6 @@ def _conclusion(report: Resource) -> tuple[str, ...]:
     codes = (coded.text or coded.code for item in _items(report.get("conclusionCode")) for coded in _concept(item))
     attached = "The report has an attachment, which is not read." if report.get("presentedForm") else ""
     return tuple(filter(None, [_text(report.get("conclusion")).strip(), *codes, attached]))
-
-
-_MODIFIED: Final = "A resource carries a modifier that can change its meaning and is not known."
 
 
 def _flaw(resource: Resource) -> Fault | None:
@@ -579,11 +628,13 @@ def _spoilt(specimen: Resource) -> Iterator[str]:
         yield from (coded.text or coded.code for coded in _concept(condition))
 
 
-def _annulled(specimen: _Entry) -> Fault | None:
-    """A specimen that was entered in error, or whose status is no word of FHIR's, bears no result."""
-    status = _text(specimen.resource.get("status"))
-    if status in {"", "available"} | _SPOILT:
+def _annulled(entry: _Entry) -> Fault | None:
+    """A specimen or request that was entered in error, or a specimen whose status is no word of FHIR's."""
+    status, is_request = _text(entry.resource.get("status")), entry.resource.get("resourceType") == "ServiceRequest"
+    if status in {"", "available"} | _SPOILT or (is_request and status != "entered-in-error"):
         return None
+    if is_request:
+        return Fault(Quarantine.UNKNOWN_STATUS, "The request was entered in error.")
     return Fault(Quarantine.UNKNOWN_STATUS, "The specimen's status is not available, unavailable or unsatisfactory.")
 
 

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from integrations.lab.framing import BrokenFile, decode, has_control_bytes, hl7_messages
 from integrations.lab.rows import BLANK_ROW, held_if_damaged
-from models.rules.kit import normalise_kit_code
+from models.rules.kit import normalise_kit_code, normalise_tube_code
 from models.rules.lab import ASIDE, ORDER_ONLY, Answer, Coded, Fault, Form, LabMap, LabMessage, LabRow, fold_token
 from models.rules.vocabulary import Quarantine
 
@@ -51,7 +51,7 @@ _SKIPPED: Final = frozenset(
 _ENVELOPE: Final = frozenset({"FHS", "BHS", "BTS", "FTS"})
 _NAME: Final = re.compile(r"[A-Z][A-Z0-9]{2}", re.ASCII)
 _OFFSET: Final = re.compile(r"[+-]?\d{4}", re.ASCII)
-_PRECISION: Final = re.compile(r"\^[A-Z]?$", re.ASCII)
+_PRECISION: Final = re.compile(r"[A-Za-z]", re.ASCII)
 _NULL: Final = '""'
 _CODED_TYPES: Final = frozenset({"CE", "CWE", "CNE", "CF"})
 _BLANKS: Final = [""] * 30
@@ -133,11 +133,17 @@ class _Grammar:
         return tuple(filter(None, map(self.first, raw.split(self.repeat))))
 
     def birth_date(self, raw: str) -> str:
-        """PID-7 without a degree of precision. Two dates stay two, which nobody reads as one."""
-        if self.repeat in raw or self.component in raw:
-            days = {_PRECISION.sub("", self.text(one).replace(self.component, "^")) for one in raw.split(self.repeat)}
-            return self.repeat.join(sorted(days)).strip()
-        return self.first(raw)
+        """PID-7 without its degree of precision. Two dates are both told, which is nobody's birthday."""
+        if self.repeat not in raw and self.component not in raw:
+            return self.first(raw)
+        days = set()
+        for one in raw.split(self.repeat):
+            parts = [part.strip() for part in one.split(self.component) if part.strip()]
+            if len(parts) == 1 or (len(parts) == 2 and _PRECISION.fullmatch(parts[1])):  # noqa: PLR2004
+                days.add(self.first(parts[0]))
+            elif parts:
+                days.update(parts)
+        return " ".join(sorted(days))
 
     def time(self, raw: str) -> str:
         """A time; an offset spelled as a second component is put where it belongs."""
@@ -363,10 +369,16 @@ class _Person(NamedTuple):
     other_refs: tuple[str, ...]
     """Ids without a type: a kit id only where the order names none."""
     spelt_like_kits: list[str]
-    """Of ids without a type, PID-2 among them, those whose check character is that of a kit id: they must agree."""
+    """Of all other ids, PID-2 too, those with the check character of a kit or tube id: they must agree."""
     family_name: str
     dob: str
     nhs_number: str
+
+
+def _is_spelt_like_a_kit(identifier: str) -> bool:
+    """Of all other ids, PID-2 too, those with the check character of a kit or tube id. They must agree."""
+    is_a_number = identifier.replace(" ", "").replace("-", "").isdigit()
+    return not is_a_number and bool(normalise_kit_code(identifier) or normalise_tube_code(identifier))
 
 
 class _MessageReader:
@@ -476,7 +488,8 @@ class _MessageReader:
         grammar, lab = self._grammar, self._lab
         kits: list[str] = []
         untyped: list[str] = []
-        nhs_number, old = "", grammar.first(pid[2])
+        others: list[str] = []
+        nhs_number = ""
         for repetition in pid[3].split(grammar.repeat):
             parts = repetition.split(grammar.component, 5) + _BLANKS[:5]
             identifier, authority, kind = grammar.first(parts[0]), grammar.first(parts[3]), grammar.first(parts[4])
@@ -486,12 +499,14 @@ class _MessageReader:
                 nhs_number = "".join(identifier.split()).replace("-", "")
             elif fold_token(kind) in lab.kit_id_types or (not kind and fold_token(authority) in lab.kit_id_authorities):
                 kits.append(identifier)
-            elif not kind and not authority:
-                untyped.append(identifier)
+            else:
+                others.append(identifier)
+                if not kind and not authority:
+                    untyped.append(identifier)
         return _Person(
             tuple(kits),
-            tuple(untyped or filter(None, [old])),
-            [ref for ref in (*untyped, old) if ref and normalise_kit_code(ref)],
+            tuple(untyped or filter(None, [grammar.first(pid[2])])),
+            [ref for ref in (*others, *grammar.every(pid[2])) if _is_spelt_like_a_kit(ref)],
             grammar.first(pid[5]),
             grammar.birth_date(pid[7]),
             nhs_number,

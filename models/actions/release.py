@@ -323,6 +323,7 @@ def _gather(
 ) -> list[_Case]:
     ids = as_ids(kit_ids)
     on = cursor(session)
+    # Not EXISTS for mobile_holder: the planner would hash everybody's mobiles for it.
     on.execute(
         f"""
         SELECT k.id, k.service_id, k.order_id, k.contact_id, k.state, k.frozen_at IS NOT NULL, k.hold_until,

@@ -6,7 +6,6 @@ bulk, the file's position moved in the same commit. `models.actions.release` dec
 """
 
 import json
-import re
 import secrets
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from models.rules.kit import KIT_STATES, KitState
 from models.rules.lab import Fault, LabMap, LabMessage, LabRow
 from models.rules.matching import CROSSED, KitFacts, Mismatch, Reported, Tube, check_match
 from models.rules.release import Current, Target, target_of
-from models.rules.result import Detail, Finding, Quarantined, Reading, interpret
+from models.rules.result import Detail, Finding, Quarantined, Reading, interpret, names
 from models.rules.secrets import ADDRESS, KIT_BORN, KIT_FAMILY, BlindIndex, Cipher, kit_born, kit_family
 from models.rules.service import LabContract, Services
 from models.rules.versions import Change, Word, compare
@@ -247,8 +246,9 @@ class _UnlockedKitsError(Exception):
 
 def store_readings(session: Session, fresh: Sequence[ReadMessage], desk: Desk) -> Stored:
     """Stores these readings, whether or not their message came before: a row may be read again under a new map."""
-    # All is found by keys, one by one. What the planner knows of the tables' sizes is older than a file that doubles
-    # them, and to join a thousand kits with their people it would rather walk through all people there are.
+    # To the end of the transaction all is found by keys, one by one. What the planner knows of the tables' sizes is
+    # older than a file that doubles them, and to join a thousand kits with their people it would rather walk through
+    # all people there are.
     for way in ("seqscan", "hashjoin", "mergejoin"):
         cursor(session).execute(f"SET LOCAL enable_{way} = off")
     codes = _codes_named(fresh)
@@ -658,14 +658,11 @@ def _reported(found: Finding, *, born: bool, family: bool) -> Reported:
     )
 
 
-_WORD_BORDERS: Final = re.compile(r"[&^~|\s]+")
-
-
 def _is_second_accession(found: Finding, head: _Head | None, lab_map: LabMap) -> bool:
     """Whether this is the same test of the same tube under an accession that nothing links to the first (ruling 7)."""
     if head is None or head.accession == _accession(found):
         return False
-    if head.accession in _WORD_BORDERS.split(found.parent_ref):
+    if names(found.parent_ref, head.accession):
         return False  # OBR-29 or derivedFrom names the very report that this one follows
     return not any(
         (suffix and found.accession == head.accession + suffix)

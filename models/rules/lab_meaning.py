@@ -92,8 +92,8 @@ _FHIR_ROW: Final[Mapping[str, RowState]] = {
 }
 FHIR_REPORT: Final[Mapping[str, RowState]] = {
     "registered": RowState.PENDING,
-    "partial": RowState.PARTIAL,
-    "preliminary": RowState.PARTIAL,
+    "partial": RowState.PENDING,
+    "preliminary": RowState.PENDING,
     "final": RowState.FINAL,
     "amended": RowState.CORRECTED,
     "corrected": RowState.CORRECTED,
@@ -423,8 +423,8 @@ def _fhir_row(statuses: str) -> RowState | None:
     states = [_FHIR_ROW.get(status) for status in statuses.split(" ")]
     if None in states:
         return None
-    waits = (RowState.WITHDRAWN, RowState.CANCELLED, RowState.PENDING)
-    return next((state for state in waits if state in states), states[0])
+    careful = (RowState.WITHDRAWN, RowState.CANCELLED, RowState.PENDING, RowState.CORRECTED)
+    return next((state for state in careful if state in states), states[0])
 
 
 def states_of(lab: LabMap, form: Form, row: str, order: str) -> tuple[RowState | None, RowState | None]:
@@ -471,15 +471,14 @@ def meaning_of(  # noqa: PLR0911, PLR0913, PLR0917, C901 - the decision order of
         return Meaning(test, None, None, None, state, is_risky=True)
     status = _STATUS.get(state, ReportStatus.FINAL)
     if isinstance(entry, DetailCode):
-        span, fault = _index(raw) if entry.is_index else (None, None)
-        return Meaning(test, None, None, status, fault, is_risky=True, is_detail=True, cut_off=span)
+        return _detail(lab, entry, status, raw)
     site = _site_of(lab, sites, entry.sites)
     if isinstance(site, Fault):
         return Meaning(test, None, None, status, site, _is_risky(lab, kind, raw, codes))
     corrected = state is RowState.FINAL and order_state is RowState.CORRECTED
     review = order_state is RowState.APPENDED
     if isinstance(entry, CombinedCode):
-        return _combined(lab, entry, site, state, raw, codes, status, reasons)
+        return _combined(lab, entry, site, state, kind, raw, codes, status, reasons)
     if state is RowState.PENDING:
         return Meaning(test, site, Outcome.PENDING, status, None, is_risky=False)
     if state is RowState.WITHDRAWN:
@@ -491,7 +490,7 @@ def meaning_of(  # noqa: PLR0911, PLR0913, PLR0917, C901 - the decision order of
         fault = Fault(Quarantine.UNKNOWN_STATUS, "The row says 'not asked' and yet has a value.")
         return Meaning(test, site, None, status, fault, is_risky=said is not Outcome.NEGATIVE)
     if state is RowState.CANCELLED:
-        said = _cancelled(lab, entry.test, raw, codes, reasons)
+        said = _cancelled(lab, entry.test, kind, raw, codes, reasons)
     elif isinstance(said, Outcome) and _flags_contradict(flags, said):
         fault = Fault(Quarantine.FLAG_CONFLICT, "The abnormal flag contradicts the value.")
         return Meaning(test, site, None, status, fault, is_risky=True)
@@ -502,7 +501,12 @@ def meaning_of(  # noqa: PLR0911, PLR0913, PLR0917, C901 - the decision order of
 
 
 def _cancelled(
-    lab: LabMap, test: Test, raw: tuple[str, ...], codes: tuple[tuple[Coded, ...], ...], reasons: tuple[str, ...]
+    lab: LabMap,
+    test: Test,
+    kind: str,
+    raw: tuple[str, ...],
+    codes: tuple[tuple[Coded, ...], ...],
+    reasons: tuple[str, ...],
 ) -> Outcome | Fault:
     """Why a cancelled test failed, by the lab's list of reasons; a result word is no reason.
 
@@ -512,15 +516,17 @@ def _cancelled(
     words, failures = lab.outcomes.get(test, {}), set(lab.cancel_reasons.values())
     said = _spelt(lab, codes) if codes else [(PLAIN, fold_token(text)) for text in raw]
     told = {
-        (system, token): lab.cancel_reasons.get(token)
-        or (words.get((system, token)) if system is not None else None)
+        (system, token): None
+        if system is None
+        else lab.cancel_reasons.get(token)
+        or words.get((system, token))
         or (words.get((PLAIN, token)) if system == LOCAL else None)
         for system, token in said
         if token not in _PLACEHOLDERS
     }
-    if not told:
-        told = {(PLAIN, token): lab.cancel_reasons.get(token) for token in map(fold_token, reasons)}
-        told = {spelt: reason for spelt, reason in told.items() if reason}
+    if not told or kind == ABSENT:  # FHIR's own codes for why there is no value say less than the words beside them
+        given_by = [token for _, token in told] or [fold_token(text) for text in reasons]
+        told = {(PLAIN, token): lab.cancel_reasons[token] for token in given_by if token in lab.cancel_reasons}
     given = {outcome for outcome in told.values() if outcome in failures}
     if not given:
         return Fault(Quarantine.CANCELLED_NO_REASON, "The test is cancelled without a reason from the lab's list.")
@@ -545,11 +551,12 @@ def _spelt(lab: LabMap, codes: tuple[tuple[Coded, ...], ...]) -> list[tuple[str 
     return found
 
 
-def _combined(  # noqa: PLR0917 - all that a row says
+def _combined(  # noqa: PLR0913, PLR0917 - all that a row says
     lab: LabMap,
     entry: CombinedCode,
     site: Site,
     state: RowState,
+    kind: str,
     raw: tuple[str, ...],
     codes: tuple[tuple[Coded, ...], ...],
     status: ReportStatus,
@@ -562,7 +569,7 @@ def _combined(  # noqa: PLR0917 - all that a row says
     elif state is RowState.WITHDRAWN:
         parts = dict.fromkeys(sorted(entry.tests), Outcome.WITHDRAWN)
     elif state is RowState.CANCELLED:
-        failed = {_cancelled(lab, test, raw, codes, reasons) for test in entry.tests}
+        failed = {_cancelled(lab, test, kind, raw, codes, reasons) for test in entry.tests}
         if len(failed) == 1 and isinstance(reason := failed.pop(), Outcome):
             parts = dict.fromkeys(sorted(entry.tests), reason)
     elif state in {RowState.FINAL, RowState.CORRECTED} and len(raw) == 1 and not codes:
@@ -573,11 +580,27 @@ def _combined(  # noqa: PLR0917 - all that a row says
     return Meaning(None, site, None, status, None, is_risky=True, parts=tuple(parts.items()))
 
 
+def _detail(lab: LabMap, entry: DetailCode, status: ReportStatus, raw: tuple[str, ...]) -> Meaning:
+    """A row that supports another."""
+    if entry.is_index and _is_no_index(lab, entry.test, raw):
+        return Meaning(None, None, None, status, None, is_risky=False, is_detail=True)
+    span, fault = _index(raw) if entry.is_index else (None, None)
+    return Meaning(entry.test, None, None, status, fault, is_risky=True, is_detail=True, cut_off=span)
+
+
+def _is_no_index(lab: LabMap, test: Test, raw: tuple[str, ...]) -> bool:
+    """Whether there is none: a blank, or the lab's own word for a test that nobody asked for."""
+    words = lab.outcomes.get(test, {})
+    return all(
+        token in {"", '""'} or words.get((PLAIN, token)) is Outcome.NOT_REQUESTED for token in map(fold_token, raw)
+    )
+
+
 def _index(raw: tuple[str, ...]) -> tuple[tuple[float, float] | None, Fault | None]:
     """What a cut-off index allows, or why it can't be read: the screen beside it then waits for a person."""
     if len(set(raw)) > 1:
         return None, Fault(Quarantine.CONFLICTING_VALUES, "The cut-off index beside the result holds several values.")
-    span = _span(_joined_number(raw[0])) if raw else None
+    span = _span(_joined_number(raw[0]))
     if span is None:
         return None, Fault(Quarantine.UNKNOWN_TOKEN, "The cut-off index beside the result is no number that is read.")
     return span, None

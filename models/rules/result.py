@@ -5,15 +5,29 @@ stored versions or today's date (is the kit ours, is the date of birth right, wa
 decided later, over these values. Source of the decision order: lab-messages.md 2.3, 2.4, 3.2, 3.3.
 """
 
-from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 from models.rules import lab_time
 from models.rules.kit import normalise_kit_code, normalise_tube_code
-from models.rules.lab import ASIDE, ORDER_ONLY, Fault, Form, LabMap, LabMessage, LabRow, RowState, fold_token
-from models.rules.lab_meaning import FHIR_REPORT, HL7_ORDER, Meaning, agree_with_index, meaning_of, states_of, test_of
+from models.rules.lab import (
+    ASIDE,
+    ORDER_ONLY,
+    CombinedCode,
+    Fault,
+    Form,
+    LabMap,
+    LabMessage,
+    LabRow,
+    RowState,
+    SingleCode,
+    fold_token,
+)
+from models.rules.lab_meaning import HL7_ORDER, Meaning, agree_with_index, meaning_of, states_of, test_of
 from models.rules.person import fold_name
 from models.rules.vocabulary import Outcome, Quarantine, ReportStatus, Site, Test
 
@@ -223,6 +237,13 @@ def times_of(message: LabMessage, row: LabRow, lab: LabMap) -> RowTimes:
     )
 
 
+def _is_after(collected: lab_time.LabTime | None, received: lab_time.LabTime | None) -> bool:
+    """By their clocks, where both have one. One of the two may be told to the minute only."""
+    if collected is None or received is None or not (collected.has_clock and received.has_clock):
+        return False
+    return collected.at >= received.at + timedelta(minutes=1)
+
+
 def _impossible(
     collected: lab_time.LabTime | None,
     collected_from: date | None,
@@ -235,8 +256,7 @@ def _impossible(
 
     The time of the test orders versions: one far ahead would freeze every later word.
     """
-    is_late = collected and received and collected.has_clock and received.has_clock and collected.at > received.at
-    if is_late or (collected_from and received and collected_from > received.on):
+    if _is_after(collected, received) or (collected_from and received and collected_from > received.on):
         return Fault(Quarantine.DATE_IMPLAUSIBLE, "The sample was received before it was collected.")
     told = sent or authorised
     if told and any(earlier > told.on for earlier in (collected_from, received and received.on) if earlier):
@@ -279,18 +299,13 @@ def _comment(lab: LabMap, notes: tuple[str, ...]) -> tuple[bool, bool, str]:
 
 # ── The message ──────────────────────────────────────────────────────────────────────────────
 
-_PARTIAL_CODES: Final[Mapping[Form, frozenset[str]]] = {
-    Form.HL7: frozenset(code for code, state in HL7_ORDER.items() if state is RowState.PARTIAL),
-    Form.FHIR: frozenset(code for code, state in FHIR_REPORT.items() if state is RowState.PARTIAL),
-    Form.CSV: frozenset(),
-}
+_PARTIAL: Final = frozenset(code for code, state in HL7_ORDER.items() if state is RowState.PARTIAL)
 
 
 def _open_orders(lab: LabMap, message: LabMessage) -> frozenset[int]:
-    """The orders of a message with a row that is not final: they may be called partial."""
-    partial = _PARTIAL_CODES[message.form]
+    """The orders of an HL7 message with a row that is not final: they may be called partial."""
     for row in message.rows:
-        if row.report_status_raw in partial:
+        if row.report_status_raw in _PARTIAL and message.form is Form.HL7:
             break
     else:
         return frozenset()
@@ -302,15 +317,52 @@ def _open_orders(lab: LabMap, message: LabMessage) -> frozenset[int]:
     )
 
 
-def _row_meaning(lab: LabMap, message: LabMessage, row: LabRow, open_orders: frozenset[int]) -> Meaning:
+_WORD_BORDERS: Final = re.compile(r"[&^~|\s]+")
+
+
+def names(parent_ref: str, number: str) -> bool:
+    """Whether what a result says of its parent (OBR-26 and 29, derivedFrom) names this number."""
+    return number in _WORD_BORDERS.split(parent_ref)
+
+
+def _heads(lab: LabMap, message: LabMessage) -> frozenset[str]:
+    """Keys of the orders without results that are the head of a panel: other orders name them as their parent.
+
+    A head that asks for tests which no child answers is no mere head: it waits, or is for a person.
+    """
+    orders = [row for row in message.rows if row.value_type == ORDER_ONLY]
+    heads = set[str]()
+    for head in orders:
+        numbers = {head.accession, *head.kit_refs} - {""}
+        children = [
+            row
+            for row in message.rows
+            if row.value_type not in {ORDER_ONLY, ASIDE} and any(names(row.parent_ref, number) for number in numbers)
+        ]
+        entry = test_of(lab, head.test_codes)
+        asked = set() if isinstance(entry, Fault) else entry.tests if isinstance(entry, CombinedCode) else {entry.test}
+        answered = {each.test for row in children if isinstance(each := test_of(lab, row.test_codes), SingleCode)}
+        if children and asked <= answered:
+            heads.add(head.row_key)
+    return frozenset(heads)
+
+
+_NO_RESULT: Final = Meaning(None, None, None, None, None, is_risky=False, is_detail=True)
+
+
+def _row_meaning(
+    lab: LabMap, message: LabMessage, row: LabRow, open_orders: frozenset[int], heads: frozenset[str]
+) -> Meaning:
     status = row.row_status_raw
-    if row.value_type == ASIDE:
-        return Meaning(None, None, None, None, None, is_risky=False, is_detail=True)
+    if row.value_type == ASIDE or _is_attachment(lab, row):
+        return _NO_RESULT
     if row.value_type == ORDER_ONLY:
         order = states_of(lab, message.form, "", row.report_status_raw)[1]
+        if order in {RowState.FINAL, RowState.CORRECTED} and row.row_key in heads:
+            return _NO_RESULT
         if order in {RowState.PENDING, RowState.PARTIAL}:
             if isinstance(test_of(lab, row.test_codes), Fault):
-                return Meaning(None, None, None, None, None, is_risky=False, is_detail=True)
+                return _NO_RESULT
             status = "I" if message.form is Form.HL7 else "registered"
         else:
             status = row.report_status_raw
@@ -331,6 +383,14 @@ def _row_meaning(lab: LabMap, message: LabMessage, row: LabRow, open_orders: fro
     )
 
 
+def _is_attachment(lab: LabMap, row: LabRow) -> bool:
+    """Whether a row is a document (OBX-2 ED or RP) under a code that is none of a test: stored, never read."""
+    return row.value_type in {"ED", "RP"} and isinstance(test_of(lab, row.test_codes), Fault)
+
+
+_ATTACHED: Final = "The report has an attachment, which is not read."
+
+
 def interpret(message: LabMessage, lab: LabMap) -> list[Reading]:
     """What every row of a message means: one answer a row (several only where the map splits a combined value).
 
@@ -338,7 +398,7 @@ def interpret(message: LabMessage, lab: LabMap) -> list[Reading]:
     """
     readings: list[Reading] = []
     details: list[_Support] = []
-    open_orders = _open_orders(lab, message)
+    open_orders, heads = _open_orders(lab, message), _heads(lab, message)
     message_fault = message.fault or _not_live(message)
     # Kept for the next row and no longer: rows of one order share them, and no name stays in memory.
     person_key: tuple[object, ...] | None = None
@@ -352,7 +412,7 @@ def interpret(message: LabMessage, lab: LabMap) -> list[Reading]:
         if (row.kit_refs, row.tube_refs, row.has_person) != identity_key:
             identity_key = (row.kit_refs, row.tube_refs, row.has_person)
             identity = _identity(lab, row, person)
-        meaning = _row_meaning(lab, message, row, open_orders)
+        meaning = _row_meaning(lab, message, row, open_orders, heads)
         times = times_of(message, row, lab)
         fault = message_fault or row.fault
         if meaning.is_detail:
@@ -373,9 +433,36 @@ def interpret(message: LabMessage, lab: LabMap) -> list[Reading]:
             readings += _findings(lab, message, row, identity, meaning, times)
     if details:
         _apply_details(lab, message, readings, details)
+        if any(_is_attachment(lab, row) for row in message.rows):
+            _hold_all(readings, _ATTACHED)
     if len(readings) > 1:
         _refuse_contradictions(message, readings)
+        _hold_early_reflexes(readings)
     return readings
+
+
+def _hold_all(readings: list[Reading], because: str) -> None:
+    """A person reads every finding of a message first, and why."""
+    for number, found in enumerate(readings):
+        if isinstance(found, Finding):
+            comment = "\n".join(filter(None, [found.comment, because]))
+            readings[number] = found._replace(note_review=True, comment=comment)
+
+
+def _hold_early_reflexes(readings: list[Reading]) -> None:
+    """A reflex while its screen is not final yet: what the screen comes to, a person decides (lab-messages.md 2.1)."""
+    open_screens = {
+        (found.kit_code, found.test, found.site)
+        for found in readings
+        if isinstance(found, Finding) and found.outcome is Outcome.PENDING
+    }
+    if not open_screens:
+        return
+    for number, found in enumerate(readings):
+        if not isinstance(found, Finding) or not found.parent_ref or found.outcome is Outcome.PENDING:
+            continue
+        if (found.kit_code, found.test, found.site) in open_screens:
+            readings[number] = found._replace(note_review=True)
 
 
 def _findings(
@@ -505,43 +592,47 @@ class _Support(NamedTuple):
 
 def _apply_details(lab: LabMap, message: LabMessage, readings: list[Reading], details: Sequence[_Support]) -> None:
     """Lets each cut-off index speak to the result that it supports; one that supports nothing is kept for a person."""
+    about: dict[tuple[Test | None, str | None], list[int]] = defaultdict(list)
+    for number, reading in enumerate(readings):
+        if not isinstance(reading, Detail):
+            about[reading.test, reading.kit_code].append(number)
+    rows = {row.row_key: row for row in message.rows}
     for detail in details:
-        meaning, kit_code = detail.meaning, detail.kit_code
-        if meaning.test is None:
+        if detail.meaning.test is None:
             continue
-        mine = [
-            (number, found)
-            for number, found in enumerate(readings)
-            if isinstance(found, Finding) and found.test is meaning.test and found.kit_code == kit_code
-        ]
-        if not mine:
-            if not any(
-                isinstance(r, Quarantined) and r.test is meaning.test and r.kit_code == kit_code for r in readings
-            ):
-                row = message.rows[_row_at(message, readings[detail.at])]
-                identity = _Identity(kit_code, None, None, None, None)
-                fault = Fault(
-                    Quarantine.CONFLICTING_VALUES, "A cut-off index came without the result that it supports."
-                )
-                clocks = RowTimes(None, None, None, None, None, None)
-                readings[detail.at] = _quarantine(message, row, identity, meaning, clocks, fault)
-            continue
-        # A correction has an index of its own: each belongs to the word of its time, and then of its status.
-        mine = [each for each in mine if (each[1].lab_time, each[1].revision) == detail.told] or mine
-        mine = [each for each in mine if each[1].status is meaning.status] or mine
-        for number, found in mine:
+        alike = about[detail.meaning.test, detail.kit_code]
+        if not alike:
+            identity = _Identity(detail.kit_code, None, None, None, None)
+            fault = Fault(Quarantine.CONFLICTING_VALUES, "A cut-off index came without the result that it supports.")
+            clocks = RowTimes(None, None, None, None, None, None)
+            row = rows[readings[detail.at].row_key]
+            readings[detail.at] = _quarantine(message, row, identity, detail.meaning, clocks, fault)
+        for number in _supported(readings, alike, detail):
+            found = readings[number]
+            assert isinstance(found, Finding), "only findings are supported"
             readings[number] = _beside(lab, found, detail)
 
 
+def _supported(readings: Sequence[Reading], alike: Sequence[int], detail: _Support) -> list[int]:
+    """The findings that an index speaks to: every final one, or of several those of its own time, and then status.
+
+    A correction has an index of its own. Whatever time it gives, an index meets a final word where there is one.
+    """
+    words = [(number, found) for number in alike if isinstance(found := readings[number], Finding)]
+    final = [each for each in words if each[1].status in _DONE]
+    mine = [each for each in final if (each[1].lab_time, each[1].revision) == detail.told] or final
+    mine = [each for each in mine if each[1].status is detail.meaning.status] or mine
+    failed = [each for each in words if each[1].status is ReportStatus.CANCELLED]
+    failed = [each for each in failed if (each[1].lab_time, each[1].revision) == detail.told] if final else failed
+    return [number for number, _ in (*mine, *failed)]
+
+
 def _beside(lab: LabMap, found: Finding, detail: _Support) -> Finding | Quarantined:
-    """A result, seen beside a row that supports it."""
-    meaning = detail.meaning
-    is_measured = meaning.cut_off is not None and meaning.status in _DONE
-    if found.status not in _DONE and not (found.status is ReportStatus.CANCELLED and is_measured):
-        return found
-    if meaning.status not in _DONE:
-        return found._replace(note_review=True)
-    fault = meaning.fault
+    """A result that is final or failed, seen beside a row that supports it."""
+    meaning, fault = detail.meaning, detail.meaning.fault
+    is_final = meaning.status in _DONE
+    if not is_final:  # a failed test may have an index that failed too
+        return found if found.status is ReportStatus.CANCELLED else found._replace(note_review=True)
     if fault is not None and (found.outcome is Outcome.NEGATIVE or fault.reason is Quarantine.CONFLICTING_VALUES):
         return _hold(found, fault.reason, fault.detail)
     if meaning.cut_off is None:  # whatever the index says, this is no all clear: a person reads both
@@ -551,10 +642,6 @@ def _beside(lab: LabMap, found: Finding, detail: _Support) -> Finding | Quaranti
     if isinstance(said, Fault):
         return _hold(found, said.reason, said.detail)
     return found._replace(outcome=said, note_review=found.note_review or detail.review)
-
-
-def _row_at(message: LabMessage, reading: Reading) -> int:
-    return next(number for number, row in enumerate(message.rows) if row.row_key == reading.row_key)
 
 
 def _refuse_contradictions(message: LabMessage, readings: list[Reading]) -> None:

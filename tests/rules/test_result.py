@@ -491,7 +491,9 @@ def test_a_month_without_a_day_counts_from_its_first(collected: str, expected: s
         ("1^:^8", "SN", "unknown_token"),
         ("0.1 COI", "ST", "unknown_token"),
         ("0,1", "NM", "unknown_token"),
-        ("", "NM", "unknown_token"),
+        ("", "NM", "negative"),
+        ('""', "NM", "negative"),
+        ("see text", "ST", "unknown_token"),
         ("0.1~42.7", "NM", "conflicting_values"),
         ("0.1~0.1", "NM", "negative"),
     ],
@@ -511,12 +513,46 @@ def test_a_reactive_is_told_to_a_person_whatever_its_index_says() -> None:
 
 @pytest.mark.parametrize(
     ("index", "status", "expected"),
-    [("42.7", "F", "conflicting_values"), ("42.7", "X", "insufficient"), ("", "X", "insufficient")],
+    [
+        ("42.7", "F", "conflicting_values"),
+        ("0.1~42.7", "F", "conflicting_values"),
+        ("42.7", "X", "insufficient"),
+        ("", "X", "insufficient"),
+        ("", "F", "insufficient"),
+    ],
 )
 def test_an_index_was_measured_where_the_screen_is_said_to_have_failed(index: str, status: str, expected: str) -> None:
     rows = (obx("QNS", code=HIVS, status="X"), obx(index, code=HIVC, kind="NM", status=status))
 
     assert said(ordered(*rows, **BLOOD)) == [expected]
+
+
+def test_an_index_that_can_not_be_read_beside_a_failed_screen_is_read_by_a_person() -> None:
+    found = only(ordered(obx("QNS", code=HIVS, status="X"), obx("42.7 COI", code=HIVC), **BLOOD))
+
+    assert isinstance(found, Finding)
+    assert (found.outcome, found.note_review) == (Outcome.INSUFFICIENT, True)
+
+
+@pytest.mark.parametrize("first", ["F", "C", "P", "I", "W", "D", "X"])
+@pytest.mark.parametrize("index", ["F", "C", "P", "X"])
+@pytest.mark.parametrize("of_the", ["first", "last"])
+def test_no_negative_stands_unread_beside_a_reactive_index_whatever_their_times(
+    first: str, index: str, of_the: str
+) -> None:
+    early, late = "20261102101500", "20261102160000"
+    content = ordered(
+        obx("QNS" if first == "X" else "Non-reactive", code=HIVS, status=first, at=early),
+        obx("42.7", code=HIVC, kind="NM", status=index, at=early if of_the == "first" else late),
+        obx("Non-reactive", code=HIVS, at=late),
+        **BLOOD,
+    )
+
+    findings = [each for each in read(content) if isinstance(each, Finding) and each.outcome is Outcome.NEGATIVE]
+    told = [each for each in read(content) if not isinstance(each, Finding) or each.note_review]
+
+    assert told, "somebody reads it"
+    assert first in {"F", "C"} or all(each.note_review for each in findings)
 
 
 def test_an_index_that_is_not_final_holds_the_screen() -> None:
@@ -703,6 +739,8 @@ def test_an_hour_that_comes_twice_is_the_later_one_and_is_marked() -> None:
         ("20261102", "202611020812", "20261102090000", "negative"),
         ("20261030", "202611030300", "20261102173900", "date_implausible"),
         ("20261030", "202611021830", "20261102173900", "negative"),
+        ("20261102081245", "202611020812", "20261102090000", "negative"),
+        ("20261102081345", "202611020812", "20261102090000", "date_implausible"),
     ],
 )
 def test_times_that_contradict_each_other_are_for_a_person(

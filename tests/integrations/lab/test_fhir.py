@@ -190,12 +190,13 @@ def test_the_report_can_only_make_its_rows_less_certain(status: str | None, expe
     assert said(bundle(lambda b: resource(b, 2).update(status=status))) == expected
 
 
-def test_a_partial_report_lets_its_final_rows_stand_beside_an_open_one() -> None:
-    def partial(body: Body) -> None:
-        resource(body, 2)["status"] = "partial"
+@pytest.mark.parametrize("status", ["partial", "preliminary", "registered"])
+def test_a_report_that_is_not_final_lets_none_of_its_rows_stand(status: str) -> None:
+    def change(body: Body) -> None:
+        resource(body, 2)["status"] = status
         resource(body, 4)["status"] = "preliminary"
 
-    assert said(bundle(partial)) == ["negative", "pending", "negative"]
+    assert said(bundle(change)) == ["pending"] * 3
 
 
 def test_a_corrected_report_marks_its_final_rows_for_comparison() -> None:
@@ -315,11 +316,89 @@ def test_a_group_is_no_result_and_its_members_are(also_listed: bool) -> None:  #
         ("entered-in-error", "withdrawn"),
         ("cancelled", "cancelled_no_reason"),
         ("unknown", "unknown_status"),
+        ("final final", "unknown_status"),
+        ("final corrected", "unknown_status"),
         (None, "unknown_status"),
     ],
 )
 def test_a_group_can_only_make_its_members_less_certain(status: str | None, expected: str) -> None:
     assert sorted(said(in_group(status=status))) == sorted(["detail", *[expected] * 3])
+
+
+@pytest.mark.parametrize("status", ["corrected", "amended"])
+def test_what_is_in_a_corrected_group_is_corrected(status: str) -> None:
+    assert [each.status for each in findings(in_group(status=status))] == [ReportStatus.CORRECTED] * 3
+
+
+def test_a_status_with_a_blank_in_it_is_none() -> None:
+    assert said(observation(status="final corrected")) == ["unknown_status"]
+
+
+OTHERS_KIT = {"system": KIT_SYSTEM, "value": KIT}
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        ({"basedOn": [{"identifier": OTHERS_KIT}]}, "identity_conflict"),
+        ({"subject": {"identifier": OTHERS_KIT}}, "identity_conflict"),
+        ({"subject": {"reference": "Patient/other"}}, "identity_conflict"),
+        ({"basedOn": [{"reference": "ServiceRequest/gone"}]}, "unknown_status"),
+        ({"specimen": {"reference": "Specimen/gone"}}, "unknown_status"),
+        ({"modifierExtension": []}, "malformed"),
+    ],
+)
+def test_what_a_group_says_of_whose_it_is_must_agree(head: Body, expected: str) -> None:
+    body = in_group(**head)
+    for kind in ("ServiceRequest", "Specimen"):
+        body["entry"].append({"resource": {"resourceType": kind, "id": "gone", "status": "entered-in-error"}})
+
+    assert set(said(body)) - {"detail"} == {expected}
+
+
+def test_a_deep_document_is_held_and_stops_nobody() -> None:
+    deep: Any = []
+    for _ in range(600):
+        deep = [deep]
+
+    assert said(observation(extension=deep)) == ["malformed"]
+
+
+def test_a_result_in_more_groups_than_anybody_has_is_for_a_person() -> None:
+    body = bundle()
+    member = {"reference": body["entry"][2]["fullUrl"]}
+    for number in range(30):
+        group = {"resourceType": "Observation", "status": "final", "code": {"text": "x"}, "hasMember": [member] * 50}
+        body["entry"].append({"fullUrl": f"urn:uuid:g{number}", "resource": group})
+
+    assert set(said(body)) == {"malformed"}
+
+
+@pytest.mark.parametrize("when", [{"effectiveDateTime": "yesterday"}, {"effectivePeriod": {"start": "1 November"}}])
+def test_a_time_of_collection_that_can_not_be_read_is_for_a_person(when: Body) -> None:
+    assert said(bundle(lambda b: resource(b, 3).update({"effectiveDateTime": None} | when)))[0] == "date_implausible"
+
+
+def test_the_specimens_own_time_of_collection_goes_before_that_of_the_test() -> None:
+    def change(body: Body) -> None:
+        resource(body, 3)["effectiveDateTime"] = "2026-11-03T09:00:00Z"
+        resource(body, 6).update(receivedTime="2026-11-03T08:05:00Z")
+        resource(body, 6)["collection"] = {"collectedDateTime": "2026-11-03T07:00:00Z"}
+
+    assert said(bundle(change))[0] == "negative"
+
+
+def test_a_cancelled_result_may_say_why_beside_a_code_for_no_value() -> None:
+    absent = {
+        "coding": [{"system": "http://terminology.hl7.org/CodeSystem/data-absent-reason", "code": "not-performed"}]
+    }
+    why = {
+        "valueCodeableConcept": None,
+        "status": "cancelled",
+        "dataAbsentReason": absent | {"text": "Insufficient sample"},
+    }
+
+    assert said(observation(**why)) == ["insufficient"]
 
 
 def test_a_group_of_groups_speaks_to_all_that_is_in_it() -> None:
@@ -334,10 +413,10 @@ def test_a_group_of_groups_speaks_to_all_that_is_in_it() -> None:
 
 def test_groups_that_hold_each_other_are_read_to_an_end() -> None:
     body = in_group()
-    back = {"reference": "urn:uuid:g"}
-    resource(body, 3)["hasMember"] = [back]
+    resource(body, 3)["hasMember"] = [{"reference": "urn:uuid:g"}]
 
-    assert sorted(said(body)) == ["detail", "negative", "negative", "positive"]
+    # The chlamydia result is then a group too, and the blood is said to be of its swab.
+    assert sorted(said(body)) == ["detail", "negative", "positive", "tube_mismatch"]
 
 
 def test_a_note_on_a_group_or_a_request_holds_the_results() -> None:

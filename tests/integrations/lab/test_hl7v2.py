@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from integrations.lab import hl7v2, reader
-from models.rules.result import Finding, Quarantined
+from models.rules.result import Detail, Finding, Quarantined
 from models.rules.vocabulary import Quarantine
 from tests.support.lab import (
     GOLDEN,
@@ -230,6 +230,10 @@ def test_the_original_text_and_a_second_alternate_of_a_value_must_agree(value: s
     ("born", "expected"),
     [
         ("19990214^D", "negative"),
+        ("19990214^d", "negative"),
+        ("19990214^^", "negative"),
+        ("19990214~", "negative"),
+        ("19990214^1985", "identity_missing"),
         ("19990214~19990214", "negative"),
         ("19990214~19850101", "identity_missing"),
         ("19990214^19850101", "identity_missing"),
@@ -258,9 +262,15 @@ def test_every_repetition_of_an_id_counts() -> None:
         (OTHER_KIT, KIT, "identity_conflict"),
         (KIT, "", "negative"),
         ("H123456", "", "bad_kit_id"),
+        ("", f"{KIT}^^^ANYSVC^KIT~{OTHER_KIT}^^^HOSP^PI", "identity_conflict"),
+        ("", f"{KIT}^^^ANYSVC^KIT~{OTHER_KIT}^^^HOSP", "identity_conflict"),
+        (f"{OTHER_KIT}-1", f"{KIT}^^^ANYSVC^KIT", "tube_mismatch"),
+        (f"H123456~{OTHER_KIT}", f"{KIT}^^^ANYSVC^KIT", "identity_conflict"),
+        ("6733577364", f"{KIT}^^^ANYSVC^KIT", "negative"),
+        ("", f"{KIT}^^^ANYSVC^KIT~6733577364^^^NHS^NHS", "negative"),
     ],
 )
-def test_an_id_without_a_type_is_a_kit_id_where_it_is_spelt_like_one(pid_2: str, pid_3: str, expected: str) -> None:
+def test_any_id_that_is_spelt_like_a_kits_must_agree(pid_2: str, pid_3: str, expected: str) -> None:
     person = PID.split("|")
     person[2:4] = pid_2, pid_3
 
@@ -289,6 +299,61 @@ def test_a_reflex_keeps_the_link_to_its_parent() -> None:
     assert isinstance(first, Finding)
     assert isinstance(reflex, Finding)
     assert (first.parent_ref, bool(reflex.parent_ref), reflex.accession) == ("", True, "26V0451201R")
+
+
+def child(code: str, parent: str) -> tuple[str, str]:
+    return obr(panel=code, filler="26V0451201C^NORTHLAB", parent=parent), obx(code=code)
+
+
+CHILDREN = "CTN^Chlamydia^NORTHLAB", "GCN^Gonorrhoea^NORTHLAB"
+
+
+@pytest.mark.parametrize("parent", [f"{KIT}-1&ANYSVC^26V0451201&NORTHLAB", "^26V0451201", f"{KIT}-1"])
+@pytest.mark.parametrize("panel", ["CTGC^Chlamydia and gonorrhoea NAAT^NORTHLAB", "SHS^Sexual health screen^NORTHLAB"])
+def test_the_head_of_a_panel_is_no_result_and_its_children_are(panel: str, parent: str) -> None:
+    both = [segment for code in CHILDREN for segment in child(code, parent)]
+
+    assert said(message(obr(panel=panel), *both)) == ["negative", "negative"]
+
+
+@pytest.mark.parametrize(
+    ("head", "parent", "codes", "expected"),
+    [
+        ({}, "", CHILDREN, "combined_result"),
+        ({}, "^ANOTHER", CHILDREN, "combined_result"),
+        ({}, "^26V0451201", CHILDREN[:1], "combined_result"),
+        ({"status": "X"}, "^26V0451201", CHILDREN, "combined_result"),
+        ({"status": ""}, "^26V0451201", CHILDREN, "unknown_status"),
+    ],
+)
+def test_an_order_that_asks_for_more_than_its_children_say_does_not_vanish(
+    head: dict[str, str], parent: str, codes: tuple[str, ...], expected: str
+) -> None:
+    children = [segment for code in codes for segment in child(code, parent)]
+
+    assert said(message(obr(**head), *children))[0] == expected
+
+
+def test_a_document_beside_results_holds_them_and_is_no_result() -> None:
+    document = obx("^application^pdf^Base64^JVBERi0x", code="PDF^Report^NORTHLAB", kind="ED")
+    found = read(ordered(obx(), document))
+
+    assert [type(each) for each in found] == [Finding, Detail]
+    assert isinstance(found[0], Finding)
+    assert (found[0].note_review, "attachment" in found[0].comment) == (True, True)
+    assert said(ordered(obx(kind="ED"))) == ["unknown_token"]
+
+
+def test_a_reflex_before_its_screen_is_final_is_read_by_a_person() -> None:
+    screen = obr(panel=CHILDREN[0], status="P"), obx("DETECTED", status="P")
+    reflex = obr(panel=CHILDREN[0], filler="26V0451201R^NORTHLAB", parent="^26V0451201"), obx()
+
+    pending, negative = read(message(*screen, *reflex))
+
+    assert isinstance(pending, Finding)
+    assert isinstance(negative, Finding)
+    assert (pending.outcome, negative.outcome) == ("pending", "negative")
+    assert (pending.note_review, negative.note_review) == (False, True)
 
 
 def test_a_reflex_that_contradicts_the_screen_is_for_a_person() -> None:
