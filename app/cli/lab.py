@@ -123,7 +123,8 @@ def new(
         _stop(f"{target.name} is there already: name another file with --to.")
     except OSError as error:
         _stop(f"{file.name} can't be read, or {target.name} not written: {error.strerror}.")
-    typer.echo(f"{target.name} is a draft. Complete it, have a clinician sign it, then try it: kitpost lab explain.")
+    typer.echo(f"{target.name} is a draft. Complete it and have a clinician sign it. Then try it, alone in a folder:")
+    typer.echo(f"KITPOST_LABS_DIR=FOLDER kitpost lab explain FILE --lab {name.upper()}")
 
 
 @app.command()

@@ -5,15 +5,18 @@ every stored row cites.
 """
 
 import hashlib
+import re
 import tomllib
 from codecs import lookup
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar, get_args
 from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from models.rules import lab_time
 from models.rules.errors import Code, ServiceError
 from models.rules.lab import (
     LOCAL,
@@ -58,11 +61,26 @@ _BloodOutcome = Literal["negative", "reactive", "low_reactive", "equivocal", "no
 _System = Literal["local", "loinc", "snomed"]
 
 
+_ENCODINGS: Final = ("utf-8", "cp1252", "iso8859-15", "ascii")
+
+
 def _known_encoding(name: str) -> str:
     try:
-        return lookup(name).name if name else ""
+        found = lookup(name).name if name else ""
     except LookupError:
-        raise ValueError(f"{name!r} is no encoding") from None
+        found = name
+    if found and found not in _ENCODINGS:
+        raise ValueError(f"{name!r} is none of {', '.join(_ENCODINGS)} (what calls itself Latin-1 is cp1252)")
+    return found
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is blank: leave it out, or say what it is")
+    return text
+
+
+_Said = Annotated[str, AfterValidator(_not_blank)]
 
 
 def _known_zone(name: str) -> str:
@@ -78,7 +96,7 @@ class _Strict(BaseModel):
 
 
 class _Sender(_Strict):
-    application: str
+    application: _Said
     """MSH-3"""
     facility: str
     """MSH-4"""
@@ -147,9 +165,9 @@ class _ResultCode(_Strict):
 
 
 class _Bands(_Strict):
-    low_reactive_from: float
+    low_reactive_from: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """the least index that is low reactive; below it is negative"""
-    reactive_from: float
+    reactive_from: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """the least index that is reactive"""
 
 
@@ -201,8 +219,10 @@ class _Csv(_Strict):
     """column of the revision, a whole number"""
     comment: str = ""
     """column of comments"""
+    ignored: tuple[str, ...] = ()
+    """columns that are never read, said so because nothing in them changes a result"""
     result_columns: tuple[str, ...] = ()
-    """columns of results in a table of one kit a row; a column's name is its test code"""
+    """columns of results and indexes in a table of one kit a row, by their codes in `tests`, `combined`, `details`"""
     statuses: Mapping[str, RowState] = {}
     """your status = `final`, `pending`, `corrected`, `appended`, `cancelled`, `withdrawn`, `not_asked` or `review`"""
     head_record: str = ""
@@ -251,7 +271,7 @@ class _File(_Strict):
     envelope: Envelope = Envelope.REQUIRED
     """HL7: whether several messages in a file must be counted by FHS/BHS and BTS/FTS: `required`, `optional`"""
     encoding: Annotated[str, AfterValidator(_known_encoding)]
-    """of tables, and of HL7 without MSH-18"""
+    """of tables, and of HL7 without MSH-18: `utf-8`, `cp1252`, `iso8859-15` or `ascii`"""
     fallback_encoding: Annotated[str, AfterValidator(_known_encoding)] = ""
     """what is read where the bytes are not that; flagged each time"""
     zone: Annotated[str, AfterValidator(_known_zone)]
@@ -318,13 +338,15 @@ def load_lab_map(path: Path) -> LabMap:
     content = path.read_bytes()
     try:
         written = _File.model_validate(tomllib.loads(content.decode()))
-        return _lab_map(written, hashlib.sha256(content).hexdigest()[:16])
+        lab = _lab_map(written, hashlib.sha256(content).hexdigest()[:16])
+        _check(written)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise ServiceError(Code.SETTINGS, f"{path.name}: {key}: {first['msg']}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as error:
         raise ServiceError(Code.SETTINGS, f"{path.name}: {error}") from error
+    return lab
 
 
 def _lab_map(written: _File, version: str) -> LabMap:
@@ -334,7 +356,7 @@ def _lab_map(written: _File, version: str) -> LabMap:
         forms=frozenset(written.forms),
         senders=frozenset((fold_token(s.application), fold_token(s.facility)) for s in written.senders),
         fhir_systems=written.fhir_systems,
-        code_systems={fold_token(s): name for name, spelled in written.code_systems.items() for s in spelled},
+        code_systems=_unique((fold_token(s), name) for name, spelled in written.code_systems.items() for s in spelled),
         tests=_unique(
             ((system, fold_token(code)), SingleCode(entry.test, frozenset(entry.sites)))
             for entry in written.tests
@@ -355,8 +377,8 @@ def _lab_map(written: _File, version: str) -> LabMap:
         unspecified=frozenset(map(fold_token, written.unspecified)),
         outcomes=_outcomes(written),
         displays={(c.system, fold_token(c.code)): _displays(c) for c in written.codes},
-        combined_outcomes={fold_token(word): parts for word, parts in written.combined_words.items()},
-        cancel_reasons={fold_token(word): Outcome(outcome) for word, outcome in written.cancel_reasons.items()},
+        combined_outcomes=_unique((fold_token(word), parts) for word, parts in written.combined_words.items()),
+        cancel_reasons=_unique((fold_token(word), Outcome(out)) for word, out in written.cancel_reasons.items()),
         boiler_plate=frozenset(map(fold_token, written.comments.boiler_plate)),
         urgent_words=frozenset(map(fold_token, written.comments.urgent_words)),
         envelope=written.envelope,
@@ -413,25 +435,139 @@ def _unique(entries: Iterable[tuple[K, V]]) -> dict[K, V]:
     return found
 
 
-def _dialect(csv: _Csv | None) -> CsvDialect | None:
-    """The table's dialect, its column names checked against its header."""
-    if csv is None:
-        return None
-    named = {
-        key: getattr(csv, key)
-        for key in (
-            *("kit", "tube", "accession", "family_name", "dob", "collected", "received", "authorised"),
-            *("test", "specimen", "result_code", "result", "status", "revision", "comment"),
-        )
-    }
-    for key, column in [*named.items(), *(("result_columns", column) for column in csv.result_columns)]:
+# ── What no map may say ──────────────────────────────────────────────────────────────────────
+
+_FOUND: Final = frozenset(map(fold_token, ("positive", "pos", "reactive", "detected")))
+_FOUND_CODES: Final = frozenset({"260373001", "10828004", "11214006"})
+"""SNOMED CT: Detected, Positive, Reactive."""
+
+
+def _check(written: _File) -> None:
+    """Raises ValueError, with the key, for what is well formed and can't be meant."""
+    _check_forms(written)
+    _check_results(written)
+    _check_tests(written)
+    both = set(map(fold_token, written.comments.boiler_plate)) & set(map(fold_token, written.comments.urgent_words))
+    if both:
+        raise ValueError(f"comments: {min(both)!r} changes nothing and is urgent")
+    if written.csv:
+        _check_columns(written.csv)
+        _check_table(written, written.csv)
+
+
+def _check_forms(written: _File) -> None:
+    if not written.forms:
+        raise ValueError("forms: say what the laboratory sends")
+    for form, key, is_given in (
+        (Form.CSV, "csv", written.csv is not None),
+        (Form.HL7, "senders", bool(written.senders)),
+        (Form.FHIR, "fhir_systems", bool(written.fhir_systems)),
+    ):
+        if (form in written.forms) != is_given:
+            raise ValueError(f"{key}: goes with '{form}' among forms, and that with it")
+
+
+def _check_results(written: _File) -> None:
+    good = {"negative", "not_requested"}
+    for kind, words in (("naat", written.words.naat), ("blood", written.words.blood)):
+        for word, outcome in words.items():
+            if fold_token(word) in _FOUND and outcome in good:
+                raise ValueError(f"words.{kind}: {word!r} can't be {outcome}")
+    for code in written.codes:
+        if code.system == SNOMED and code.code in _FOUND_CODES and {code.naat, code.blood} & good:
+            raise ValueError(f"codes: SNOMED CT's {code.code} can't be negative")
+
+
+def _check_tests(written: _File) -> None:
+    for entry in written.tests:
+        if (entry.test in BLOOD_TESTS) != (Site.BLOOD in entry.sites) or (
+            Site.BLOOD in entry.sites and len(set(entry.sites)) > 1
+        ):
+            raise ValueError(f"tests: {entry.code!r}: a test is done on blood alone, or on anything but blood")
+    taken = {fold_token(code) for code in _test_codes(written)}
+    for detail in written.details:
+        if fold_token(detail.code) in taken:
+            raise ValueError(f"details: {detail.code!r} is the code of a test already")
+    for suffix in written.reflex_suffixes:
+        if not suffix.strip() or suffix.isdigit():
+            raise ValueError(
+                f"reflex_suffixes: {suffix!r} would join the numbers of two reports that follow each other"
+            )
+
+
+def _test_codes(written: _File) -> list[str]:
+    return [*(each.code for each in written.tests), *(each.code for each in written.combined)]
+
+
+_COLUMN_KEYS: Final = (
+    *("kit", "tube", "accession", "family_name", "dob", "collected", "received", "authorised"),
+    *("test", "specimen", "result_code", "result", "status", "revision", "comment"),
+)
+
+
+def _check_columns(csv: _Csv) -> None:
+    """Every column of the header has one meaning, or is said to have none."""
+    named = [(key, getattr(csv, key)) for key in _COLUMN_KEYS]
+    named += [("result_columns", column) for column in csv.result_columns]
+    named += [("ignored", column) for column in csv.ignored]
+    given: dict[str, str] = {}
+    for key, column in named:
         if column and column not in csv.columns:
             raise ValueError(f"csv.{key}: {column!r} is not among csv.columns")
+        if column and given.setdefault(column, key) != key:
+            raise ValueError(f"csv.{key}: {column!r} is csv.{given[column]} already")
+    for column in csv.columns:
+        if csv.columns.count(column) > 1:
+            raise ValueError(f"csv.columns: {column!r} stands twice")
+        if column not in given:
+            raise ValueError(f"csv.columns: {column!r} is given to no key: give it to one, or list it in csv.ignored")
+
+
+def _check_table(written: _File, csv: _Csv) -> None:
+    codes = {fold_token(code) for code in (*_test_codes(written), *(each.code for each in written.details))}
+    for column in csv.result_columns:
+        if fold_token(column) not in codes:
+            raise ValueError(f"csv.result_columns: {column!r} is no code of tests, combined or details")
+    if csv.result_columns and (csv.test or csv.result or csv.result_code):
+        raise ValueError("csv.result_columns: a table has one result a row (test, result), or one kit a row")
+    if not all(word.strip() for word in csv.statuses):
+        raise ValueError("csv.statuses: a blank status is no word")
+    if csv.head_record and not csv.tail_record:
+        raise ValueError("csv.tail_record: a counting first line needs a counting last line, which a cut file lacks")
+    if written.tube_required and not csv.tube:
+        raise ValueError("csv.tube: tube_required needs the column of the tube id")
+    for key, has_clock in (("dob_format", False), ("date_format", False), ("time_format", True)):
+        _check_format(f"csv.{key}", getattr(csv, key), has_clock=has_clock)
+
+
+def _check_format(key: str, form: str, *, has_clock: bool) -> None:
+    """A format must give back the day that it wrote, and a time's its hour and minute, if it has a clock at all."""
+    if form == lab_time.ISO8601 and key != "csv.dob_format":
+        return
+    wrote = datetime(2026, 11, 23, 17, 45)  # noqa: DTZ001 - a wall clock's time, to be written and read
+    try:
+        read = datetime.strptime(wrote.strftime(form), form)  # noqa: DTZ007
+    except (ValueError, re.error):
+        read = None
+    clock_is_lost = has_clock and "%H" in form and read is not None and (read.hour, read.minute) != (17, 45)
+    if (
+        read is None
+        or read.date() != wrote.date()
+        or clock_is_lost
+        or (has_clock and "%I" in form and "%p" not in form)
+    ):
+        raise ValueError(f"{key}: {form!r} does not give a whole date, as Python's strptime reads it")
+
+
+def _dialect(csv: _Csv | None) -> CsvDialect | None:
+    """The table's dialect."""
+    if csv is None:
+        return None
     if not csv.kit and not csv.tube:
         raise ValueError("csv.kit: name the column of the kit id or of the tube id")
     if not csv.result_columns and not (csv.test and csv.result):
         raise ValueError("csv.result: name the columns of test and result, or result_columns")
     if bool(csv.status) != bool(csv.statuses):
         raise ValueError("csv.statuses: a status column needs its words, and words need the column")
-    values = csv.model_dump() | {"statuses": {fold_token(word): state for word, state in csv.statuses.items()}}
-    return CsvDialect(**values)
+    statuses = _unique((fold_token(word), state) for word, state in csv.statuses.items())
+    return CsvDialect(**csv.model_dump(exclude={"ignored"}) | {"statuses": statuses})

@@ -68,7 +68,6 @@ encoding = {encoding_text}
 
 _TAIL: Final = """
 [cancel_reasons]                  # why a cancelled test failed: words of the value, the comment or SPM-21
-# "Haemolysed" = "haemolysed"
 
 [comments]                        # read by a clinician: these change nothing. Any other comment holds the result.
 boiler_plate = []
@@ -110,10 +109,16 @@ def _listed(texts: Iterable[str]) -> list[str]:
 
 
 def _of_table(text: str) -> str:
-    delimiter, lines = max(
-        ((each, list(csv.reader(io.StringIO(text), delimiter=each))) for each in (",", ";", "\t", "|")),
-        key=lambda read: _agreeing(read[1]),
-    )
+    try:
+        delimiter, lines = max(
+            (
+                (each, list(csv.reader(io.StringIO(text, newline=None), delimiter=each)))
+                for each in (",", ";", "\t", "|")
+            ),
+            key=lambda read: _agreeing(read[1]),
+        )
+    except csv.Error:
+        raise ServiceError(Code.BAD_INPUT, "The file can't be read as a table: look for quotation marks.") from None
     width = max(map(len, lines), default=0)
     start = next((at for at, cells in enumerate(lines) if len(cells) == width), 0)
     columns = [cell.strip() for cell in lines[start]] if lines else []
@@ -144,6 +149,8 @@ def _of_table(text: str) -> str:
     if "result" not in roles:
         rest = [column for column in columns if column not in roles.values()]
         out.append(f"# result_columns = [{', '.join(map(_quoted, rest))}]   # one column a result: each is a test code")
+    elif rest := [column for column in columns if column not in roles.values()]:
+        out.append(f"# ignored = [{', '.join(map(_quoted, rest))}]   # never read: only what changes no result")
     if start:
         out.append(f"# head_record = {_quoted(lines[0][0].strip())}   # counts the rows in its last cell")
     if lines[-1:] and 0 < len(lines[-1]) < width:
@@ -210,7 +217,7 @@ def _of_messages(lab: str, form: Form, content: bytes) -> str:
     out = []
     if form is Form.FHIR:
         out += ["fhir_systems = []                 # what the lab's own identifiers and code systems begin with"]
-    out += [f"# kit_id_types = {json.dumps(['KIT'])}   # PID-3.5 of a kit id"] if form is Form.HL7 else []
+    out += ["# kit_id_types = []   # PID-3.5 of a kit id"] if form is Form.HL7 else []
     out += ["", "[code_systems]                    # how this lab spells a code system"]
     out += [f"# local = {json.dumps(systems, ensure_ascii=False)}   # sort these: local, loinc, snomed"]
     if sender:

@@ -58,6 +58,43 @@ def test_any_change_of_a_map_is_a_new_version(tmp_path: Path) -> None:
             "index_bands.hiv",
         ),
         ('lab = "SOUTHVALE"', "lab =", "lab.toml"),
+        ('encoding = "cp1252"', 'encoding = "latin-1"', "cp1252"),
+        ('encoding = "cp1252"', 'encoding = "rot13"', "encoding"),
+        ('forms = ["csv"]', "forms = []", "forms"),
+        ('forms = ["csv"]', 'forms = ["csv", "hl7"]', "senders"),
+        ('forms = ["csv"]', 'forms = ["csv", "fhir"]', "fhir_systems"),
+        ('zone = "Europe/London"', 'zone = "Europe/London"\nreflex_suffixes = [""]', "reflex_suffixes"),
+        ('zone = "Europe/London"', 'zone = "Europe/London"\nreflex_suffixes = ["1"]', "reflex_suffixes"),
+        ('zone = "Europe/London"', 'zone = "Europe/London"\ntube_required = true', "csv.tube"),
+        (
+            'zone = "Europe/London"',
+            'zone = "Europe/London"\nindex_bands = { hiv = { low_reactive_from = inf, reactive_from = inf } }',
+            "index_bands.hiv",
+        ),
+        (
+            'zone = "Europe/London"',
+            'zone = "Europe/London"\ndetails = [{ code = "hiv", test = "hiv", is_index = false }]',
+            "details",
+        ),
+        ('"POS" = "positive"', '"POS" = "positive"\n"Detected" = "negative"', "words.naat"),
+        ('"R" = "reactive"', '"R" = "negative"\n"Reactive" = "negative"', "words.blood"),
+        ('sites = ["blood"]', 'sites = ["blood", "vaginal"]', "tests"),
+        ('sites = ["urine"]', 'sites = ["urine", "blood"]', "tests"),
+        ('"barcode", "dob"', '"barcode", "barcode", "dob"', "csv.columns"),
+        ('"barcode", "dob"', '"barcode", "Spare", "dob"', "csv.ignored"),
+        ('comment = "remark"', 'comment = "remark"\nignored = ["remark"]', "csv.ignored"),
+        ('comment = "remark"', 'comment = "dob"', "csv.comment"),
+        ('comment = "remark"', "", "remark"),
+        ('result_columns = ["ct_ur", ', "result_columns = [", "ct_ur"),
+        ('result_columns = ["ct_ur", ', 'result_columns = ["remark", "ct_ur", ', "csv.comment"),
+        ('comment = "remark"', 'ignored = []\nresult = "remark"', "csv.result_columns"),
+        ('dob_format = "%Y-%m-%d"', 'dob_format = "%Y-%m"', "csv.dob_format"),
+        ('dob_format = "%Y-%m-%d"', 'dob_format = "YYYY-MM-DD"', "csv.dob_format"),
+        ('dob_format = "%Y-%m-%d"', 'dob_format = "iso8601"', "csv.dob_format"),
+        ('time_format = "%Y-%m-%d"', 'time_format = "%Y.%Y.%Y"', "csv.time_format"),
+        ('time_format = "%Y-%m-%d"', 'time_format = "%Y-%m-%d %I:%M"', "csv.time_format"),
+        ('time_format = "%Y-%m-%d"', 'time_format = "%d.%m %H:%M"', "csv.time_format"),
+        ('tail_record = "T"', "", "csv.tail_record"),
     ],
 )
 def test_a_wrong_map_is_refused_by_file_and_key(tmp_path: Path, old: str, new: str, named: str) -> None:
@@ -69,6 +106,40 @@ def test_a_wrong_map_is_refused_by_file_and_key(tmp_path: Path, old: str, new: s
     assert refused.value.code is Code.SETTINGS
     assert "lab.toml" in refused.value.message
     assert named in refused.value.message
+
+
+QUAYSIDE = (FOLDER / "quayside.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("[csv.statuses]", '[csv.statuses]\n"" = "final"', "csv.statuses"),
+        ("[csv.statuses]", '[csv.statuses]\n"final " = "pending"', "two meanings"),
+        (
+            '[[codes]]\nsystem = "local"\ncode = "1"',
+            (
+                '[[codes]]\nsystem = "snomed"\ncode = "260373001"\nwords = ["Detected"]\nnaat = "negative"\n\n'
+                '[[codes]]\nsystem = "local"\ncode = "1"'
+            ),
+            "260373001",
+        ),
+        ('local = [""]', 'local = [""]\nsnomed = [""]', "two meanings"),
+    ],
+)
+def test_a_wrong_map_of_codes_and_statuses_is_refused(tmp_path: Path, old: str, new: str, named: str) -> None:
+    assert old in QUAYSIDE
+
+    with pytest.raises(ServiceError) as refused:
+        load(tmp_path, QUAYSIDE.replace(old, new, 1))
+
+    assert named in refused.value.message
+
+
+def test_a_column_may_be_said_to_be_read_by_nobody(tmp_path: Path) -> None:
+    content = SOUTHVALE.replace('comment = "remark"', 'comment = "remark"\nignored = ["Spare"]', 1)
+
+    assert load(tmp_path, content.replace('"barcode", "dob"', '"barcode", "Spare", "dob"', 1))
 
 
 def test_two_files_for_one_lab_are_refused(tmp_path: Path) -> None:

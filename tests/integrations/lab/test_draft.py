@@ -53,6 +53,25 @@ def test_columns_delimiter_encoding_and_counting_lines_are_seen() -> None:
     assert '"ct_ur", "gc_ur"' in re.search(r"# result_columns = .*", read)[0]
 
 
+def test_a_table_whose_lines_end_in_cr_is_drafted_like_any_other() -> None:
+    read = draft_map("NEWLAB", b"Kit,DOB,Test,Result,Ward\rX,1999-02-14,CT,neg,7\r")
+
+    assert '# dob = "DOB"' in read
+    assert '# ignored = ["Ward"]' in read
+
+
+@pytest.mark.parametrize("content", [b'a,b\n"x,y\n', b"a,b\n\x00\x01,c\n"])
+def test_odd_bytes_are_drafted_without_a_stumble(content: bytes) -> None:
+    assert 'reviewed_by = ""' in draft_map("NEWLAB", content)
+
+
+def test_a_cell_beyond_any_sense_is_refused_with_a_sentence() -> None:
+    with pytest.raises(ServiceError) as refused:
+        draft_map("NEWLAB", b"a,b\n" + b"y" * 2_000_000 + b",z\n")
+
+    assert refused.value.code is Code.BAD_INPUT
+
+
 def test_dates_are_offered_in_every_form_that_fits_all_of_them() -> None:
     assert '# dob_format = "%d/%m/%Y"' in draft("07-csv-dialect-a.csv")
     assert '# time_format = "iso8601"' in draft("09-csv-dialect-c.csv")
