@@ -562,13 +562,15 @@ def test_an_index_that_is_not_final_holds_the_screen() -> None:
     assert found.note_review
 
 
+@pytest.mark.parametrize("late", ["20261102160000", "20261102101500"], ids=["by time", "by status"])
 @pytest.mark.parametrize(("first", "second"), [("0.2", "42"), ("0.2", "3.2")])
-def test_each_of_two_words_about_a_screen_has_the_index_of_its_time(first: str, second: str) -> None:
+def test_each_of_two_words_about_a_screen_has_its_own_index(first: str, second: str, late: str) -> None:
+    early = "20261102101500"
     content = ordered(
-        obx("Non-reactive", code=HIVS, at="20261102101500"),
-        obx(first, code=HIVC, kind="NM", at="20261102101500"),
-        obx("Reactive", code=HIVS, status="C", at="20261102160000"),
-        obx(second, code=HIVC, kind="NM", status="C", at="20261102160000"),
+        obx("Non-reactive", code=HIVS, at=early),
+        obx(first, code=HIVC, kind="NM", at=early),
+        obx("Reactive", code=HIVS, status="C", at=late),
+        obx(second, code=HIVC, kind="NM", status="C", at=late),
         **BLOOD,
     )
 

@@ -520,6 +520,26 @@ def test_a_modifier_or_an_unknown_element_refuses_the_rows_that_it_touches(
     assert told == expected + ["negative", "positive", "negative"][len(expected) :]
 
 
+def test_a_modifier_of_a_request_refuses_the_row_that_it_asked_for() -> None:
+    body = bundle(lambda b: resource(b, 3).update(basedOn=[{"reference": "ServiceRequest/1"}]))
+    body["entry"].append({"resource": {"resourceType": "ServiceRequest", "id": "1", "modifierExtension": []}})
+
+    assert said(body) == ["malformed", "positive", "negative"]
+
+
+def test_a_modifier_of_an_entry_refuses_every_row() -> None:
+    assert said(bundle(lambda b: b["entry"][2].update(modifierExtension=[]))) == ["malformed"] * 3
+
+
+def test_a_result_that_two_reports_list_is_for_a_person() -> None:
+    def twice(body: Body) -> None:
+        other = copy.deepcopy(body["entry"][1])
+        other["fullUrl"] = "urn:uuid:other-report"
+        body["entry"].append(other)
+
+    assert set(said(bundle(twice))) == {"malformed"}
+
+
 def test_a_modifier_of_the_message_itself_refuses_every_row() -> None:
     header = {"resourceType": "MessageHeader", "modifierExtension": []}
 

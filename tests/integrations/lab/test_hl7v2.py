@@ -220,6 +220,8 @@ def test_the_original_words_of_a_specimen_must_agree_with_its_code() -> None:
         ("260415000^Not detected^SCT^^^^^^GC positive, other patient", "code_display_conflict"),
         ("260415000^Not detected^SCT^^^^^^^260373001^Detected^SCT", "code_display_conflict"),
         ("260415000^Not detected^SCT^^^^^^^260415000^Not detected^SCT", "negative"),
+        ("260415000^Not detected^SCT^260385009^Negative^SCT", "negative"),
+        ("260415000^Negative^SCT^260385009^Negative^SCT", "code_display_conflict"),
     ],
 )
 def test_the_original_text_and_a_second_alternate_of_a_value_must_agree(value: str, expected: str) -> None:
