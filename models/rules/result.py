@@ -7,7 +7,7 @@ decided later, over these values. Source of the decision order: lab-messages.md 
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -331,20 +331,27 @@ def _heads(lab: LabMap, message: LabMessage) -> frozenset[str]:
     A head that asks for tests which no child answers is no mere head: it waits, or is for a person.
     """
     orders = [row for row in message.rows if row.value_type == ORDER_ONLY]
-    heads = set[str]()
-    for head in orders:
-        numbers = {head.accession, *head.kit_refs} - {""}
-        children = [
-            row
-            for row in message.rows
-            if row.value_type not in {ORDER_ONLY, ASIDE} and any(names(row.parent_ref, number) for number in numbers)
-        ]
-        entry = test_of(lab, head.test_codes)
-        asked = set() if isinstance(entry, Fault) else entry.tests if isinstance(entry, CombinedCode) else {entry.test}
-        answered = {each.test for row in children if isinstance(each := test_of(lab, row.test_codes), SingleCode)}
-        if children and asked <= answered:
-            heads.add(head.row_key)
-    return frozenset(heads)
+    if not orders:
+        return frozenset()
+    answered: dict[str, set[Test]] = defaultdict(set)
+    """The tests that are reported under each number that a result names as its parent's."""
+    accessions = {row.accession for row in message.rows} - {""}
+    for row in message.rows:
+        if row.parent_ref and row.value_type not in {ORDER_ONLY, ASIDE}:
+            entry = test_of(lab, row.test_codes)
+            named = set(_WORD_BORDERS.split(row.parent_ref))
+            for number in named & accessions or named:  # a placer's number may be that of several orders
+                answered[number] |= {entry.test} if isinstance(entry, SingleCode) else set()
+    return frozenset(head.row_key for head in orders if _is_answered(lab, head, answered))
+
+
+def _is_answered(lab: LabMap, head: LabRow, answered: Mapping[str, set[Test]]) -> bool:
+    numbers = {head.accession, *head.kit_refs} & answered.keys() - {""}
+    entry = test_of(lab, head.test_codes)
+    if isinstance(entry, Fault):
+        return bool(numbers)  # a panel's code of no test
+    asked = entry.tests if isinstance(entry, CombinedCode) else {entry.test}
+    return asked <= set[Test]().union(*(answered[number] for number in numbers))
 
 
 _NO_RESULT: Final = Meaning(None, None, None, None, None, is_risky=False, is_detail=True)

@@ -336,6 +336,13 @@ def test_an_order_that_asks_for_more_than_its_children_say_does_not_vanish(
     assert said(message(obr(**head), *children))[0] == expected
 
 
+def test_an_order_that_shares_only_the_tube_with_a_head_does_not_vanish() -> None:
+    both = [segment for code in CHILDREN for segment in child(code, f"{KIT}-1&ANYSVC^26V0451201&NORTHLAB")]
+    other = obr(panel="SHS^Sexual health screen^NORTHLAB", filler="26V0451299^NORTHLAB")
+
+    assert said(message(obr(), *both, other)) == ["negative", "negative", "unknown_test"]
+
+
 def test_a_document_beside_results_holds_them_and_is_no_result() -> None:
     document = obx("^application^pdf^Base64^JVBERi0x", code="PDF^Report^NORTHLAB", kind="ED")
     found = read(ordered(obx(), document))
