@@ -61,8 +61,6 @@ BUCKET: Final = "kitpost"
 QUEUE: Final = "kitpost-arrivals"
 MOTO_ACCOUNT: Final = "123456789012"
 REGION: Final = "eu-west-2"
-LAB: Final = "NORTHLAB"
-"""The laboratory that this machine stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +69,8 @@ class Choices:
 
     api_keys: tuple[str, ...]
     """`service/channel` pairs that get a key made up; their services are those of every demo login."""
+    laboratory: str = ""
+    """Whose HL7 messages are taken over MLLP, on loopback."""
     seed: int = 1
     faults: float = 0.2
     """Share of the SMS provider's answers that go wrong, 0 to 1."""
@@ -116,9 +116,12 @@ class LocalServices:
             "worklist": f"{self._address('web')}/",
             "sign-in": "choose whom to be from the list; there are no passwords",
             "Prefect": f"{self._address('prefect')}/",
-            "HL7": f"{LOOPBACK}:{self._ports['mllp']} takes {LAB}'s messages over MLLP",
             "logs": str(self._state / "logs"),
-        }
+        } | (
+            {"HL7": f"{LOOPBACK}:{self._ports['mllp']} takes {lab}'s messages over MLLP"}
+            if (lab := self._choices.laboratory)
+            else {}
+        )
 
     def pid(self, name: str) -> int:
         """The process of a running service; also its process group."""
@@ -174,7 +177,8 @@ class LocalServices:
             if WARM_SOCKET in self.settings:
                 self._spawn("warm")
             self._spawn("listener")
-            self._spawn("mllp")
+            if self._choices.laboratory:
+                self._spawn("mllp")
             self._wait_for(self._running)
 
     def _made_up_settings(self) -> dict[str, str]:
@@ -213,7 +217,7 @@ class LocalServices:
                 {pair: keys.get(pair, secrets.token_urlsafe(32)) for pair in self._choices.api_keys}
             ),
             "KITPOST_MLLP_PORT": str(self._ports["mllp"]),
-            "KITPOST_MLLP_PEERS": json.dumps({LOOPBACK: LAB}),
+            "KITPOST_MLLP_PEERS": json.dumps({LOOPBACK: lab} if (lab := self._choices.laboratory) else {}),
             "KITPOST_PREFECT_API_URL": f"{self._address('prefect')}/api",
             **self._warm(),
         }

@@ -20,7 +20,9 @@ def up(
     """
     from app.local import Choices, LocalServices
     from app.service import load_services
+    from app.service.labs import FOLDER, load_lab_maps
     from app.wiring import local_place
+    from models.rules.lab import Form
 
     asked: list[int] = []
 
@@ -32,6 +34,8 @@ def up(
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)
     place = local_place()
+    maps = load_lab_maps(place.labs_dir or FOLDER)
+    laboratory = min((name for name, lab_map in maps.items() if Form.HL7 in lab_map.forms), default="")
     channels = tuple(f"{service.id}/{channel}" for service in load_services().values() for channel in service.channels)
     typer.echo("Starting the services; the first time takes about half a minute.")
     try:
@@ -39,7 +43,9 @@ def up(
             place.state_dir,
             place.settings_file,
             pg_bin=place.pg_bin,
-            choices=Choices(api_keys=channels, seed=seed, faults=faults, usual_ports=not any_ports),
+            choices=Choices(
+                api_keys=channels, laboratory=laboratory, seed=seed, faults=faults, usual_ports=not any_ports
+            ),
         ) as services:
             for what, where in services.addresses.items():
                 typer.echo(f"{what:<10}{where}")

@@ -425,6 +425,7 @@ def _read_all(demo: Demo) -> None:
         if _balance(demo)["figures"]["lab rows read"] >= demo.rows_written:
             return
         time.sleep(SETTLE_EVERY_SECONDS)
+    raise RuntimeError("what was said over MLLP was not read")
 
 
 def _balance(demo: Demo) -> dict[str, Any]:

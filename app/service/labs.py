@@ -9,7 +9,7 @@ import re
 import tomllib
 from codecs import lookup
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar, get_args
 from zoneinfo import available_timezones
@@ -66,7 +66,7 @@ _ENCODINGS: Final = ("utf-8", "cp1252", "iso8859-15", "ascii")
 
 def _known_encoding(name: str) -> str:
     try:
-        found = lookup(name).name if name else ""
+        found = lookup(name).name.removesuffix("-sig") if name else ""
     except LookupError:
         found = name
     if found and found not in _ENCODINGS:
@@ -440,6 +440,7 @@ def _unique(entries: Iterable[tuple[K, V]]) -> dict[K, V]:
 _FOUND: Final = frozenset(map(fold_token, ("positive", "pos", "reactive", "detected")))
 _FOUND_CODES: Final = frozenset({"260373001", "10828004", "11214006"})
 """SNOMED CT: Detected, Positive, Reactive."""
+_FINDINGS: Final = frozenset({"positive", "reactive", "low_reactive", "equivocal"})
 
 
 def _check(written: _File) -> None:
@@ -463,19 +464,22 @@ def _check_forms(written: _File) -> None:
         (Form.HL7, "senders", bool(written.senders)),
         (Form.FHIR, "fhir_systems", bool(written.fhir_systems)),
     ):
-        if (form in written.forms) != is_given:
-            raise ValueError(f"{key}: goes with '{form}' among forms, and that with it")
+        if form in written.forms and not is_given:
+            raise ValueError(f"{key}: '{form}' among forms needs it")
 
 
 def _check_results(written: _File) -> None:
-    good = {"negative", "not_requested"}
-    for kind, words in (("naat", written.words.naat), ("blood", written.words.blood)):
-        for word, outcome in words.items():
-            if fold_token(word) in _FOUND and outcome in good:
-                raise ValueError(f"words.{kind}: {word!r} can't be {outcome}")
-    for code in written.codes:
-        if code.system == SNOMED and code.code in _FOUND_CODES and {code.naat, code.blood} & good:
-            raise ValueError(f"codes: SNOMED CT's {code.code} can't be negative")
+    """No word for found may mean anything else than a finding."""
+    said: list[tuple[str, str, Iterable[str | None]]] = [
+        *(("words.naat", word, [outcome]) for word, outcome in written.words.naat.items()),
+        *(("words.blood", word, [outcome]) for word, outcome in written.words.blood.items()),
+        *(("cancel_reasons", word, [outcome]) for word, outcome in written.cancel_reasons.items()),
+        *(("codes", text, [code.naat, code.blood]) for code in written.codes for text in (code.code, *code.words)),
+    ]
+    for key, text, outcomes in said:
+        wrong = {outcome for outcome in outcomes if outcome} - _FINDINGS
+        if wrong and (fold_token(text) in _FOUND or text in _FOUND_CODES):
+            raise ValueError(f"{key}: {text!r} can't be {min(wrong)}")
 
 
 def _check_tests(written: _File) -> None:
@@ -517,6 +521,8 @@ def _check_columns(csv: _Csv) -> None:
         if column and given.setdefault(column, key) != key:
             raise ValueError(f"csv.{key}: {column!r} is csv.{given[column]} already")
     for column in csv.columns:
+        if column in csv.ignored:
+            continue
         if csv.columns.count(column) > 1:
             raise ValueError(f"csv.columns: {column!r} stands twice")
         if column not in given:
@@ -526,6 +532,8 @@ def _check_columns(csv: _Csv) -> None:
 def _check_table(written: _File, csv: _Csv) -> None:
     codes = {fold_token(code) for code in (*_test_codes(written), *(each.code for each in written.details))}
     for column in csv.result_columns:
+        if csv.result_columns.count(column) > 1:
+            raise ValueError(f"csv.result_columns: {column!r} stands twice")
         if fold_token(column) not in codes:
             raise ValueError(f"csv.result_columns: {column!r} is no code of tests, combined or details")
     if csv.result_columns and (csv.test or csv.result or csv.result_code):
@@ -544,19 +552,17 @@ def _check_format(key: str, form: str, *, has_clock: bool) -> None:
     """A format must give back the day that it wrote, and a time's its hour and minute, if it has a clock at all."""
     if form == lab_time.ISO8601 and key != "csv.dob_format":
         return
-    wrote = datetime(2026, 11, 23, 17, 45)  # noqa: DTZ001 - a wall clock's time, to be written and read
+    wrote = datetime(2026, 11, 23, 17, 45, tzinfo=UTC)
     try:
         read = datetime.strptime(wrote.strftime(form), form)  # noqa: DTZ007
     except (ValueError, re.error):
         read = None
-    clock_is_lost = has_clock and "%H" in form and read is not None and (read.hour, read.minute) != (17, 45)
-    if (
-        read is None
-        or read.date() != wrote.date()
-        or clock_is_lost
-        or (has_clock and "%I" in form and "%p" not in form)
-    ):
-        raise ValueError(f"{key}: {form!r} does not give a whole date, as Python's strptime reads it")
+    is_lost = read is None or read.date() != wrote.date()
+    is_lost |= has_clock and "%I" in form and "%p" not in form
+    if is_lost or (has_clock and read and "%H" in form and read.hour != wrote.hour):
+        raise ValueError(
+            f"{key}: {form!r} does not give back the day and hour that it writes, as Python's strptime reads it"
+        )
 
 
 def _dialect(csv: _Csv | None) -> CsvDialect | None:

@@ -422,18 +422,23 @@ class _Reader:
                 number = f"{_text(value.get('comparator'))}{value.get('value', '')}"
                 return row._replace(value_type="NM", value_raw=(number,), units=_text(value.get("unit")))
             case _:
-                return row._replace(
-                    value_type="NM", value_raw=(str(value) if isinstance(value, Decimal | bool) else "",)
-                )
+                # What is not read is not blank either: its kind stands for it, and is no word of anybody's.
+                told = str(value) if isinstance(value, Decimal | bool) else values[0]
+                return row._replace(value_type="NM", value_raw=(told,))
 
     def _base(self, entry: _Entry, report: _Entry | None, number: int) -> LabRow:
         """All of a row but its value: whose, from where, when, how final."""
         resource = entry.resource
         owners = [entry] if report is None else [entry, report]
         groups = self._groups_of(entry)
+        told_too_much = len(groups) > _MOST_GROUPS or any(
+            len(_items(group.resource.get(key))) > _MOST_GROUPS for group in groups for key in ("basedOn", "specimen")
+        )
+        if told_too_much:
+            groups = []
         specimens = self._specimens(entry, report)
-        for group in groups:
-            specimens += [each for each in self._specimens(group, None) if each not in specimens]
+        if not specimens:
+            specimens = [each for group in groups for each in self._specimens(group, None)]
         asked = [
             (reference, self._resolve(reference, owner))
             for owner in (*owners, *groups)
@@ -448,7 +453,11 @@ class _Reader:
         ]
         patients = [patient for _, patient in named if patient is not None]
         fault: Fault | None = None
-        if patients and any(patient != patients[0] for subject, patient in named if patient or _refers(subject)):
+        if told_too_much:
+            fault = Fault(
+                Quarantine.MALFORMED, "The result is in more groups, or they of more specimens, than are read."
+            )
+        elif patients and any(patient != patients[0] for subject, patient in named if patient or _refers(subject)):
             fault = Fault(Quarantine.IDENTITY_CONFLICT, "Report, result, request and specimen are not of one patient.")
         told_of = (*owners, *groups, *specimens, *requests, *patients[:1])
         fault = fault or next(filter(None, map(self._flaw_of, told_of)), None)
@@ -524,9 +533,6 @@ class _Reader:
             waiting += [group for key, group in outer.items() if key not in found]
             found |= outer
         found.pop(id(entry.resource), None)
-        if len(found) > _MOST_GROUPS:
-            self._hold("A result is a member of more groups than are read.")
-            return []
         return list(found.values())
 
     def _flaw_of(self, entry: _Entry) -> Fault | None:
@@ -562,12 +568,13 @@ def _identifier_of(reference: object) -> object:
     return reference.get("identifier") if isinstance(reference, dict) else None
 
 
-_DATE: Final = re.compile(r"\d{4}(-\d\d){0,2}(?=T|$)", re.ASCII)
+_DATE: Final = re.compile(r"(\d{4})(?:-(0[1-9]|1[0-2]))?(?:-(0[1-9]|[12]\d|3[01]))?(?=T|$)", re.ASCII)
 
 
 def _day_of(told: str) -> str:
+    """By which words about one time are put in order: a month after its days, and what is no date before all."""
     found = _DATE.match(told)
-    return found[0] if found else ""
+    return f"{found[1]}-{found[2] or 99}-{found[3] or 99}" if found else ""
 
 
 def _start(period: object) -> str:

@@ -51,7 +51,9 @@ _SKIPPED: Final = frozenset(
 _ENVELOPE: Final = frozenset({"FHS", "BHS", "BTS", "FTS"})
 _NAME: Final = re.compile(r"[A-Z][A-Z0-9]{2}", re.ASCII)
 _OFFSET: Final = re.compile(r"[+-]?\d{4}", re.ASCII)
-_PRECISION: Final = re.compile(r"[A-Za-z]", re.ASCII)
+_PRECISION: Final = re.compile(r"[DHMSdhms]|[+-]?(?:0\d|1[0-4])[0-5]\d", re.ASCII)
+"""What may follow a day of birth: that it is precise to the day at least, or an offset."""
+_AS_PRINTED: Final = re.compile(r"\w{3}-\w{3}-\w{4}(?:-\d)?", re.ASCII)
 _NULL: Final = '""'
 _CODED_TYPES: Final = frozenset({"CE", "CWE", "CNE", "CF"})
 _BLANKS: Final = [""] * 30
@@ -134,16 +136,18 @@ class _Grammar:
 
     def birth_date(self, raw: str) -> str:
         """PID-7 without its degree of precision. Two dates are both told, which is nobody's birthday."""
+        raw = raw.rstrip(f"{self.repeat}{self.component} ")
         if self.repeat not in raw and self.component not in raw:
             return self.first(raw)
         days = set()
         for one in raw.split(self.repeat):
-            parts = [part.strip() for part in one.split(self.component) if part.strip()]
-            if len(parts) == 1 or (len(parts) == 2 and _PRECISION.fullmatch(parts[1])):  # noqa: PLR2004
-                days.add(self.first(parts[0]))
-            elif parts:
-                days.update(parts)
-        return " ".join(sorted(days))
+            day, *more = [part.strip() for part in one.split(self.component)]
+            more = [part for part in more if part]
+            if not more or (len(more) == 1 and _PRECISION.fullmatch(more[0])):
+                days.add(self.text(day))
+            else:
+                days.update([day, *more])
+        return " and ".join(sorted(days)) if len(days) > 1 else days.pop()
 
     def time(self, raw: str) -> str:
         """A time; an offset spelled as a second component is put where it belongs."""
@@ -376,7 +380,7 @@ class _Person(NamedTuple):
 
 
 def _is_spelt_like_a_kit(identifier: str) -> bool:
-    """Of all other ids, PID-2 too, those with the check character of a kit or tube id. They must agree."""
+    """Whether it has our check character. One of digits alone is another's: an NHS number may have it by chance."""
     is_a_number = identifier.replace(" ", "").replace("-", "").isdigit()
     return not is_a_number and bool(normalise_kit_code(identifier) or normalise_tube_code(identifier))
 
@@ -499,14 +503,14 @@ class _MessageReader:
                 nhs_number = "".join(identifier.split()).replace("-", "")
             elif fold_token(kind) in lab.kit_id_types or (not kind and fold_token(authority) in lab.kit_id_authorities):
                 kits.append(identifier)
-            else:
+            elif not kind and not authority:
+                untyped.append(identifier)
+            elif _AS_PRINTED.fullmatch(identifier):  # without hyphens one in a hundred hospital numbers would pass
                 others.append(identifier)
-                if not kind and not authority:
-                    untyped.append(identifier)
         return _Person(
             tuple(kits),
             tuple(untyped or filter(None, [grammar.first(pid[2])])),
-            [ref for ref in (*others, *grammar.every(pid[2])) if _is_spelt_like_a_kit(ref)],
+            [ref for ref in (*untyped, *others, *grammar.every(pid[2])) if _is_spelt_like_a_kit(ref)],
             grammar.first(pid[5]),
             grammar.birth_date(pid[7]),
             nhs_number,

@@ -111,6 +111,8 @@ _STATUS: Final[Mapping[RowState, ReportStatus]] = {
     RowState.NOT_ASKED: ReportStatus.FINAL,
 }
 
+_FINAL_STATES: Final = frozenset({RowState.FINAL, RowState.CORRECTED, RowState.NOT_ASKED})
+
 _PLACEHOLDERS: Final = frozenset({"", '""', "see note", "see notes", "see comment", "dnr", "pending", "."})
 """Values that are never a result (lab-messages.md 2.4)."""
 
@@ -418,13 +420,18 @@ def agree_with_index(
 # ── The whole of a row, apart from identity and times ────────────────────────────────────────
 
 
-def _fhir_row(statuses: str) -> RowState | None:
-    """The most cautious of a result's own status and those of the groups it is a member of, with blanks between."""
+def _fhir_states(statuses: str, report: RowState | None) -> tuple[RowState | None, RowState | None]:
+    """Row and order, where the row's status is followed, after blanks, by those of the groups it is a member of.
+
+    The most cautious of them counts; what stands in a corrected group is compared, as in a corrected report.
+    """
     states = [_FHIR_ROW.get(status) for status in statuses.split(" ")]
     if None in states:
-        return None
-    careful = (RowState.WITHDRAWN, RowState.CANCELLED, RowState.PENDING, RowState.CORRECTED)
-    return next((state for state in careful if state in states), states[0])
+        return None, report
+    careful = (RowState.WITHDRAWN, RowState.CANCELLED, RowState.PENDING)
+    row = next((state for state in careful if state in states), states[0])
+    is_corrected = report is RowState.FINAL and RowState.CORRECTED in states[1:]
+    return row, RowState.CORRECTED if is_corrected else report
 
 
 def states_of(lab: LabMap, form: Form, row: str, order: str) -> tuple[RowState | None, RowState | None]:
@@ -432,7 +439,7 @@ def states_of(lab: LabMap, form: Form, row: str, order: str) -> tuple[RowState |
     if form is Form.HL7:
         return _HL7_ROW.get(row.strip()), HL7_ORDER.get(order.strip())
     if form is Form.FHIR:
-        return _fhir_row(row), FHIR_REPORT.get(order) if order else RowState.FINAL
+        return _fhir_states(row, FHIR_REPORT.get(order) if order else RowState.FINAL)
     if lab.csv is not None and not lab.csv.status:
         return RowState.FINAL, RowState.FINAL  # this dialect has no status column: final by contract
     return (lab.csv.statuses.get(fold_token(row)) if lab.csv else None), RowState.FINAL
@@ -471,7 +478,8 @@ def meaning_of(  # noqa: PLR0911, PLR0913, PLR0917, C901 - the decision order of
         return Meaning(test, None, None, None, state, is_risky=True)
     status = _STATUS.get(state, ReportStatus.FINAL)
     if isinstance(entry, DetailCode):
-        return _detail(lab, entry, status, raw)
+        is_blank = not codes and not any(flags) and kind not in _CODED_TYPES and state in _FINAL_STATES
+        return _detail(lab, entry, status, raw, may_be_blank=is_blank)
     site = _site_of(lab, sites, entry.sites)
     if isinstance(site, Fault):
         return Meaning(test, None, None, status, site, _is_risky(lab, kind, raw, codes))
@@ -525,8 +533,8 @@ def _cancelled(
         if token not in _PLACEHOLDERS
     }
     if not told or kind == ABSENT:  # FHIR's own codes for why there is no value say less than the words beside them
-        given_by = [token for _, token in told] or [fold_token(text) for text in reasons]
-        told = {(PLAIN, token): lab.cancel_reasons[token] for token in given_by if token in lab.cancel_reasons}
+        beside = [token for _, token in told if token in lab.cancel_reasons] or list(map(fold_token, reasons))
+        told = {(PLAIN, token): lab.cancel_reasons[token] for token in beside if token in lab.cancel_reasons}
     given = {outcome for outcome in told.values() if outcome in failures}
     if not given:
         return Fault(Quarantine.CANCELLED_NO_REASON, "The test is cancelled without a reason from the lab's list.")
@@ -580,11 +588,15 @@ def _combined(  # noqa: PLR0913, PLR0917 - all that a row says
     return Meaning(None, site, None, status, None, is_risky=True, parts=tuple(parts.items()))
 
 
-def _detail(lab: LabMap, entry: DetailCode, status: ReportStatus, raw: tuple[str, ...]) -> Meaning:
-    """A row that supports another."""
-    if entry.is_index and _is_no_index(lab, entry.test, raw):
-        return Meaning(None, None, None, status, None, is_risky=False, is_detail=True)
-    span, fault = _index(raw) if entry.is_index else (None, None)
+def _detail(
+    lab: LabMap, entry: DetailCode, status: ReportStatus, raw: tuple[str, ...], *, may_be_blank: bool
+) -> Meaning:
+    """A row that supports another. `needs_review`: it says something that only a person understands."""
+    if not entry.is_index:
+        return Meaning(entry.test, None, None, status, None, is_risky=True, is_detail=True, needs_review=True)
+    if may_be_blank and _is_no_index(lab, entry.test, raw):
+        return Meaning(entry.test, None, None, status, None, is_risky=True, is_detail=True)
+    span, fault = _index(raw)
     return Meaning(entry.test, None, None, status, fault, is_risky=True, is_detail=True, cut_off=span)
 
 
@@ -600,7 +612,7 @@ def _index(raw: tuple[str, ...]) -> tuple[tuple[float, float] | None, Fault | No
     """What a cut-off index allows, or why it can't be read: the screen beside it then waits for a person."""
     if len(set(raw)) > 1:
         return None, Fault(Quarantine.CONFLICTING_VALUES, "The cut-off index beside the result holds several values.")
-    span = _span(_joined_number(raw[0]))
+    span = _span(_joined_number(raw[0])) if raw else None
     if span is None:
         return None, Fault(Quarantine.UNKNOWN_TOKEN, "The cut-off index beside the result is no number that is read.")
     return span, None

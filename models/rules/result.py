@@ -326,32 +326,36 @@ def names(parent_ref: str, number: str) -> bool:
 
 
 def _heads(lab: LabMap, message: LabMessage) -> frozenset[str]:
-    """Keys of the orders without results that are the head of a panel: other orders name them as their parent.
+    """Keys of the orders without results that are mere heads of a panel: results name them as their parent.
 
-    A head that asks for tests which no child answers is no mere head: it waits, or is for a person.
+    A head that says anything of its own (a note, a reason to reject, another person or kit), or asks for a test that
+    none of those results answers at its site, is no mere head: it waits, or is for a person.
     """
     orders = [row for row in message.rows if row.value_type == ORDER_ONLY]
     if not orders:
         return frozenset()
-    answered: dict[str, set[Test]] = defaultdict(set)
-    """The tests that are reported under each number that a result names as its parent's."""
-    accessions = {row.accession for row in message.rows} - {""}
+    answered: dict[object, set[Test]] = defaultdict(set)
     for row in message.rows:
-        if row.parent_ref and row.value_type not in {ORDER_ONLY, ASIDE}:
+        if row.parent_ref and row.value_type not in {ORDER_ONLY, ASIDE} and not row.fault:
             entry = test_of(lab, row.test_codes)
-            named = set(_WORD_BORDERS.split(row.parent_ref))
-            for number in named & accessions or named:  # a placer's number may be that of several orders
-                answered[number] |= {entry.test} if isinstance(entry, SingleCode) else set()
+            for number in set(_WORD_BORDERS.split(row.parent_ref)):
+                answered[number, *_whose(row)] |= {entry.test} if isinstance(entry, SingleCode) else set()
     return frozenset(head.row_key for head in orders if _is_answered(lab, head, answered))
 
 
-def _is_answered(lab: LabMap, head: LabRow, answered: Mapping[str, set[Test]]) -> bool:
-    numbers = {head.accession, *head.kit_refs} & answered.keys() - {""}
+def _whose(row: LabRow) -> tuple[object, ...]:
+    """Whose a row is and where from, as it says itself."""
+    kits = frozenset((_read_id(text) or text)[:_KIT_LENGTH] for text in row.kit_refs + row.tube_refs)
+    return kits, row.dob, row.family_name, row.sites_raw
+
+
+def _is_answered(lab: LabMap, head: LabRow, answered: Mapping[object, set[Test]]) -> bool:
+    key = (head.accession, *_whose(head))
+    if not head.accession or key not in answered or head.fault or head.notes or head.order_notes or head.reject_raw:
+        return False
     entry = test_of(lab, head.test_codes)
-    if isinstance(entry, Fault):
-        return bool(numbers)  # a panel's code of no test
-    asked = entry.tests if isinstance(entry, CombinedCode) else {entry.test}
-    return asked <= set[Test]().union(*(answered[number] for number in numbers))
+    asked = entry.tests if isinstance(entry, CombinedCode) else set() if isinstance(entry, Fault) else {entry.test}
+    return asked <= answered[key]
 
 
 _NO_RESULT: Final = Meaning(None, None, None, None, None, is_risky=False, is_detail=True)
@@ -365,7 +369,7 @@ def _row_meaning(
         return _NO_RESULT
     if row.value_type == ORDER_ONLY:
         order = states_of(lab, message.form, "", row.report_status_raw)[1]
-        if order in {RowState.FINAL, RowState.CORRECTED} and row.row_key in heads:
+        if order is RowState.FINAL and row.row_key in heads:
             return _NO_RESULT
         if order in {RowState.PENDING, RowState.PARTIAL}:
             if isinstance(test_of(lab, row.test_codes), Fault):
@@ -392,10 +396,14 @@ def _row_meaning(
 
 def _is_attachment(lab: LabMap, row: LabRow) -> bool:
     """Whether a row is a document (OBX-2 ED or RP) under a code that is none of a test: stored, never read."""
-    return row.value_type in {"ED", "RP"} and isinstance(test_of(lab, row.test_codes), Fault)
+    if row.value_type not in {"ED", "RP"} or row.row_status_raw != "F":
+        return False
+    entry = test_of(lab, row.test_codes)
+    return isinstance(entry, Fault) and entry.reason is Quarantine.UNKNOWN_TEST
 
 
 _ATTACHED: Final = "The report has an attachment, which is not read."
+_UNREAD: Final = Fault(Quarantine.UNKNOWN_TEST, "A document came without a final result that it stands beside.")
 
 
 def interpret(message: LabMessage, lab: LabMap) -> list[Reading]:
@@ -440,35 +448,61 @@ def interpret(message: LabMessage, lab: LabMap) -> list[Reading]:
             readings += _findings(lab, message, row, identity, meaning, times)
     if details:
         _apply_details(lab, message, readings, details)
-        if any(_is_attachment(lab, row) for row in message.rows):
-            _hold_all(readings, _ATTACHED)
+        _look_at_attachments(lab, message, readings, details)
     if len(readings) > 1:
         _refuse_contradictions(message, readings)
         _hold_early_reflexes(readings)
     return readings
 
 
-def _hold_all(readings: list[Reading], because: str) -> None:
-    """A person reads every finding of a message first, and why."""
-    for number, found in enumerate(readings):
-        if isinstance(found, Finding):
-            comment = "\n".join(filter(None, [found.comment, because]))
-            readings[number] = found._replace(note_review=True, comment=comment)
+class _Support(NamedTuple):
+    """A row that supports another one of its message."""
+
+    at: int
+    """Its place among the readings."""
+    meaning: Meaning
+    kit_code: str | None
+    told: tuple[datetime | None, int | None]
+    """The lab's time and revision, by which it belongs to one of several words about its test."""
+    review: bool
+    """It carries a comment that is not on the reviewed list."""
+
+
+def _look_at_attachments(
+    lab: LabMap, message: LabMessage, readings: list[Reading], details: Sequence[_Support]
+) -> None:
+    """A person reads the results of a kit beside a document first. One that stands beside none is for a person."""
+    rows = {row.row_key: row for row in message.rows if _is_attachment(lab, row)}
+    for detail in details if rows else ():
+        row = rows.get(readings[detail.at].row_key)
+        if row is None:
+            continue
+        mine = [
+            (number, found)
+            for number, found in enumerate(readings)
+            if isinstance(found, Finding) and found.kit_code == detail.kit_code
+        ]
+        if not any(found.status in _DONE for _, found in mine):
+            identity = _Identity(detail.kit_code, None, None, None, None)
+            clocks = RowTimes(None, None, None, None, None, None)
+            risky = detail.meaning._replace(is_risky=True)
+            readings[detail.at] = _quarantine(message, row, identity, risky, clocks, _UNREAD)
+        for number, found in mine:
+            if _ATTACHED not in found.comment:
+                comment = "\n".join(filter(None, [found.comment, _ATTACHED]))
+                readings[number] = found._replace(note_review=True, comment=comment)
 
 
 def _hold_early_reflexes(readings: list[Reading]) -> None:
     """A reflex while its screen is not final yet: what the screen comes to, a person decides (lab-messages.md 2.1)."""
-    open_screens = {
-        (found.kit_code, found.test, found.site)
-        for found in readings
-        if isinstance(found, Finding) and found.outcome is Outcome.PENDING
-    }
-    if not open_screens:
-        return
-    for number, found in enumerate(readings):
+    screens: dict[tuple[object, ...], set[str]] = defaultdict(set)
+    for found in readings:
+        if isinstance(found, Finding) and found.outcome is Outcome.PENDING:
+            screens[found.kit_code, found.test, found.site].add(found.accession)
+    for number, found in enumerate(readings if screens else ()):
         if not isinstance(found, Finding) or not found.parent_ref or found.outcome is Outcome.PENDING:
             continue
-        if (found.kit_code, found.test, found.site) in open_screens:
+        if any(names(found.parent_ref, each) for each in screens.get((found.kit_code, found.test, found.site), ())):
             readings[number] = found._replace(note_review=True)
 
 
@@ -584,19 +618,6 @@ def _hold(finding: Finding, reason: Quarantine, detail: str) -> Quarantined:
 _DONE: Final = frozenset({ReportStatus.FINAL, ReportStatus.CORRECTED})
 
 
-class _Support(NamedTuple):
-    """A row that supports another one of its message."""
-
-    at: int
-    """Its place among the readings."""
-    meaning: Meaning
-    kit_code: str | None
-    told: tuple[datetime | None, int | None]
-    """The lab's time and revision, by which it belongs to one of several words about its test."""
-    review: bool
-    """It carries a comment that is not on the reviewed list."""
-
-
 def _apply_details(lab: LabMap, message: LabMessage, readings: list[Reading], details: Sequence[_Support]) -> None:
     """Lets each cut-off index speak to the result that it supports; one that supports nothing is kept for a person."""
     about: dict[tuple[Test | None, str | None], list[int]] = defaultdict(list)
@@ -642,8 +663,8 @@ def _beside(lab: LabMap, found: Finding, detail: _Support) -> Finding | Quaranti
         return found if found.status is ReportStatus.CANCELLED else found._replace(note_review=True)
     if fault is not None and (found.outcome is Outcome.NEGATIVE or fault.reason is Quarantine.CONFLICTING_VALUES):
         return _hold(found, fault.reason, fault.detail)
-    if meaning.cut_off is None:  # whatever the index says, this is no all clear: a person reads both
-        return found._replace(note_review=True)
+    if meaning.cut_off is None:  # unclear, and no all clear: a person reads both; or blank, which says nothing
+        return found._replace(note_review=found.note_review or meaning.needs_review or fault is not None)
     targets = lab.outcomes.get(found.test, {}).values()
     said = agree_with_index(found.outcome, meaning.cut_off, targets, lab.index_bands[found.test])
     if isinstance(said, Fault):

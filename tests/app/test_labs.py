@@ -95,6 +95,13 @@ def test_any_change_of_a_map_is_a_new_version(tmp_path: Path) -> None:
         ('time_format = "%Y-%m-%d"', 'time_format = "%Y-%m-%d %I:%M"', "csv.time_format"),
         ('time_format = "%Y-%m-%d"', 'time_format = "%d.%m %H:%M"', "csv.time_format"),
         ('tail_record = "T"', "", "csv.tail_record"),
+        (
+            'zone = "Europe/London"',
+            'zone = "Europe/London"\ncancel_reasons = { "DETECTED" = "insufficient" }',
+            "cancel_reasons",
+        ),
+        ('"POS" = "positive"', '"POS" = "insufficient"', "words.naat"),
+        ('result_columns = ["ct_ur", ', 'result_columns = ["ct_ur", "ct_ur", ', "csv.result_columns"),
     ],
 )
 def test_a_wrong_map_is_refused_by_file_and_key(tmp_path: Path, old: str, new: str, named: str) -> None:
@@ -125,6 +132,7 @@ QUAYSIDE = (FOLDER / "quayside.toml").read_text()
             "260373001",
         ),
         ('local = [""]', 'local = [""]\nsnomed = [""]', "two meanings"),
+        ('words = ["NON REACTIVE"]', 'words = ["REACTIVE"]', "codes"),
     ],
 )
 def test_a_wrong_map_of_codes_and_statuses_is_refused(tmp_path: Path, old: str, new: str, named: str) -> None:
@@ -134,6 +142,22 @@ def test_a_wrong_map_of_codes_and_statuses_is_refused(tmp_path: Path, old: str, 
         load(tmp_path, QUAYSIDE.replace(old, new, 1))
 
     assert named in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('time_format = "%Y-%m-%d"', 'time_format = "%Y-%m-%dT%H:%M:%S%z"'),
+        ('time_format = "%Y-%m-%d"', 'time_format = "%d/%m/%Y %H"'),
+        ('encoding = "cp1252"', 'encoding = "utf-8-sig"'),
+        ('comment = "remark"', 'comment = "remark"\nignored = [""]'),
+    ],
+)
+def test_a_right_map_is_taken(tmp_path: Path, old: str, new: str) -> None:
+    assert old in SOUTHVALE
+    content = SOUTHVALE.replace(old, new, 1)
+
+    assert load(tmp_path, content.replace('"remark"]', '"remark", "", ""]', 1) if "ignored" in new else content)
 
 
 def test_a_column_may_be_said_to_be_read_by_nobody(tmp_path: Path) -> None:

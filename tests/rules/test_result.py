@@ -511,6 +511,19 @@ def test_a_reactive_is_told_to_a_person_whatever_its_index_says() -> None:
     assert said(held) == ["conflicting_values"]
 
 
+@pytest.mark.parametrize(("flag", "status"), [("H", "F"), ("", "P"), ("", "I"), ("", "X"), ("", "W"), ("", "D")])
+def test_a_blank_index_that_says_something_else_keeps_the_negative_for_a_person(flag: str, status: str) -> None:
+    found = read(
+        ordered(obx("Non-reactive", code=HIVS), obx("", code=HIVC, kind="NM", flag=flag, status=status), **BLOOD)
+    )
+
+    assert not any(isinstance(each, Finding) and not each.note_review for each in found)
+
+
+def test_a_blank_index_alone_does_not_vanish() -> None:
+    assert said(ordered(obx("", code=HIVC, kind="NM"), **BLOOD)) == ["conflicting_values"]
+
+
 @pytest.mark.parametrize(
     ("index", "status", "expected"),
     [

@@ -235,6 +235,12 @@ def test_the_original_text_and_a_second_alternate_of_a_value_must_agree(value: s
         ("19990214^d", "negative"),
         ("19990214^^", "negative"),
         ("19990214~", "negative"),
+        ("19990214^0000", "negative"),
+        ("199902140000^+0100", "negative"),
+        ("19990214^Y", "identity_missing"),
+        ('""~19990214', "identity_missing"),
+        ("~19990214", "identity_missing"),
+        ("^19990214", "identity_missing"),
         ("19990214^1985", "identity_missing"),
         ("19990214~19990214", "negative"),
         ("19990214~19850101", "identity_missing"),
@@ -266,6 +272,7 @@ def test_every_repetition_of_an_id_counts() -> None:
         ("H123456", "", "bad_kit_id"),
         ("", f"{KIT}^^^ANYSVC^KIT~{OTHER_KIT}^^^HOSP^PI", "identity_conflict"),
         ("", f"{KIT}^^^ANYSVC^KIT~{OTHER_KIT}^^^HOSP", "identity_conflict"),
+        ("", f"{KIT}^^^ANYSVC^KIT~{OTHER_KIT.replace('-', '')}^^^HOSP^MR", "negative"),
         (f"{OTHER_KIT}-1", f"{KIT}^^^ANYSVC^KIT", "tube_mismatch"),
         (f"H123456~{OTHER_KIT}", f"{KIT}^^^ANYSVC^KIT", "identity_conflict"),
         ("6733577364", f"{KIT}^^^ANYSVC^KIT", "negative"),
@@ -310,7 +317,7 @@ def child(code: str, parent: str) -> tuple[str, str]:
 CHILDREN = "CTN^Chlamydia^NORTHLAB", "GCN^Gonorrhoea^NORTHLAB"
 
 
-@pytest.mark.parametrize("parent", [f"{KIT}-1&ANYSVC^26V0451201&NORTHLAB", "^26V0451201", f"{KIT}-1"])
+@pytest.mark.parametrize("parent", [f"{KIT}-1&ANYSVC^26V0451201&NORTHLAB", "^26V0451201"])
 @pytest.mark.parametrize("panel", ["CTGC^Chlamydia and gonorrhoea NAAT^NORTHLAB", "SHS^Sexual health screen^NORTHLAB"])
 def test_the_head_of_a_panel_is_no_result_and_its_children_are(panel: str, parent: str) -> None:
     both = [segment for code in CHILDREN for segment in child(code, parent)]
@@ -326,6 +333,10 @@ def test_the_head_of_a_panel_is_no_result_and_its_children_are(panel: str, paren
         ({}, "^26V0451201", CHILDREN[:1], "combined_result"),
         ({"status": "X"}, "^26V0451201", CHILDREN, "combined_result"),
         ({"status": ""}, "^26V0451201", CHILDREN, "unknown_status"),
+        ({"status": "C"}, "^26V0451201", CHILDREN, "combined_result"),
+        ({}, f"{KIT}-1", CHILDREN, "combined_result"),
+        ({"specimen": "RES^Rectal swab^NORTHLAB"}, "^26V0451201", CHILDREN, "combined_result"),
+        ({"placer": f"{OTHER_KIT}-1^ANYSVC"}, "^26V0451201", CHILDREN, "tube_mismatch"),
     ],
 )
 def test_an_order_that_asks_for_more_than_its_children_say_does_not_vanish(
@@ -334,6 +345,21 @@ def test_an_order_that_asks_for_more_than_its_children_say_does_not_vanish(
     children = [segment for code in codes for segment in child(code, parent)]
 
     assert said(message(obr(**head), *children))[0] == expected
+
+
+def test_a_head_that_says_something_is_no_mere_head() -> None:
+    both = [segment for code in CHILDREN for segment in child(code, "^26V0451201")]
+
+    for beside in ("NTE|1|L|Result from another sample", "SPM|1||||||||||||||||||||QS^Insufficient"):
+        assert said(message(obr(), beside, *both))[0] == "combined_result"
+
+
+def test_a_document_alone_or_under_the_code_of_a_test_is_for_a_person() -> None:
+    document = {"code": "PDF^Report^NORTHLAB", "kind": "ED"}
+
+    assert said(ordered(obx("^application^pdf", **document))) == ["unknown_test"]
+    assert said(ordered(obx(), obx("^application^pdf", **document, status="C"))) == ["negative", "unknown_test"]
+    assert said(ordered(obx(status="P"), obx("^application^pdf", **document))) == ["pending", "unknown_test"]
 
 
 def test_an_order_that_shares_only_the_tube_with_a_head_does_not_vanish() -> None:
