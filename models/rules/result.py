@@ -473,24 +473,20 @@ def _look_at_attachments(
 ) -> None:
     """A person reads the results of a kit beside a document first. One that stands beside none is for a person."""
     rows = {row.row_key: row for row in message.rows if _is_attachment(lab, row)}
-    for detail in details if rows else ():
-        row = rows.get(readings[detail.at].row_key)
-        if row is None:
-            continue
-        mine = [
-            (number, found)
-            for number, found in enumerate(readings)
-            if isinstance(found, Finding) and found.kit_code == detail.kit_code
-        ]
-        if not any(found.status in _DONE for _, found in mine):
+    documents = [detail for detail in details if readings[detail.at].row_key in rows] if rows else []
+    kits, done = {detail.kit_code for detail in documents}, set[str | None]()
+    for number, found in enumerate(readings if documents else ()):
+        if isinstance(found, Finding) and found.kit_code in kits:
+            done |= {found.kit_code} if found.status in _DONE else set()
+            comment = "\n".join(filter(None, [found.comment, _ATTACHED]))
+            readings[number] = found._replace(note_review=True, comment=comment)
+    for detail in documents:
+        if detail.kit_code not in done:
             identity = _Identity(detail.kit_code, None, None, None, None)
             clocks = RowTimes(None, None, None, None, None, None)
             risky = detail.meaning._replace(is_risky=True)
+            row = rows[readings[detail.at].row_key]
             readings[detail.at] = _quarantine(message, row, identity, risky, clocks, _UNREAD)
-        for number, found in mine:
-            if _ATTACHED not in found.comment:
-                comment = "\n".join(filter(None, [found.comment, _ATTACHED]))
-                readings[number] = found._replace(note_review=True, comment=comment)
 
 
 def _hold_early_reflexes(readings: list[Reading]) -> None:
