@@ -554,12 +554,11 @@ def _check_format(key: str, form: str, *, has_clock: bool) -> None:
         return
     wrote = datetime(2026, 11, 23, 17, 45, tzinfo=UTC)
     try:
-        read = datetime.strptime(wrote.strftime(form), form)  # noqa: DTZ007
-    except (ValueError, re.error):
+        read = lab_time.read_time(wrote.strftime(form), form, "UTC")
+    except re.error:  # a directive that stands twice
         read = None
-    is_lost = read is None or read.date() != wrote.date()
-    is_lost |= has_clock and "%I" in form and "%p" not in form
-    if is_lost or (has_clock and read and "%H" in form and read.hour != wrote.hour):
+    is_lost = read is None or read.on != wrote.date() or (has_clock and read.has_clock and read.at.hour != wrote.hour)
+    if is_lost or (has_clock and "%I" in form and "%p" not in form):
         raise ValueError(
             f"{key}: {form!r} does not give back the day and hour that it writes, as Python's strptime reads it"
         )

@@ -441,7 +441,7 @@ class _MessageReader:
             return
         if name in _ENVELOPE and not segment[3:4].isalnum():
             self._has_ended = True  # a trailer has its own delimiters, not those of the message before it
-        elif segment[3:4] != field and (len(segment) != 3 or not _NAME.fullmatch(name)):  # noqa: PLR2004
+        elif segment[3:4] != field and (segment != name or not _NAME.fullmatch(name)):
             self._malformed(f"Line {line} is no segment: a line break stands inside a field.")
         elif self._has_ended:
             self._malformed(f"Line {line} follows the batch trailer.")

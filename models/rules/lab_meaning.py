@@ -268,11 +268,12 @@ def _state_of(row: RowState | None, order: RowState | None, *, order_is_open: bo
 
 def _unknown(test: Test, token: str, words: Mapping[tuple[str, str], Outcome]) -> Fault:
     if len(_named(token, _ORGANISMS)) > 1 or _CT_AND_GC.search(token):
-        return Fault(Quarantine.COMBINED_RESULT, "One value tells of several infections and is not in the lab map.")
+        return _SEVERAL
     near = _nearest(token, (word for system, word in words if system == PLAIN and word))
     return Fault(Quarantine.UNKNOWN_TOKEN, f"The result word or code is not in the lab map for {test}.{near}")
 
 
+_SEVERAL: Final = Fault(Quarantine.COMBINED_RESULT, "One value tells of several infections and is not in the lab map.")
 _EMPTY = Fault(Quarantine.EMPTY_VALUE, "The row is reported but has no result value.")
 
 
@@ -486,7 +487,7 @@ def meaning_of(  # noqa: PLR0911, PLR0913, PLR0917, C901 - the decision order of
     corrected = state is RowState.FINAL and order_state is RowState.CORRECTED
     review = order_state is RowState.APPENDED
     if isinstance(entry, CombinedCode):
-        return _combined(lab, entry, site, state, kind, raw, codes, status, reasons)
+        return _split(site, status, _parts_of(lab, entry, state, _Value(kind, raw, codes), reasons))
     if state is RowState.PENDING:
         return Meaning(test, site, Outcome.PENDING, status, None, is_risky=False)
     if state is RowState.WITHDRAWN:
@@ -498,7 +499,7 @@ def meaning_of(  # noqa: PLR0911, PLR0913, PLR0917, C901 - the decision order of
         fault = Fault(Quarantine.UNKNOWN_STATUS, "The row says 'not asked' and yet has a value.")
         return Meaning(test, site, None, status, fault, is_risky=said is not Outcome.NEGATIVE)
     if state is RowState.CANCELLED:
-        said = _cancelled(lab, entry.test, kind, raw, codes, reasons)
+        said = _cancelled(lab, entry.test, _Value(kind, raw, codes), reasons)
     elif isinstance(said, Outcome) and _flags_contradict(flags, said):
         fault = Fault(Quarantine.FLAG_CONFLICT, "The abnormal flag contradicts the value.")
         return Meaning(test, site, None, status, fault, is_risky=True)
@@ -508,21 +509,22 @@ def meaning_of(  # noqa: PLR0911, PLR0913, PLR0917, C901 - the decision order of
     return Meaning(test, site, said, status, None, said is not Outcome.NEGATIVE, corrected, review)
 
 
-def _cancelled(
-    lab: LabMap,
-    test: Test,
-    kind: str,
-    raw: tuple[str, ...],
-    codes: tuple[tuple[Coded, ...], ...],
-    reasons: tuple[str, ...],
-) -> Outcome | Fault:
+class _Value(NamedTuple):
+    """A row's value as it was sent: its type, its texts, its codes."""
+
+    kind: str
+    raw: tuple[str, ...]
+    codes: tuple[tuple[Coded, ...], ...]
+
+
+def _cancelled(lab: LabMap, test: Test, value: _Value, reasons: tuple[str, ...]) -> Outcome | Fault:
     """Why a cancelled test failed, by the lab's list of reasons; a result word is no reason.
 
     Codes and texts alike must be known and give one reason (lab-messages.md 7). A comment is asked where there is no
     value at all.
     """
     words, failures = lab.outcomes.get(test, {}), set(lab.cancel_reasons.values())
-    said = _spelt(lab, codes) if codes else [(PLAIN, fold_token(text)) for text in raw]
+    said = _spelt(lab, value.codes) if value.codes else [(PLAIN, fold_token(text)) for text in value.raw]
     told = {
         (system, token): None
         if system is None
@@ -532,7 +534,9 @@ def _cancelled(
         for system, token in said
         if token not in _PLACEHOLDERS
     }
-    if not told or kind == ABSENT:  # FHIR's own codes for why there is no value say less than the words beside them
+    if (
+        not told or value.kind == ABSENT
+    ):  # FHIR's own codes for why there is no value say less than the words beside them
         beside = [token for _, token in told if token in lab.cancel_reasons] or list(map(fold_token, reasons))
         told = {(PLAIN, token): lab.cancel_reasons[token] for token in beside if token in lab.cancel_reasons}
     given = {outcome for outcome in told.values() if outcome in failures}
@@ -541,10 +545,10 @@ def _cancelled(
     if len(given) > 1:
         return Fault(Quarantine.CONFLICTING_VALUES, "The cancelled row gives two different reasons.")
     unknown = {system for (system, _), outcome in told.items() if outcome is None}
-    if unknown - {PLAIN} or (unknown and not codes):
+    if unknown - {PLAIN} or (unknown and not value.codes):
         return Fault(Quarantine.UNKNOWN_TOKEN, "Beside its reason the cancelled row has a word that is not in the map.")
     if unknown or set(told.values()) != given:
-        reason = Quarantine.CODE_DISPLAY_CONFLICT if codes else Quarantine.CONFLICTING_VALUES
+        reason = Quarantine.CODE_DISPLAY_CONFLICT if value.codes else Quarantine.CONFLICTING_VALUES
         return Fault(reason, "The cancelled row gives a reason and something else.")
     return given.pop()
 
@@ -559,33 +563,29 @@ def _spelt(lab: LabMap, codes: tuple[tuple[Coded, ...], ...]) -> list[tuple[str 
     return found
 
 
-def _combined(  # noqa: PLR0913, PLR0917 - all that a row says
-    lab: LabMap,
-    entry: CombinedCode,
-    site: Site,
-    state: RowState,
-    kind: str,
-    raw: tuple[str, ...],
-    codes: tuple[tuple[Coded, ...], ...],
-    status: ReportStatus,
-    reasons: tuple[str, ...],
-) -> Meaning:
-    """One value for several infections: split only where the lab map lists the whole value, or none was tested."""
-    parts: Mapping[Test, Outcome] | None = None
-    if state is RowState.PENDING:
-        parts = dict.fromkeys(sorted(entry.tests), Outcome.PENDING)
-    elif state is RowState.WITHDRAWN:
-        parts = dict.fromkeys(sorted(entry.tests), Outcome.WITHDRAWN)
-    elif state is RowState.CANCELLED:
-        failed = {_cancelled(lab, test, kind, raw, codes, reasons) for test in entry.tests}
-        if len(failed) == 1 and isinstance(reason := failed.pop(), Outcome):
-            parts = dict.fromkeys(sorted(entry.tests), reason)
-    elif state in {RowState.FINAL, RowState.CORRECTED} and len(raw) == 1 and not codes:
-        parts = lab.combined_outcomes.get(fold_token(raw[0]))
-    if parts is None or parts.keys() != entry.tests:
-        fault = Fault(Quarantine.COMBINED_RESULT, "One value tells of several infections and is not in the lab map.")
-        return Meaning(None, site, None, status, fault, is_risky=True)
+def _split(site: Site, status: ReportStatus, parts: Mapping[Test, Outcome] | None) -> Meaning:
+    """What a row comes to whose one value tells of several infections."""
+    if parts is None:
+        return Meaning(None, site, None, status, _SEVERAL, is_risky=True)
     return Meaning(None, site, None, status, None, is_risky=True, parts=tuple(parts.items()))
+
+
+def _parts_of(
+    lab: LabMap, entry: CombinedCode, state: RowState, value: _Value, reasons: tuple[str, ...]
+) -> Mapping[Test, Outcome] | None:
+    """One value for several infections: split only where the lab map lists the whole value, or none was tested."""
+    if state is RowState.PENDING:
+        return dict.fromkeys(sorted(entry.tests), Outcome.PENDING)
+    if state is RowState.WITHDRAWN:
+        return dict.fromkeys(sorted(entry.tests), Outcome.WITHDRAWN)
+    if state is RowState.CANCELLED:
+        failed = {_cancelled(lab, test, value, reasons) for test in entry.tests}
+        reason = failed.pop()
+        return dict.fromkeys(sorted(entry.tests), reason) if not failed and isinstance(reason, Outcome) else None
+    if state in {RowState.FINAL, RowState.CORRECTED} and len(value.raw) == 1 and not value.codes:
+        parts = lab.combined_outcomes.get(fold_token(value.raw[0]))
+        return parts if parts is not None and parts.keys() == entry.tests else None
+    return None
 
 
 def _detail(
