@@ -12,9 +12,9 @@ import typer
 from app.cli.asked import who
 
 if TYPE_CHECKING:
-    from models.rules.lab import Fault, LabMap, LabMessage
+    from models.rules.lab import Fault, LabMap, LabMessage, LabRow
     from models.rules.lab_time import LabTime
-    from models.rules.result import Reading
+    from models.rules.result import Finding, Reading, RowTimes
 
 app = typer.Typer(help="Laboratories: try their files before they go live.", no_args_is_help=True)
 
@@ -242,27 +242,68 @@ def _chunks(file: Path) -> Iterator[bytes]:
 
 def _lines(file: Path, messages: "Iterator[LabMessage]", lab_map: "LabMap") -> Iterator[Line]:
     """What is shown of every result of a file; rows that only support another are not results."""
-    from models.rules.result import Detail, interpret, times_of
+    from models.rules.result import Detail, interpret
 
+    numbers = _Numbers(lab_map)
     for message in messages:
         rows = {row.row_key: row for row in message.rows}
-        for warning in message.warnings:
+        for warning in (*message.warnings, *numbers.warnings_of(message)):
             typer.echo(f"{file.name}, line {message.position}: {warning}", err=True)
         if message.answer:
             told = f"answers request {message.answer.about} with {message.answer.code}"
             typer.echo(f"{file.name}, line {message.position}: {told}; it is no result.", err=True)
         for reading in interpret(message, lab_map):
             if not isinstance(reading, Detail):
-                times = times_of(message, rows[reading.row_key], lab_map)
-                yield _line(file, reading, times.collected, times.authorised)
+                yield _line(file, message, rows[reading.row_key], lab_map, numbers.checked(reading))
 
 
-def _line(file: Path, reading: "Reading", collected: "LabTime | None", authorised: "LabTime | None") -> Line:
+class _Numbers:
+    """What the numbers of one file say against each other: what storing would see of it without any kit of ours."""
+
+    def __init__(self, lab_map: "LabMap") -> None:
+        self._suffixes = lab_map.reflex_suffixes
+        self._content: dict[str, bytes] = {}
+        self._kits: dict[str, str] = {}
+        self._first: dict[tuple[str, str, str], str] = {}
+
+    def warnings_of(self, message: "LabMessage") -> Iterator[str]:
+        """Says that a message's id was used before for other content: both are read."""
+        known = self._content.setdefault(message.message_id, message.content_sha256) if message.message_id else None
+        if known not in {None, message.content_sha256}:
+            yield "Another message of the file has this id and other content. Both are read."
+
+    def checked(self, reading: "Reading") -> "Reading":
+        """The reading, or why it can't be used beside those before it."""
+        from models.rules.matching import ANOTHERS_ACCESSION, SECOND_ACCESSION
+        from models.rules.result import Finding, follows, refused
+
+        if not isinstance(reading, Finding) or not reading.accession:
+            return reading
+        if self._kits.setdefault(reading.accession, reading.kit_code) != reading.kit_code:
+            return refused(reading, ANOTHERS_ACCESSION.reason, ANOTHERS_ACCESSION.detail)
+        series = (reading.kit_code, reading.test, reading.site)
+        first = self._first.setdefault(series, reading.accession)
+        if first != reading.accession and not follows(reading, first, self._suffixes):
+            return refused(reading, SECOND_ACCESSION.reason, SECOND_ACCESSION.detail)
+        return reading
+
+
+HELD: Final = "note_review"
+"""What stands under `quarantine` where the value is understood and a person reads it before anything is told."""
+
+
+def _line(file: Path, message: "LabMessage", row: "LabRow", lab_map: "LabMap", reading: "Reading") -> Line:
     from models.rules.kit import show_kit_code, show_tube_code
-    from models.rules.result import Detail, Finding
+    from models.rules.result import Detail, Finding, times_of
 
     assert not isinstance(reading, Detail), "details are not shown"
-    held = "A person reads this result first: its comment is not on the reviewed list, or a row beside it is unclear."
+    times = times_of(message, row, lab_map)
+    quarantine: str | None
+    if isinstance(reading, Finding):
+        quarantine = HELD if reading.note_review else None
+        detail = _why_held(row, reading) if reading.note_review else _doubt_about(times)
+    else:
+        quarantine, detail = reading.reason.value, reading.detail
     shown: tuple[str | int | None, ...] = (
         file.name,
         reading.position,
@@ -274,12 +315,34 @@ def _line(file: Path, reading: "Reading", collected: "LabTime | None", authorise
         reading.site.value if reading.site else None,
         reading.outcome.value if isinstance(reading, Finding) else None,
         reading.status.value if reading.status else None,
-        _time(collected),
-        _time(authorised),
-        None if isinstance(reading, Finding) else reading.reason.value,
-        (held if reading.note_review else None) if isinstance(reading, Finding) else reading.detail,
+        _time(times.collected),
+        _time(times.authorised),
+        quarantine,
+        detail,
     )
     return dict(zip(KEYS, shown, strict=True))
+
+
+def _why_held(row: "LabRow", found: "Finding") -> str:
+    """Why a person reads a result first, without the words of any comment."""
+    from models.rules.result import OWN_COMMENTS
+
+    said = found.comment.split("\n")
+    why = [sentence for sentence in said if sentence in OWN_COMMENTS]
+    if any(line.strip() and line not in OWN_COMMENTS for line in said):
+        why.append("A comment is not on the reviewed list.")
+    if row.reject_raw:
+        why.append("The specimen has a reason to be rejected.")
+    if row.report_status_raw == "appended":
+        why.append("The report was appended to.")
+    return " ".join(["A person reads this result first.", *(why or ["A row beside it is unclear."])])
+
+
+def _doubt_about(times: "RowTimes") -> str | None:
+    """That an hour was read which the change of clocks repeats or skips."""
+    if any(time and time.is_doubtful for time in (times.collected, times.received, times.tested, times.authorised)):
+        return "A time falls into the hour that the change of clocks repeats or skips: the later is taken."
+    return None
 
 
 def _file_line(file: Path, fault: "Fault") -> Line:

@@ -6,15 +6,16 @@ lab-messages.md section 3. A file that closes its last bracket is complete; a cu
 
 import hashlib
 import json
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from itertools import islice
 from typing import Any, Final, NamedTuple, NoReturn
 
 from integrations.lab.framing import BrokenFile, Completeness, FileVerdict, Meter, decode, has_control_bytes
 from integrations.lab.rows import BLANK_ROW, held_if_damaged
-from models.rules.lab import ABSENT, ASIDE, ORDER_ONLY, Coded, Fault, Form, LabMap, LabMessage, LabRow
+from models.rules import lab_time
+from models.rules.lab import ABSENT, ASIDE, ATTACHED, ORDER_ONLY, Coded, Fault, Form, LabMap, LabMessage, LabRow
 from models.rules.vocabulary import Quarantine
 
 MAX_FHIR_BYTES: Final = 24 << 20
@@ -58,6 +59,21 @@ _ELEMENTS: Final[Mapping[str, frozenset[str]]] = {
     }.items()
 }
 """Elements of R4. Another one is another version of FHIR, or a mistake; both are kept for a person."""
+_WORDS: Final = frozenset(
+    {
+        *("resourceType", "id", "language", "intent", "priority", "gender", "deceasedDateTime", "conclusion"),
+        *("patientInstruction", "effectiveDateTime", "effectiveInstant", "occurrenceDateTime", "issued", "authoredOn"),
+        *("receivedTime", "valueString", "valueTime", "valueDateTime"),
+    }
+)
+_SEEN_TO: Final = frozenset(
+    {
+        *("status", "birthDate", "valueBoolean", "valueInteger", "multipleBirthBoolean", "multipleBirthInteger"),
+        *("deceasedBoolean", "asNeededBoolean", "active", "doNotPerform", "instantiatesCanonical", "instantiatesUri"),
+    }
+)
+"""Of these elements those that are words, and those whose type says nothing or is looked at where they are read. All
+others are objects."""
 
 
 _DEEPEST: Final = 60
@@ -392,12 +408,10 @@ class _Reader:
 
     def _with_value(self, row: LabRow, resource: Resource) -> LabRow:
         """The row with its one value, its flags and, for an absent value, the reason."""
-        flags = tuple(
-            coded.code or coded.text
-            for item in _items(resource.get("interpretation"))
-            for coded in _concept(item)
-            if coded.code
-        ) or tuple(coded.text for item in _items(resource.get("interpretation")) for coded in _concept(item))
+        said = [coded for item in _items(resource.get("interpretation")) for coded in _concept(item)]
+        flags = tuple(coded.code for coded in said if coded.code) or tuple(each.text for each in said if each.text)
+        if resource.get("interpretation") and not flags:
+            flags = ("?",)  # what is not read is no normal flag
         row = row._replace(flags_raw=flags)
         values = [key for key in resource if key[:5] == "value"]
         absent = resource.get("dataAbsentReason")
@@ -411,17 +425,16 @@ class _Reader:
             return row._replace(value_type=ABSENT, value_raw=texts)
         if not values:
             return row
-        value = resource[values[0]]
-        match values[0]:
-            case "valueCodeableConcept":
+        match values[0], resource[values[0]]:
+            case "valueCodeableConcept", value:
                 codes = _concept(value)
                 return row._replace(value_type="CWE", value_raw=tuple(c.text for c in codes[:1]), value_codes=(codes,))
-            case "valueString":
-                return row._replace(value_type="ST", value_raw=(_text(value),))
-            case "valueQuantity" if isinstance(value, dict):
-                number = f"{_text(value.get('comparator'))}{value.get('value', '')}"
-                return row._replace(value_type="NM", value_raw=(number,), units=_text(value.get("unit")))
-            case _:
+            case "valueString", str() | None as value:
+                return row._replace(value_type="ST", value_raw=(value or "",))
+            case "valueQuantity", {"value": Decimal() | str() as value, **more} if str(value).strip():
+                number = f"{_text(more.get('comparator'))}{value}"
+                return row._replace(value_type="NM", value_raw=(number,), units=_text(more.get("unit")))
+            case _, value:
                 # What is not read is not blank either: its kind stands for it, and is no word of anybody's.
                 told = str(value) if isinstance(value, Decimal | bool) else values[0]
                 return row._replace(value_type="NM", value_raw=(told,))
@@ -432,13 +445,15 @@ class _Reader:
         owners = [entry] if report is None else [entry, report]
         groups = self._groups_of(entry)
         told_too_much = len(groups) > _MOST_GROUPS or any(
-            len(_items(group.resource.get(key))) > _MOST_GROUPS for group in groups for key in ("basedOn", "specimen")
+            len(_items(each.resource.get(key))) > _MOST_GROUPS
+            for each in (*owners, *groups)
+            for key in ("basedOn", "specimen", "conclusionCode")
         )
         if told_too_much:
-            groups = []
-        specimens = self._specimens(entry, report)
-        if not specimens:
-            specimens = [each for group in groups for each in self._specimens(group, None)]
+            owners, groups = owners[:1], []
+        sent_from = self._sent_from(entry, report, groups)
+        found = [self._resolve(reference, owner) for owner, reference in sent_from]
+        specimens = list({id(each.resource): each for each in found if each is not None}.values())
         asked = [
             (reference, self._resolve(reference, owner))
             for owner in (*owners, *groups)
@@ -455,20 +470,26 @@ class _Reader:
         fault: Fault | None = None
         if told_too_much:
             fault = Fault(
-                Quarantine.MALFORMED, "The result is in more groups, or they of more specimens, than are read."
+                Quarantine.MALFORMED, "The result is in more groups, or of more requests or specimens, than are read."
             )
         elif patients and any(patient != patients[0] for subject, patient in named if patient or _refers(subject)):
             fault = Fault(Quarantine.IDENTITY_CONFLICT, "Report, result, request and specimen are not of one patient.")
         told_of = (*owners, *groups, *specimens, *requests, *patients[:1])
         fault = fault or next(filter(None, map(self._flaw_of, told_of)), None)
         fault = fault or next(filter(None, map(_annulled, (*specimens, *requests))), None)
+        if specimens and any(
+            one is None and owner is entry and _refers(reference)
+            for (owner, reference), one in zip(sent_from, found, strict=True)
+        ):
+            sentence = "The result's specimen is not in the file, and that of its report or group is another."
+            fault = fault or Fault(Quarantine.SPECIMEN_CONFLICT, sentence)
         person = patients[0].resource if patients and patients[0].resource.get("resourceType") == "Patient" else {}
         kit_refs = self._ids(person.get("identifier"))
         kit_refs += [i for one in (*owners, *groups) for i in self._ids(_identifier_of(one.resource.get("subject")))]
         for reference, request in asked:
             kit_refs += self._ids(_identifier_of(reference))
             kit_refs += self._ids(request.resource.get("identifier")) if request else []
-        tube_refs: list[str] = []
+        tube_refs = [tube for _, reference in sent_from for tube in self._ids(_identifier_of(reference))]
         collected: list[str] = []
         received = ""
         sites: list[Coded] = []
@@ -483,7 +504,7 @@ class _Reader:
             received = received or _text(specimen.resource.get("receivedTime"))
         # Some labs give the time of the test as effective: the sample is as old as the earliest word of it. One that is
         # no date comes first, and holds the row.
-        days = sorted(filter(None, [*collected, _effective(resource)]), key=_day_of)
+        days = sorted(filter(None, [*collected, _effective(resource)]), key=self._day_of)
         if not days and report is not None:
             days = [_effective(report.resource)]
         issued = _text(resource.get("issued"))
@@ -526,12 +547,13 @@ class _Reader:
 
     def _groups_of(self, entry: _Entry) -> list[_Entry]:
         """Every group that a result is a member of, and the groups of those, each once."""
-        found = dict(self._groups.get(id(entry.resource), {}))
-        waiting = list(found.values())
+        found: dict[int, _Entry] = {}
+        waiting = [entry]
         while waiting and len(found) <= _MOST_GROUPS:
             outer = self._groups.get(id(waiting.pop().resource), {})
-            waiting += [group for key, group in outer.items() if key not in found]
-            found |= outer
+            new = [(key, group) for key, group in islice(outer.items(), _MOST_GROUPS + 1) if key not in found]
+            found.update(new)
+            waiting += [group for _, group in new]
         found.pop(id(entry.resource), None)
         return list(found.values())
 
@@ -542,13 +564,27 @@ class _Reader:
             self._flaws[key] = _flaw(entry.resource)
         return self._flaws[key]
 
-    def _specimens(self, entry: _Entry, report: _Entry | None) -> list[_Entry]:
-        """The result's own specimen, or the report's if it has only one."""
-        owner, references = entry, _items(entry.resource.get("specimen"))
-        if report is not None and (entry is report or not references):
-            owner, references = report, _items(report.resource.get("specimen"))
-            references = references if len(references) == 1 else []
-        return [found for reference in references if (found := self._resolve(reference, owner)) is not None]
+    def _sent_from(
+        self, entry: _Entry, report: _Entry | None, groups: Sequence[_Entry]
+    ) -> list[tuple[_Entry, Resource]]:
+        """References to specimens, each with the resource it stands in. All that there are must agree.
+
+        The result's own, and one that is the only one of its report or group; without any, all of its groups.
+        """
+        around = [(owner, _items(owner.resource.get("specimen"))) for owner in ([report] if report else []) + [*groups]]
+        named = [] if entry is report else [(entry, _items(entry.resource.get("specimen")))]
+        named += [(owner, references) for owner, references in around if len(references) == 1]
+        if not any(references for _, references in named):
+            named = [(owner, references) for owner, references in around if owner is not report]
+        return [(owner, reference) for owner, references in named for reference in references]
+
+    def _day_of(self, told: str) -> str:
+        """By which words about one time are put in order: a month after its days, and what is no time before all."""
+        time = lab_time.read_time(told, lab_time.FHIR, self._lab.zone)
+        if time is None and lab_time.first_day(told, lab_time.FHIR) is None:
+            return ""
+        year, month, day = (*told.split("-"), "99", "99")[:3]
+        return f"{year}-{month}-{day[:2]}"
 
     def _ids(self, identifiers: object) -> list[str]:
         """The values of identifiers in the systems agreed for kits and tubes."""
@@ -566,15 +602,6 @@ class _Reader:
 
 def _identifier_of(reference: object) -> object:
     return reference.get("identifier") if isinstance(reference, dict) else None
-
-
-_DATE: Final = re.compile(r"(\d{4})(?:-(0[1-9]|1[0-2]))?(?:-(0[1-9]|[12]\d|3[01]))?(?=T|$)", re.ASCII)
-
-
-def _day_of(told: str) -> str:
-    """By which words about one time are put in order: a month after its days, and what is no date before all."""
-    found = _DATE.match(told)
-    return f"{found[1]}-{found[2] or 99}-{found[3] or 99}" if found else ""
 
 
 def _start(period: object) -> str:
@@ -597,7 +624,7 @@ def _effective(resource: Resource) -> str:
 def _conclusion(report: Resource) -> tuple[str, ...]:
     """A report's conclusion in words and codes, and that it has an attachment: comments, never results."""
     codes = (coded.text or coded.code for item in _items(report.get("conclusionCode")) for coded in _concept(item))
-    attached = "The report has an attachment, which is not read." if report.get("presentedForm") else ""
+    attached = ATTACHED if report.get("presentedForm") else ""
     return tuple(filter(None, [_text(report.get("conclusion")).strip(), *codes, attached]))
 
 
@@ -606,10 +633,25 @@ def _flaw(resource: Resource) -> Fault | None:
     if "implicitRules" in resource or _has_modifier({k: v for k, v in resource.items() if k != "contained"}):
         return Fault(Quarantine.MALFORMED, _MODIFIED)
     kind = _text(resource.get("resourceType"))
-    known = _ELEMENTS.get(kind)
-    if known is not None and any(name not in known and not name.startswith("_") for name in resource):
-        return Fault(Quarantine.MALFORMED, f"The {kind} holds an element that is not of FHIR R4.")
+    if kind not in _ELEMENTS:
+        return None
+    for name, value in resource.items():
+        if name.startswith("_"):
+            continue
+        if name not in _ELEMENTS[kind]:
+            return Fault(Quarantine.MALFORMED, f"The {kind} holds an element that is not of FHIR R4.")
+        if not _is_of_its_type(name, value):
+            return Fault(Quarantine.MALFORMED, f"{kind}.{name} is not of the type that it has in FHIR R4.")
     return None
+
+
+def _is_of_its_type(name: str, value: object) -> bool:
+    """Whether an element is the words or objects that it should be, so that nothing said is passed over."""
+    if value is None or name in _SEEN_TO:
+        return True
+    if name in _WORDS:
+        return isinstance(value, str)
+    return all(isinstance(each, dict) for each in (value if isinstance(value, list) else [value]))
 
 
 def _has_modifier(value: object) -> bool:
@@ -637,11 +679,12 @@ def _spoilt(specimen: Resource) -> Iterator[str]:
 
 def _annulled(entry: _Entry) -> Fault | None:
     """A specimen or request that was entered in error, or a specimen whose status is no word of FHIR's."""
-    status, is_request = _text(entry.resource.get("status")), entry.resource.get("resourceType") == "ServiceRequest"
-    if status in {"", "available"} | _SPOILT or (is_request and status != "entered-in-error"):
+    status = _text(entry.resource.get("status"))
+    if entry.resource.get("resourceType") == "ServiceRequest":
+        is_wrong = status == "entered-in-error"
+        return Fault(Quarantine.UNKNOWN_STATUS, "The request was entered in error.") if is_wrong else None
+    if status in {"", "available"} | _SPOILT:
         return None
-    if is_request:
-        return Fault(Quarantine.UNKNOWN_STATUS, "The request was entered in error.")
     return Fault(Quarantine.UNKNOWN_STATUS, "The specimen's status is not available, unavailable or unsatisfactory.")
 
 

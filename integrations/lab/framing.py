@@ -285,6 +285,8 @@ class _Envelopes:
             self.hold("The file has no trailer (FTS): its end is missing.")
         if self.bare and (self.batches or self.file_is_closed):
             self.hold("A message stands outside every batch.")
+        if self.batches and not self.file_is_closed and envelope is Envelope.REQUIRED:
+            self.hold("Batches without a file header and trailer (FHS, FTS): nothing shows that none is missing.")
         if self.bare > 1 and envelope is Envelope.REQUIRED:
             self.hold("Several messages without a batch header and count: nothing shows that none is missing.")
 

@@ -6,9 +6,9 @@ sources: lab-messages.md section 2.2; groups: 2.1; escapes and encodings: 2.5.
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from integrations.lab.framing import BrokenFile, decode, has_control_bytes, hl7_messages
 from integrations.lab.rows import BLANK_ROW, held_if_damaged
@@ -59,8 +59,15 @@ _CODED_TYPES: Final = frozenset({"CE", "CWE", "CNE", "CF"})
 _BLANKS: Final = [""] * 30
 """What is missing at the end of a segment is blank."""
 
+_CANCELS: Final = frozenset({"CA", "CR", "DC", "OC", "OD"})
+_CANCELLED: Final = frozenset({"CA", "DC"})
+"""ORC-1 and ORC-5 of an order that was cancelled or discontinued (HL7 tables 0119, 0038)."""
+
 _new_row: Final = tuple.__new__
 _CACHE: Final = 16_384
+
+_HEADER: Final = re.compile(rb"(?:\A|[\r\n\x0b\xbf])(MSH[^\r\n]*)[\r\n]")
+_ENVELOPE_HEADER: Final = re.compile(rb"(?:\A|[\r\n\xbf])([FB]HS[^\r\n]*)[\r\n]")
 
 ANSWERS: Final = frozenset({"ACK", "ORL"})
 """Kinds of message (MSH-9.1) with which a lab answers a request of ours. One with results in it is none."""
@@ -223,8 +230,11 @@ def read(chunks: Iterable[bytes], lab: LabMap, skip: int = 0) -> Iterator[LabMes
 
 
 def sender(head: bytes) -> tuple[str, str] | None:
-    """(MSH-3, MSH-4), folded, of the first message in these bytes, or None where there is no whole header."""
-    found = re.search(rb"(?:\A|[\r\n\x0b\xbf])(MSH[^\r\n]*)[\r\n]", head)
+    """(MSH-3, MSH-4), folded, of the first message in these bytes, or None where there is no whole header.
+
+    A batch without a message has its sender in the same fields of FHS or BHS.
+    """
+    found = _HEADER.search(head) or _ENVELOPE_HEADER.search(head)
     if not found or len(found[1]) < 9:  # noqa: PLR2004
         return None
     header = found[1].decode("utf-8", "replace")
@@ -372,17 +382,22 @@ class _Person(NamedTuple):
     kit_refs: tuple[str, ...]
     other_refs: tuple[str, ...]
     """Ids without a type: a kit id only where the order names none."""
-    spelt_like_kits: list[str]
-    """Of all other ids, PID-2 too, those with the check character of a kit or tube id: they must agree."""
+    spelt_like_kits: tuple[str, ...]
+    """Of all other ids, PID-2 too, those with the check character of a kit or tube id: their kits must agree."""
     family_name: str
     dob: str
     nhs_number: str
 
 
-def _is_spelt_like_a_kit(identifier: str) -> bool:
-    """Whether it has our check character. One of digits alone is another's: an NHS number may have it by chance."""
-    is_a_number = identifier.replace(" ", "").replace("-", "").isdigit()
-    return not is_a_number and bool(normalise_kit_code(identifier) or normalise_tube_code(identifier))
+def _kit_of(identifier: str) -> str | None:
+    """The kit that an id of a person is spelt like, or None: a tube's label on a patient says no more than its kit.
+
+    One of digits alone is another's: an NHS number may have our check character by chance.
+    """
+    if identifier.replace(" ", "").replace("-", "").isdigit():
+        return None
+    tube = normalise_tube_code(identifier)
+    return tube[:-1] if tube else normalise_kit_code(identifier)
 
 
 class _MessageReader:
@@ -410,72 +425,80 @@ class _MessageReader:
         field, component = grammar.field, grammar.component
         obx = f"OBX{field}"
         is_sampling = self._lab.obx14_is_sampling_time
-        line = self._line
+        line, taken = self._line, self._TAKEN
         for segment in lines[1:]:
             line += 1
-            if not segment.startswith(obx) or self._has_ended:
-                self._other(segment, line)
+            if segment.startswith(obx) and not self._has_ended:
+                f = segment.split(field)
+                if len(f) < 20:  # noqa: PLR2004
+                    f += _BLANKS[len(f) : 20]
+                at14, at19 = f[14], f[19]
+                if component in at14 or at14 == _NULL:
+                    at14 = grammar.time(at14)
+                if component in at19 or at19 == _NULL:
+                    at19 = grammar.time(at19)
+                times: tuple[object, ...] = (at19, at14) if is_sampling else (at19 or at14, "")
+                order = self._order
+                if order is None:
+                    order = self._order = _Order(_BLANKS, (), line, [])
+                told = grammar.result(f[2], f[3], f[4], f[5], f[6], f[8], f[11])
+                order.rows.append((line, str(line)) + told + times)  # noqa: RUF005 - twice as fast as unpacking
+                self._notes = None
                 continue
-            f = segment.split(field)
-            if len(f) < 20:  # noqa: PLR2004
-                f += _BLANKS[len(f) : 20]
-            at14, at19 = f[14], f[19]
-            if component in at14 or at14 == _NULL:
-                at14 = grammar.time(at14)
-            if component in at19 or at19 == _NULL:
-                at19 = grammar.time(at19)
-            times: tuple[object, ...] = (at19, at14) if is_sampling else (at19 or at14, "")
-            order = self._order
-            if order is None:
-                order = self._order = _Order(_BLANKS, (), line, [])
-            told = grammar.result(f[2], f[3], f[4], f[5], f[6], f[8], f[11])
-            order.rows.append((line, str(line)) + told + times)  # noqa: RUF005 - twice as fast as unpacking
-            self._notes = None
+            take = taken.get(segment[:3])
+            if take is not None and segment[3:4] == field and not self._has_ended:
+                take(self, segment.split(field), line)
+            else:
+                self._other(segment, line)
         self._close_order()
 
-    def _other(self, segment: str, line: int) -> None:  # noqa: C901, PLR0912 - one branch a segment
-        """Any segment that is no result."""
-        field = self._grammar.field
+    def _other(self, segment: str, line: int) -> None:
+        """Any segment that holds nothing we read, or should not stand here."""
         name = segment[:3]
         if not segment or segment.isspace():
             return
         if name in _ENVELOPE and not segment[3:4].isalnum():
             self._has_ended = True  # a trailer has its own delimiters, not those of the message before it
-        elif segment[3:4] != field and (segment != name or not _NAME.fullmatch(name)):
+        elif segment[3:4] != self._grammar.field and (segment != name or not _NAME.fullmatch(name)):
             self._malformed(f"Line {line} is no segment: a line break stands inside a field.")
         elif self._has_ended:
             self._malformed(f"Line {line} follows the batch trailer.")
-        elif name == "ORC":
-            self._close_order()
-            self._orc = segment.split(field, 4) + _BLANKS[:4]
-            self._notes = []
-        elif name == "OBR":
-            self._close_order()
-            self._order_no += 1
-            # With an ORC before it the notes in hand are those that stood after ORC: about this order.
-            notes = [] if self._orc is _BLANKS or self._notes is None else self._notes
-            obr = segment.split(field)
-            if len(obr) < 30:  # noqa: PLR2004
-                obr += _BLANKS[len(obr) : 30]
-            self._order = _Order(self._orc, obr, line, notes)
-            self._orc = _BLANKS
-            self._notes = notes
-        elif name == "NTE":
-            fields = segment.split(field, 4)
-            if len(fields) > 3 and fields[3]:  # noqa: PLR2004
-                parts = fields[3].split(self._grammar.repeat)
-                self._notes_in_hand().append("\n".join(self._grammar.text(part) for part in parts).strip())
-        elif name == "PID":
-            self._close_order()
-            self._orc = _BLANKS
-            self._person = self._read_person(segment.split(field, 8) + _BLANKS[:8])
-            self._about_person = self._notes = list(self._about_all)
-        elif name == "SPM":
-            if self._order is not None:
-                self._order.specimens.append(segment.split(field) + _BLANKS[:25])
-                self._notes = self._order.notes
+        elif name in self._TAKEN:
+            self._TAKEN[name](self, [name], line)
         elif name not in _SKIPPED and name[0] != "Z":
             self._malformed(f"The segment in line {line} is not known: a line break may stand inside a field.")
+
+    def _take_orc(self, orc: list[str], _: int) -> None:
+        self._close_order()
+        self._orc = orc + _BLANKS[:6]
+        self._notes = []
+
+    def _take_obr(self, obr: list[str], line: int) -> None:
+        self._close_order()
+        self._order_no += 1
+        # With an ORC before it the notes in hand are those that stood after ORC: about this order.
+        notes = [] if self._orc is _BLANKS or self._notes is None else self._notes
+        if len(obr) < 30:  # noqa: PLR2004
+            obr += _BLANKS[len(obr) : 30]
+        self._order = _Order(self._orc, obr, line, notes)
+        self._orc = _BLANKS
+        self._notes = notes
+
+    def _take_nte(self, nte: list[str], _: int) -> None:
+        if len(nte) > 3 and nte[3]:  # noqa: PLR2004
+            parts = (self._grammar.text(part).strip() for part in nte[3].split(self._grammar.repeat))
+            self._notes_in_hand().extend(filter(None, parts))
+
+    def _take_pid(self, pid: list[str], _: int) -> None:
+        self._close_order()
+        self._orc = _BLANKS
+        self._person = self._read_person(pid + _BLANKS[:8])
+        self._about_person = self._notes = list(self._about_all)
+
+    def _take_spm(self, spm: list[str], _: int) -> None:
+        if self._order is not None:
+            self._order.specimens.append(spm + _BLANKS[:25])
+            self._notes = self._order.notes
 
     def _notes_in_hand(self) -> list[str]:
         """Where a note belongs now; None in hand means the last result."""
@@ -510,7 +533,7 @@ class _MessageReader:
         return _Person(
             tuple(kits),
             tuple(untyped or filter(None, [grammar.first(pid[2])])),
-            [ref for ref in (*untyped, *others, *grammar.every(pid[2])) if _is_spelt_like_a_kit(ref)],
+            tuple(filter(None, map(_kit_of, (*untyped, *others, *grammar.every(pid[2]))))),
             grammar.first(pid[5]),
             grammar.birth_date(pid[7]),
             nhs_number,
@@ -529,6 +552,8 @@ class _MessageReader:
             obr = _BLANKS
         panel = grammar.code(obr[4])
         status = obr[25].strip()
+        if (orc[1] in _CANCELS or orc[5] in _CANCELLED) and status != "X" and any(row[9] != "X" for row in order.rows):
+            fault = fault or Fault(Quarantine.UNKNOWN_STATUS, "The order is cancelled (ORC-1, ORC-5) and has results.")
         if not order.rows:
             order.rows.append((order.line, str(order.line), panel, "", ORDER_ONLY, (), (), "", (), status, "", ""))
         first, time = grammar.first, grammar.time
@@ -543,7 +568,7 @@ class _MessageReader:
         for specimen in order.specimens:
             sites += grammar.specimen(specimen[4]) + grammar.specimen(specimen[8])
             tubes += grammar.every(specimen[2])
-            rejects += tuple(filter(None, [first(specimen[21]), first(specimen[24])]))
+            rejects += grammar.every(specimen[21]) + grammar.every(specimen[24])
             collected = collected or specimen[17].split(grammar.component, 1)[0]
             received = received or specimen[18]
         tail = (
@@ -575,3 +600,12 @@ class _MessageReader:
             _new_row(LabRow, head + ((tuple(notes[row]), *tail) if row in notes else plain))
             for row, head in enumerate(order.rows)
         ]
+
+    _TAKEN: ClassVar[Mapping[str, Callable[["_MessageReader", list[str], int], None]]] = {
+        "PID": _take_pid,
+        "ORC": _take_orc,
+        "OBR": _take_obr,
+        "SPM": _take_spm,
+        "NTE": _take_nte,
+    }
+    """Segments that are read, beside OBX."""

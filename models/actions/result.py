@@ -20,9 +20,18 @@ from models.actions.owed import OwedCase, owe_cases, result_case_key
 from models.rules.clinic import CaseKind, due_at
 from models.rules.kit import KIT_STATES, KitState
 from models.rules.lab import Fault, LabMap, LabMessage, LabRow
-from models.rules.matching import CROSSED, KitFacts, Mismatch, Reported, Tube, check_match
+from models.rules.matching import (
+    ANOTHERS_ACCESSION,
+    CROSSED,
+    SECOND_ACCESSION,
+    KitFacts,
+    Mismatch,
+    Reported,
+    Tube,
+    check_match,
+)
 from models.rules.release import Current, Target, target_of
-from models.rules.result import Detail, Finding, Quarantined, Reading, interpret, names
+from models.rules.result import EARLY_REFLEX, Detail, Finding, Quarantined, Reading, follows, interpret, refused
 from models.rules.secrets import ADDRESS, KIT_BORN, KIT_FAMILY, BlindIndex, Cipher, kit_born, kit_family
 from models.rules.service import LabContract, Services
 from models.rules.versions import Change, Word, compare
@@ -209,7 +218,7 @@ class _Chunk:
 
     def refuse(self, found: Finding, mismatch: Mismatch, kit: _Kit | None, raw: LabRow | None) -> None:
         """Quarantines a row that was understood and can't be used; one with another's date of birth is looked at."""
-        self.keep(_quarantined(found, mismatch), kit, raw)
+        self.keep(refused(found, mismatch.reason, mismatch.detail), kit, raw)
         if kit is not None and mismatch.reason is Quarantine.IDENTITY_MISMATCH:
             self.doubted.append((found, kit, raw))
 
@@ -274,9 +283,9 @@ def _store(session: Session, fresh: Sequence[ReadMessage], kits: dict[str, _Kit]
                 case Finding():
                     tally.details += _take(reading, kits.get(reading.kit_code), sent, chunk, desk)
                 case Detail():
-                    refused = _take_answer(session, each.message, desk)
-                    if refused:
-                        chunk.keep(refused, None, sent.row_of(refused))
+                    unplaced = _take_answer(session, each.message, desk)
+                    if unplaced:
+                        chunk.keep(unplaced, None, sent.row_of(unplaced))
                     else:
                         tally.details += 1
                 case Quarantined():
@@ -515,12 +524,13 @@ def _take(found: Finding, kit: _Kit | None, sent: _SentRows, chunk: _Chunk, desk
         return False
     chunk.touched.setdefault(kit.id, found.received_at)
     head = kit.heads.get(target)
+    found = _held_if_early(found, head)
     comment_to_read = found.comment.encode(errors="replace").decode() if found.note_review else ""
     word = Word(found.outcome, found.status, found.lab_time, found.note_review, comment_to_read, found.order_corrected)
     change = compare(word, head.word if head else None)
     if change is Change.CONFLICT:
         mismatch = Mismatch(Quarantine.CONFLICTING_VALUES, "Two different final values that no time orders.")
-        chunk.keep(_quarantined(found, mismatch), kit, sent.row_of(found))
+        chunk.keep(refused(found, mismatch.reason, mismatch.detail), kit, sent.row_of(found))
         return False
     if change is Change.REPEAT:
         assert head is not None  # only a current version can be repeated
@@ -573,10 +583,9 @@ def _whose(found: Finding, kit: _Kit | None, desk: Desk) -> Mismatch | None:
     born, family = kit.compared[said]
     reported = _reported(found, born=born, family=family)
     mismatch = check_match(reported, kit.facts, kit.contract, now=desk.now)
-    if mismatch is None and _is_second_accession(found, kit.heads.get((found.test, found.site)), desk.lab_map):
-        mismatch = Mismatch(
-            Quarantine.SECOND_ACCESSION, "This tube was already reported for this test under another accession."
-        )
+    head = kit.heads.get((found.test, found.site))
+    if mismatch is None and head is not None and head.accession != _accession(found):
+        mismatch = None if follows(found, head.accession, desk.lab_map.reflex_suffixes) else SECOND_ACCESSION
     return mismatch
 
 
@@ -603,7 +612,7 @@ def _look_for_a_swap(session: Session, chunk: _Chunk, kits: dict[str, _Kit], des
             kits[code] for code in near if code in kits and code != kit.code and _is_person_of(found, kits[code], desk)
         ]
         if others:
-            chunk.cross(_quarantined(found, CROSSED), [kit, *others], raw)
+            chunk.cross(refused(found, CROSSED.reason, CROSSED.detail), [kit, *others], raw)
 
 
 def _household(session: Session, kit_ids: Collection[int]) -> dict[int, set[str]]:
@@ -640,7 +649,7 @@ def _check_accession(found: Finding, kit: _Kit, chunk: _Chunk) -> Mismatch | Non
     if not _is_storable(accession, found.sub_id):
         return Mismatch(Quarantine.MALFORMED, "The accession or sub-id is too long, or holds characters of no id.")
     if chunk.owner_of.setdefault(accession, kit.id) != kit.id:
-        return Mismatch(Quarantine.IDENTITY_CONFLICT, "This accession was already reported for another kit.")
+        return ANOTHERS_ACCESSION
     return None
 
 
@@ -658,36 +667,12 @@ def _reported(found: Finding, *, born: bool, family: bool) -> Reported:
     )
 
 
-def _is_second_accession(found: Finding, head: _Head | None, lab_map: LabMap) -> bool:
-    """Whether this is the same test of the same tube under an accession that nothing links to the first (ruling 7)."""
-    if head is None or head.accession == _accession(found):
-        return False
-    if names(found.parent_ref, head.accession):
-        return False  # OBR-29 or derivedFrom names the very report that this one follows
-    return not any(
-        (suffix and found.accession == head.accession + suffix)
-        or (suffix and head.accession == found.accession + suffix)
-        for suffix in lab_map.reflex_suffixes
-    )
-
-
-def _quarantined(found: Finding, mismatch: Mismatch) -> Quarantined:
-    return Quarantined(
-        position=found.position,
-        row_key=found.row_key,
-        message_id=found.message_id,
-        accession=found.accession,
-        kit_code=found.kit_code,
-        tube_code=found.tube_code,
-        test=found.test,
-        site=found.site,
-        status=found.status,
-        collected_at=found.collected_at,
-        authorised_at=found.authorised_at,
-        reason=mismatch.reason,
-        detail=mismatch.detail,
-        may_be_non_negative=found.outcome is not Outcome.NEGATIVE,
-    )
+def _held_if_early(found: Finding, head: _Head | None) -> Finding:
+    """A reflex, under a number of its own, to a screen that has not come to anything yet: a person decides."""
+    if head is None or head.word.outcome is not Outcome.PENDING or found.outcome is Outcome.PENDING:
+        return found
+    is_reflex = head.accession != _accession(found)
+    return found._replace(note_review=True, comment=EARLY_REFLEX) if is_reflex else found
 
 
 # ── Writing ──────────────────────────────────────────────────────────────────────────────────

@@ -58,6 +58,10 @@ ABSENT: Final = "ABSENT"
 """`value_type` of a row whose value is a reason for having none."""
 
 
+ATTACHED: Final = "The report has an attachment, which is not read."
+"""A comment beside every result of a report with a document."""
+
+
 class LabRow(NamedTuple):
     """One reported result, everything still text; '' where nothing was sent.
 

@@ -92,7 +92,7 @@ _FHIR_ROW: Final[Mapping[str, RowState]] = {
 }
 FHIR_REPORT: Final[Mapping[str, RowState]] = {
     "registered": RowState.PENDING,
-    "partial": RowState.PENDING,
+    "partial": RowState.PARTIAL,
     "preliminary": RowState.PENDING,
     "final": RowState.FINAL,
     "amended": RowState.CORRECTED,
@@ -116,11 +116,22 @@ _FINAL_STATES: Final = frozenset({RowState.FINAL, RowState.CORRECTED, RowState.N
 _PLACEHOLDERS: Final = frozenset({"", '""', "see note", "see notes", "see comment", "dnr", "pending", "."})
 """Values that are never a result (lab-messages.md 2.4)."""
 
+_NOT_DONE: Final = frozenset({"not-performed", "not-applicable", "not-asked"})
+_SAYS_LITTLE: Final = frozenset(
+    spelt
+    for code in (
+        *(*_NOT_DONE, "unknown", "asked-unknown", "temporarily-unknown", "asked-declined", "masked", "unsupported"),
+        *("as-text", "error", "not-permitted"),
+    )
+    for spelt in (code, code.replace("-", " "))
+)
+"""FHIR's own codes for why there is no value, and their displays: they say less than the words beside them."""
+
 _NUMERIC_TYPES: Final = frozenset({"SN", "NM"})
 _TEXT_TYPES: Final = frozenset({"", "ST", "TX", "FT", "IS", "ID"})
 _CODED_TYPES: Final = frozenset({"CE", "CWE", "CNE", "CF"})
 
-_NORMAL_FLAGS: Final = frozenset({"N", "NEG", "ND", "NR"})
+_NORMAL_FLAGS: Final = frozenset({"N", "NEG", "ND", "NR", "NORMAL"})
 _FOUND: Final = frozenset({Outcome.POSITIVE, Outcome.REACTIVE, Outcome.LOW_REACTIVE, Outcome.EQUIVOCAL})
 
 _ORGANISMS: Final[Mapping[Test, tuple[str, ...]]] = {
@@ -201,8 +212,8 @@ def _narrowest(found: Sequence[TestEntry]) -> TestEntry | None:
     return best if all(best.sites <= entry.sites for entry in plain) else None
 
 
-def _site_of(lab: LabMap, described: Sequence[Coded], allowed: frozenset[Site]) -> Site | Fault:
-    """The sample's site. Every description must agree; none at all means the test's only site, if it has one."""
+def site_of(lab: LabMap, described: Sequence[Coded], allowed: frozenset[Site]) -> Site | Fault:
+    """The sample's site. Every description must agree; none at all means the only site allowed, if there is one."""
     found: set[Site] = set()
     for coded in described:
         system = lab.system(coded.system)
@@ -353,8 +364,8 @@ def _value(
 ) -> Outcome | Fault:
     """What the row's value means, over all its repetitions."""
     if kind == ABSENT:
-        found = {lab.cancel_reasons[token] for token in map(fold_token, raw) if token in lab.cancel_reasons}
-        return found.pop() if len(found) == 1 else _EMPTY
+        found = {lab.cancel_reasons.get(token) for _, token in _telling(lab, raw)}
+        return (found.pop() if len(found) == 1 else None) or _EMPTY
     if kind in _NUMERIC_TYPES:
         return Fault(Quarantine.UNKNOWN_TOKEN, f"A number is not a result of {test} without a rule in the lab map.")
     if kind not in _TEXT_TYPES and kind not in _CODED_TYPES:
@@ -424,15 +435,17 @@ def agree_with_index(
 def _fhir_states(statuses: str, report: RowState | None) -> tuple[RowState | None, RowState | None]:
     """Row and order, where the row's status is followed, after blanks, by those of the groups it is a member of.
 
-    The most cautious of them counts; what stands in a corrected group is compared, as in a corrected report.
+    The most cautious of them counts, and what stands in a corrected report is corrected: FHIR has no exception for
+    rows that a correction left as they were (lab-messages.md 3.2).
     """
     states = [_FHIR_ROW.get(status) for status in statuses.split(" ")]
     if None in states:
         return None, report
-    careful = (RowState.WITHDRAWN, RowState.CANCELLED, RowState.PENDING)
-    row = next((state for state in careful if state in states), states[0])
-    is_corrected = report is RowState.FINAL and RowState.CORRECTED in states[1:]
-    return row, RowState.CORRECTED if is_corrected else report
+    careful = (RowState.WITHDRAWN, RowState.CANCELLED, RowState.PENDING, RowState.CORRECTED)
+    row = next(state for state in (*careful, RowState.FINAL) if state in states)
+    if report is RowState.PARTIAL:  # only a correction is heard before the report is whole
+        return row, row if row is RowState.CORRECTED else RowState.PENDING
+    return RowState.CORRECTED if row is RowState.FINAL and report is RowState.CORRECTED else row, report
 
 
 def states_of(lab: LabMap, form: Form, row: str, order: str) -> tuple[RowState | None, RowState | None]:
@@ -475,13 +488,13 @@ def meaning_of(  # noqa: PLR0911, PLR0913, PLR0917, C901 - the decision order of
     row_state, order_state = states_of(lab, form, row_status, order_status)
     state = _state_of(row_state, order_state, order_is_open=order_is_open)
     test = None if isinstance(entry, CombinedCode) else entry.test
+    site = site_of(lab, sites, frozenset(Site) if isinstance(entry, DetailCode) else entry.sites)
     if isinstance(state, Fault):
-        return Meaning(test, None, None, None, state, is_risky=True)
+        return Meaning(test, site if isinstance(site, Site) else None, None, None, state, is_risky=True)
     status = _STATUS.get(state, ReportStatus.FINAL)
     if isinstance(entry, DetailCode):
-        is_blank = not codes and not any(flags) and kind not in _CODED_TYPES and state in _FINAL_STATES
-        return _detail(lab, entry, status, raw, may_be_blank=is_blank)
-    site = _site_of(lab, sites, entry.sites)
+        is_none = state in _FINAL_STATES and not any(flags) and _is_no_index(lab, entry.test, _Value(kind, raw, codes))
+        return _detail(entry, status, raw, is_none=is_none)
     if isinstance(site, Fault):
         return Meaning(test, None, None, status, site, _is_risky(lab, kind, raw, codes))
     corrected = state is RowState.FINAL and order_state is RowState.CORRECTED
@@ -520,11 +533,11 @@ class _Value(NamedTuple):
 def _cancelled(lab: LabMap, test: Test, value: _Value, reasons: tuple[str, ...]) -> Outcome | Fault:
     """Why a cancelled test failed, by the lab's list of reasons; a result word is no reason.
 
-    Codes and texts alike must be known and give one reason (lab-messages.md 7). A comment is asked where there is no
-    value at all.
+    Codes and texts alike must be known and give one reason (lab-messages.md 7). Comments and rejections are asked
+    where no value says why.
     """
     words, failures = lab.outcomes.get(test, {}), set(lab.cancel_reasons.values())
-    said = _spelt(lab, value.codes) if value.codes else [(PLAIN, fold_token(text)) for text in value.raw]
+    said = _spelt(lab, value.codes) if value.codes else _telling(lab, value.raw, value.kind)
     told = {
         (system, token): None
         if system is None
@@ -534,11 +547,9 @@ def _cancelled(lab: LabMap, test: Test, value: _Value, reasons: tuple[str, ...])
         for system, token in said
         if token not in _PLACEHOLDERS
     }
-    if (
-        not told or value.kind == ABSENT
-    ):  # FHIR's own codes for why there is no value say less than the words beside them
-        beside = [token for _, token in told if token in lab.cancel_reasons] or list(map(fold_token, reasons))
-        told = {(PLAIN, token): lab.cancel_reasons[token] for token in beside if token in lab.cancel_reasons}
+    if not told:
+        beside = (token for token in map(fold_token, reasons) if token in lab.cancel_reasons)
+        told = {(PLAIN, token): lab.cancel_reasons[token] for token in beside}
     given = {outcome for outcome in told.values() if outcome in failures}
     if not given:
         return Fault(Quarantine.CANCELLED_NO_REASON, "The test is cancelled without a reason from the lab's list.")
@@ -551,6 +562,14 @@ def _cancelled(lab: LabMap, test: Test, value: _Value, reasons: tuple[str, ...])
         reason = Quarantine.CODE_DISPLAY_CONFLICT if value.codes else Quarantine.CONFLICTING_VALUES
         return Fault(reason, "The cancelled row gives a reason and something else.")
     return given.pop()
+
+
+def _telling(lab: LabMap, raw: tuple[str, ...], kind: str = ABSENT) -> list[tuple[str, str]]:
+    """A value's words, folded; of a reason for having none those that are more than FHIR's own."""
+    tokens = [fold_token(text) for text in raw]
+    if kind == ABSENT:
+        tokens = [token for token in tokens if token not in _SAYS_LITTLE or token in lab.cancel_reasons]
+    return [(PLAIN, token) for token in tokens]
 
 
 def _spelt(lab: LabMap, codes: tuple[tuple[Coded, ...], ...]) -> list[tuple[str | None, str]]:
@@ -588,24 +607,24 @@ def _parts_of(
     return None
 
 
-def _detail(
-    lab: LabMap, entry: DetailCode, status: ReportStatus, raw: tuple[str, ...], *, may_be_blank: bool
-) -> Meaning:
+def _detail(entry: DetailCode, status: ReportStatus, raw: tuple[str, ...], *, is_none: bool) -> Meaning:
     """A row that supports another. `needs_review`: it says something that only a person understands."""
-    if not entry.is_index:
-        return Meaning(entry.test, None, None, status, None, is_risky=True, is_detail=True, needs_review=True)
-    if may_be_blank and _is_no_index(lab, entry.test, raw):
-        return Meaning(entry.test, None, None, status, None, is_risky=True, is_detail=True)
+    if is_none or not entry.is_index:
+        review = not entry.is_index
+        return Meaning(entry.test, None, None, status, None, is_risky=True, is_detail=True, needs_review=review)
     span, fault = _index(raw)
     return Meaning(entry.test, None, None, status, fault, is_risky=True, is_detail=True, cut_off=span)
 
 
-def _is_no_index(lab: LabMap, test: Test, raw: tuple[str, ...]) -> bool:
-    """Whether there is none: a blank, or the lab's own word for a test that nobody asked for."""
-    words = lab.outcomes.get(test, {})
-    return all(
-        token in {"", '""'} or words.get((PLAIN, token)) is Outcome.NOT_REQUESTED for token in map(fold_token, raw)
-    )
+def _is_no_index(lab: LabMap, test: Test, value: _Value) -> bool:
+    """Whether there is none: a blank, FHIR's word for a test not done, or the lab's for one that nobody asked for."""
+    if value.codes or value.kind in _CODED_TYPES:
+        return False
+    said = [fold_token(text) for text in value.raw]
+    if value.kind == ABSENT:
+        return bool(said) and all(word.replace(" ", "-") in _NOT_DONE for word in said)
+    words, blanks = lab.outcomes.get(test, {}), {"", '""', "^"} if value.kind == "SN" else {"", '""'}
+    return all(word in blanks or words.get((PLAIN, word)) is Outcome.NOT_REQUESTED for word in said)
 
 
 def _index(raw: tuple[str, ...]) -> tuple[tuple[float, float] | None, Fault | None]:

@@ -22,6 +22,9 @@ _FHIR = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T(\d\d):(\d\d):(\d\d)(?:\.(\d
 
 _COARSE: Final = {HL7: re.compile(r"(\d{4})(\d\d)?", re.ASCII), FHIR: re.compile(r"(\d{4})(?:-(\d\d))?", re.ASCII)}
 
+_CLOCKS: Final = ("%H", "%I", "%X", "%c")
+"""What a strptime format has for the hour."""
+
 _FURTHEST: Final = timedelta(hours=14)
 """No place on earth is further from UTC."""
 _EARLIEST: Final = 1900
@@ -89,7 +92,7 @@ def _parts(text: str, form: str) -> tuple[datetime, timedelta | None, bool] | No
             return (moment.replace(tzinfo=None), moment.utcoffset(), True) if moment.tzinfo and "T" in text else None
         # The format itself says whether there is an offset; the day is what a date of birth needs.
         moment = datetime.strptime(text, form)  # noqa: DTZ007
-        return moment.replace(tzinfo=None), moment.utcoffset(), "%H" in form
+        return moment.replace(tzinfo=None), moment.utcoffset(), any(clock in form for clock in _CLOCKS)
     except (ValueError, OverflowError):
         return None
 

@@ -126,6 +126,12 @@ def _check_dates(
     return None
 
 
+SECOND_ACCESSION: Final = Mismatch(
+    Quarantine.SECOND_ACCESSION, "This tube was already reported for this test under another accession."
+)
+ANOTHERS_ACCESSION: Final = Mismatch(
+    Quarantine.IDENTITY_CONFLICT, "This accession was already reported for another kit."
+)
 CROSSED: Final = Mismatch(
     Quarantine.CROSSED_SAMPLES,
     "What this row says of person and tube is of two different kits: two people's samples may be crossed.",

@@ -7,7 +7,7 @@ decided later, over these values. Source of the decision order: lab-messages.md 
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -16,6 +16,7 @@ from models.rules import lab_time
 from models.rules.kit import normalise_kit_code, normalise_tube_code
 from models.rules.lab import (
     ASIDE,
+    ATTACHED,
     ORDER_ONLY,
     CombinedCode,
     Fault,
@@ -27,7 +28,7 @@ from models.rules.lab import (
     SingleCode,
     fold_token,
 )
-from models.rules.lab_meaning import HL7_ORDER, Meaning, agree_with_index, meaning_of, states_of, test_of
+from models.rules.lab_meaning import HL7_ORDER, Meaning, agree_with_index, meaning_of, site_of, states_of, test_of
 from models.rules.person import fold_name
 from models.rules.vocabulary import Outcome, Quarantine, ReportStatus, Site, Test
 
@@ -93,7 +94,7 @@ class Quarantined(NamedTuple):
 
 
 class Detail(NamedTuple):
-    """A row that supports another (a cut-off index) or an order without rows yet: accounted for, no result."""
+    """A row that is no result and is accounted for: an index, a document, a panel's head, an order without rows yet."""
 
     position: int
     row_key: str
@@ -159,7 +160,8 @@ def _identity(lab: LabMap, row: LabRow, person: _Person) -> _Identity:
     if fault is None:
         fault = _disagreement(lab, row, kits, tubes)
     if fault is None and person.dob is None:
-        fault = Fault(Quarantine.IDENTITY_MISSING, "The date of birth is missing or not a full date.")
+        sentence = "The date of birth is missing, or is no full date as it was agreed."
+        fault = Fault(Quarantine.IDENTITY_MISSING, sentence)
     everything = kits | kits_of_tubes
     kit = next(iter(everything)) if len(everything) == 1 else None
     tube = next(iter(tubes)) if len(tubes) == 1 else None
@@ -304,10 +306,7 @@ _PARTIAL: Final = frozenset(code for code, state in HL7_ORDER.items() if state i
 
 def _open_orders(lab: LabMap, message: LabMessage) -> frozenset[int]:
     """The orders of an HL7 message with a row that is not final: they may be called partial."""
-    for row in message.rows:
-        if row.report_status_raw in _PARTIAL and message.form is Form.HL7:
-            break
-    else:
+    if message.form is not Form.HL7 or not any(row.report_status_raw in _PARTIAL for row in message.rows):
         return frozenset()
     return frozenset(
         row.order_no
@@ -318,55 +317,96 @@ def _open_orders(lab: LabMap, message: LabMessage) -> frozenset[int]:
 
 
 _WORD_BORDERS: Final = re.compile(r"[&^~|\s]+")
+_ANYWHERE: Final = frozenset(Site)
+
+
+@lru_cache(maxsize=64)
+def _numbers_in(parent_ref: str) -> frozenset[str]:
+    """What a result's words about its parent may name. The rows of an order share them."""
+    return frozenset(_WORD_BORDERS.split(parent_ref)) - {""}
 
 
 def names(parent_ref: str, number: str) -> bool:
     """Whether what a result says of its parent (OBR-26 and 29, derivedFrom) names this number."""
-    return number in _WORD_BORDERS.split(parent_ref)
+    return number in _numbers_in(parent_ref)
+
+
+def follows(found: Finding, number: str, suffixes: Iterable[str]) -> bool:
+    """Whether a result follows the report of this number, by its parent's number or an agreed suffix (ruling 7)."""
+    if names(found.parent_ref, number):
+        return True  # OBR-29 or derivedFrom names the very report that this one follows
+    own = found.accession
+    return any(suffix and (own == number + suffix or number == own + suffix) for suffix in suffixes)
+
+
+class _Answer(NamedTuple):
+    """What a result answers for the order that it names as its parent."""
+
+    test: Test
+    site: Site
+    tubes: frozenset[str]
 
 
 def _heads(lab: LabMap, message: LabMessage) -> frozenset[str]:
     """Keys of the orders without results that are mere heads of a panel: results name them as their parent.
 
-    A head that says anything of its own (a note, a reason to reject, another person or kit), or asks for a test that
-    none of those results answers at its site, is no mere head: it waits, or is for a person.
+    A head that says anything of its own (a note, a reason to reject, another person, kit or tube), or asks for a test
+    that none of those results answers at its site, is no mere head: it waits, or is for a person.
     """
     orders = [row for row in message.rows if row.value_type == ORDER_ONLY]
-    if not orders:
-        return frozenset()
-    answered: dict[object, set[Test]] = defaultdict(set)
-    for row in message.rows:
-        if row.parent_ref and row.value_type not in {ORDER_ONLY, ASIDE} and not row.fault:
-            entry = test_of(lab, row.test_codes)
-            for number in set(_WORD_BORDERS.split(row.parent_ref)):
-                answered[number, *_whose(row)] |= {entry.test} if isinstance(entry, SingleCode) else set()
-    return frozenset(head.row_key for head in orders if _is_answered(lab, head, answered))
+    numbers = frozenset(head.accession for head in orders)
+    answers: dict[object, set[_Answer]] = defaultdict(set)
+    for row in message.rows if orders else ():
+        parents = numbers & _numbers_in(row.parent_ref) if row.parent_ref else ()
+        if not parents or row.value_type in {ORDER_ONLY, ASIDE} or row.fault:
+            continue
+        site, (kits, tubes) = site_of(lab, row.sites_raw, _ANYWHERE), _ids_of(row)
+        if isinstance(site, Site):
+            told = {_Answer(test, site, tubes) for test in _tests_of(lab, row)}
+            for number in parents:
+                answers[number, kits, row.dob, row.family_name] |= told
+    return frozenset(head.row_key for head in orders if _is_answered(lab, head, answers))
 
 
-def _whose(row: LabRow) -> tuple[object, ...]:
-    """Whose a row is and where from, as it says itself."""
-    kits = frozenset((_read_id(text) or text)[:_KIT_LENGTH] for text in row.kit_refs + row.tube_refs)
-    return kits, row.dob, row.family_name, row.sites_raw
+def _ids_of(row: LabRow) -> tuple[frozenset[str], frozenset[str]]:
+    """(kits, tubes) that a row names itself; what is misspelt stands among the kits as it is."""
+    codes = [_read_id(text) or text for text in row.kit_refs + row.tube_refs]
+    return frozenset(code[:_KIT_LENGTH] for code in codes), frozenset(c for c in codes if len(c) > _KIT_LENGTH)
 
 
-def _is_answered(lab: LabMap, head: LabRow, answered: Mapping[object, set[Test]]) -> bool:
-    key = (head.accession, *_whose(head))
-    if not head.accession or key not in answered or head.fault or head.notes or head.order_notes or head.reject_raw:
+def _tests_of(lab: LabMap, row: LabRow) -> frozenset[Test]:
+    """The infections that a row's code is about; none for an index, or a code that is not known."""
+    entry = test_of(lab, row.test_codes)
+    if isinstance(entry, SingleCode):
+        return frozenset({entry.test})
+    return entry.tests if isinstance(entry, CombinedCode) else frozenset()
+
+
+def _is_answered(lab: LabMap, head: LabRow, answers: Mapping[object, set[_Answer]]) -> bool:
+    if not head.accession or head.fault or head.notes or head.order_notes or head.reject_raw:
         return False
-    entry = test_of(lab, head.test_codes)
-    asked = entry.tests if isinstance(entry, CombinedCode) else set() if isinstance(entry, Fault) else {entry.test}
-    return asked <= answered[key]
+    kits, tubes = _ids_of(head)
+    answered = {
+        answer.test
+        for answer in answers.get((head.accession, kits, head.dob, head.family_name), ())
+        if (not tubes or not answer.tubes or tubes & answer.tubes)
+        and site_of(lab, head.sites_raw, frozenset({answer.site})) is answer.site
+    }
+    return bool(answered) and _tests_of(lab, head) <= answered
 
 
 _NO_RESULT: Final = Meaning(None, None, None, None, None, is_risky=False, is_detail=True)
+_DOCUMENT: Final = _NO_RESULT._replace(is_risky=True)
 
 
 def _row_meaning(
     lab: LabMap, message: LabMessage, row: LabRow, open_orders: frozenset[int], heads: frozenset[str]
 ) -> Meaning:
     status = row.row_status_raw
-    if row.value_type == ASIDE or _is_attachment(lab, row):
+    if row.value_type == ASIDE:
         return _NO_RESULT
+    if _is_document(lab, row):
+        return _DOCUMENT
     if row.value_type == ORDER_ONLY:
         order = states_of(lab, message.form, "", row.report_status_raw)[1]
         if order is RowState.FINAL and row.row_key in heads:
@@ -394,7 +434,7 @@ def _row_meaning(
     )
 
 
-def _is_attachment(lab: LabMap, row: LabRow) -> bool:
+def _is_document(lab: LabMap, row: LabRow) -> bool:
     """Whether a row is a document (OBX-2 ED or RP) under a code that is none of a test: stored, never read."""
     if row.value_type not in {"ED", "RP"} or row.row_status_raw != "F":
         return False
@@ -402,7 +442,6 @@ def _is_attachment(lab: LabMap, row: LabRow) -> bool:
     return isinstance(entry, Fault) and entry.reason is Quarantine.UNKNOWN_TEST
 
 
-_ATTACHED: Final = "The report has an attachment, which is not read."
 _UNREAD: Final = Fault(Quarantine.UNKNOWN_TEST, "A document came without a final result that it stands beside.")
 
 
@@ -413,6 +452,7 @@ def interpret(message: LabMessage, lab: LabMap) -> list[Reading]:
     """
     readings: list[Reading] = []
     details: list[_Support] = []
+    strays: list[_Identity] = []
     open_orders, heads = _open_orders(lab, message), _heads(lab, message)
     message_fault = message.fault or _not_live(message)
     # Kept for the next row and no longer: rows of one order share them, and no name stays in memory.
@@ -431,11 +471,11 @@ def interpret(message: LabMessage, lab: LabMap) -> list[Reading]:
         times = times_of(message, row, lab)
         fault = message_fault or row.fault
         if meaning.is_detail:
+            if fault is None and (meaning.test or meaning is _DOCUMENT) and identity.fault:
+                fault = identity.fault
+                strays.append(identity)
             if fault is None:
-                stamp = times.tested or times.authorised
-                told = (stamp.at if stamp else None, _revision(row.revision_raw))
-                review = _comment(lab, row.notes)[0]
-                details.append(_Support(len(readings), meaning, identity.kit_code, told, review))
+                details.append(_Support(len(readings), row, identity, meaning, times))
                 readings.append(Detail(row.position, row.row_key))
                 continue
         else:
@@ -446,9 +486,10 @@ def interpret(message: LabMessage, lab: LabMap) -> list[Reading]:
             readings.append(_quarantine(message, row, identity, meaning, times, fault))
         else:
             readings += _findings(lab, message, row, identity, meaning, times)
-    if details:
+    if details or strays:
         _apply_details(lab, message, readings, details)
-        _look_at_attachments(lab, message, readings, details)
+        _look_at_documents(message, readings, details)
+        _hold_beside_strays(readings, strays)
     if len(readings) > 1:
         _refuse_contradictions(message, readings)
         _hold_early_reflexes(readings)
@@ -460,46 +501,70 @@ class _Support(NamedTuple):
 
     at: int
     """Its place among the readings."""
+    row: LabRow
+    identity: _Identity
     meaning: Meaning
-    kit_code: str | None
-    told: tuple[datetime | None, int | None]
-    """The lab's time and revision, by which it belongs to one of several words about its test."""
-    review: bool
-    """It carries a comment that is not on the reviewed list."""
+    times: RowTimes
+
+    @property
+    def told(self) -> tuple[datetime | None, int | None]:
+        """The lab's time and revision, by which it belongs to one of several words about its test."""
+        stamp = self.times.tested or self.times.authorised
+        return stamp.at if stamp else None, _revision(self.row.revision_raw)
+
+    def quarantined(self, message: LabMessage, fault: Fault) -> Quarantined:
+        """The row, kept for a person."""
+        return _quarantine(message, self.row, self.identity, self.meaning, self.times, fault)
 
 
-def _look_at_attachments(
-    lab: LabMap, message: LabMessage, readings: list[Reading], details: Sequence[_Support]
-) -> None:
+def _held(found: Finding, said: str) -> Finding:
+    """A finding that a person reads first, with what there is to read."""
+    more = [line for line in said.split("\n") if line not in found.comment]
+    return found._replace(note_review=True, comment="\n".join(filter(None, [found.comment, *more])))
+
+
+def _look_at_documents(message: LabMessage, readings: list[Reading], details: Sequence[_Support]) -> None:
     """A person reads the results of a kit beside a document first. One that stands beside none is for a person."""
-    rows = {row.row_key: row for row in message.rows if _is_attachment(lab, row)}
-    documents = [detail for detail in details if readings[detail.at].row_key in rows] if rows else []
-    kits, done = {detail.kit_code for detail in documents}, set[str | None]()
+    documents = [detail for detail in details if detail.meaning is _DOCUMENT]
+    kits, done = {document.identity.kit_code for document in documents}, set[str | None]()
     for number, found in enumerate(readings if documents else ()):
         if isinstance(found, Finding) and found.kit_code in kits:
-            done |= {found.kit_code} if found.status in _DONE else set()
-            comment = "\n".join(filter(None, [found.comment, _ATTACHED]))
-            readings[number] = found._replace(note_review=True, comment=comment)
-    for detail in documents:
-        if detail.kit_code not in done:
-            identity = _Identity(detail.kit_code, None, None, None, None)
-            clocks = RowTimes(None, None, None, None, None, None)
-            risky = detail.meaning._replace(is_risky=True)
-            row = rows[readings[detail.at].row_key]
-            readings[detail.at] = _quarantine(message, row, identity, risky, clocks, _UNREAD)
+            done |= {found.kit_code} if found.status is not ReportStatus.PRELIMINARY else set()
+            readings[number] = _held(found, ATTACHED)
+    for document in documents:
+        if document.identity.kit_code not in done:
+            readings[document.at] = document.quarantined(message, _UNREAD)
+
+
+_STRAY: Final = "A row beside this result does not say for certain whose it is."
+
+
+def _hold_beside_strays(readings: list[Reading], strays: Sequence[_Identity]) -> None:
+    """An index or document whose kit is not certain may belong to any result of its person, or of its message."""
+    people = {identity.dob for identity in strays}
+    for number, found in enumerate(readings):
+        if isinstance(found, Finding) and (found.dob in people or None in people):
+            readings[number] = _held(found, _STRAY)
 
 
 def _hold_early_reflexes(readings: list[Reading]) -> None:
-    """A reflex while its screen is not final yet: what the screen comes to, a person decides (lab-messages.md 2.1)."""
+    """A reflex while its screen is not final yet: what the screen comes to, a person decides (lab-messages.md 2.1).
+
+    However it names its screen, or does not: in a table an interim row of the same report is no screen.
+    """
     screens: dict[tuple[object, ...], set[str]] = defaultdict(set)
     for found in readings:
         if isinstance(found, Finding) and found.outcome is Outcome.PENDING:
             screens[found.kit_code, found.test, found.site].add(found.accession)
     for number, found in enumerate(readings if screens else ()):
-        if not isinstance(found, Finding) or not found.parent_ref or found.outcome is Outcome.PENDING:
+        if not isinstance(found, Finding) or found.outcome is Outcome.PENDING:
             continue
-        if any(names(found.parent_ref, each) for each in screens.get((found.kit_code, found.test, found.site), ())):
-            readings[number] = found._replace(note_review=True)
+        waiting = screens.get((found.kit_code, found.test, found.site), set())
+        if waiting and (found.parent_ref or waiting - {found.accession}):
+            readings[number] = _held(found, EARLY_REFLEX)
+
+
+EARLY_REFLEX: Final = "A reflex test came before its screen was final."
 
 
 def _findings(
@@ -513,7 +578,7 @@ def _findings(
     review, urgent, comment = False, False, ""
     if row.notes or row.order_notes or row.person_notes:
         review, urgent, comment = _comment(lab, row.notes + row.order_notes + row.person_notes)
-    if meaning.needs_review or (row.reject_raw and meaning.status is not ReportStatus.CANCELLED):
+    if meaning.needs_review or (row.reject_raw and _says_more(lab, row.reject_raw, meaning.status)):
         review = True
     collected, _, received, authorised, tested, _ = times
     stamp = tested or authorised
@@ -551,6 +616,16 @@ def _findings(
             )
         )
     return found
+
+
+_SPOILT: Final = frozenset({"unsatisfactory", "unavailable"})
+"""What FHIR says of the specimen of every failed test."""
+
+
+def _says_more(lab: LabMap, rejected: tuple[str, ...], status: ReportStatus) -> bool:
+    """Whether reasons to reject a specimen say more than that its test failed."""
+    known = lab.cancel_reasons.keys() | _SPOILT
+    return status is not ReportStatus.CANCELLED or any(fold_token(word) not in known for word in rejected)
 
 
 _LONGEST_REVISION: Final = 18
@@ -591,50 +666,88 @@ def _quarantine(
     )
 
 
-def _hold(finding: Finding, reason: Quarantine, detail: str) -> Quarantined:
-    """A finding taken back because of another row."""
+def refused(found: Finding, reason: Quarantine, detail: str) -> Quarantined:
+    """A result that was understood and can't be used."""
     return Quarantined(
-        finding.position,
-        finding.row_key,
-        finding.message_id,
-        finding.accession,
-        finding.kit_code,
-        finding.tube_code,
-        finding.test,
-        finding.site,
-        finding.status,
-        finding.collected_at,
-        finding.authorised_at,
+        found.position,
+        found.row_key,
+        found.message_id,
+        found.accession,
+        found.kit_code,
+        found.tube_code,
+        found.test,
+        found.site,
+        found.status,
+        found.collected_at,
+        found.authorised_at,
         reason,
         detail,
-        may_be_non_negative=True,
+        may_be_non_negative=found.outcome is not Outcome.NEGATIVE,
     )
+
+
+def _hold(found: Finding, why: Fault) -> Quarantined:
+    """A finding taken back because of another row, which may be the truer one."""
+    return refused(found, why.reason, why.detail)._replace(may_be_non_negative=True)
 
 
 _DONE: Final = frozenset({ReportStatus.FINAL, ReportStatus.CORRECTED})
 
 
+_MOST_WORDS: Final = 50
+"""Results, or indexes, of one test of one kit in one message: each is held against each."""
+_LONE: Final = Fault(Quarantine.CONFLICTING_VALUES, "A cut-off index came without the result that it supports.")
+_ANOTHERS: Final = Fault(
+    Quarantine.IDENTITY_CONFLICT, "A cut-off index names another person or tube than the result that it supports."
+)
+_TOO_MANY: Final = Fault(Quarantine.CONFLICTING_VALUES, "One test has more results or indexes than are compared.")
+
+
 def _apply_details(lab: LabMap, message: LabMessage, readings: list[Reading], details: Sequence[_Support]) -> None:
     """Lets each cut-off index speak to the result that it supports; one that supports nothing is kept for a person."""
+    indexes: dict[tuple[Test | None, str | None], list[_Support]] = defaultdict(list)
+    for detail in details:
+        if detail.meaning.test is not None:
+            indexes[detail.meaning.test, detail.identity.kit_code].append(detail)
     about: dict[tuple[Test | None, str | None], list[int]] = defaultdict(list)
-    for number, reading in enumerate(readings):
+    for number, reading in enumerate(readings if indexes else ()):
         if not isinstance(reading, Detail):
             about[reading.test, reading.kit_code].append(number)
-    rows = {row.row_key: row for row in message.rows}
-    for detail in details:
-        if detail.meaning.test is None:
-            continue
-        alike = about[detail.meaning.test, detail.kit_code]
-        if not alike:
-            identity = _Identity(detail.kit_code, None, None, None, None)
-            fault = Fault(Quarantine.CONFLICTING_VALUES, "A cut-off index came without the result that it supports.")
-            clocks = RowTimes(None, None, None, None, None, None)
-            row = rows[readings[detail.at].row_key]
-            readings[detail.at] = _quarantine(message, row, identity, detail.meaning, clocks, fault)
-        for number in _supported(readings, alike, detail):
+    for key, mine in indexes.items():
+        alike = about[key]
+        are_too_many = max(len(alike), len(mine)) > _MOST_WORDS
+        doubts: set[str] = set()
+        for detail in mine:
+            fault = _TOO_MANY if are_too_many else _doubt_about(detail, [readings[number] for number in alike])
+            if fault is not None:
+                readings[detail.at] = detail.quarantined(message, fault)
+                doubts.add(fault.detail)
+                continue
+            for number in _supported(readings, alike, detail):
+                found = readings[number]
+                assert isinstance(found, Finding), "only findings are supported"
+                readings[number] = _beside(lab, found, detail)
+        for number in alike if doubts else ():
             found = readings[number]
-            assert isinstance(found, Finding), "only findings are supported"
-            readings[number] = _beside(lab, found, detail)
+            if isinstance(found, Finding):
+                readings[number] = _held(found, "\n".join(sorted(doubts)))
+
+
+def _doubt_about(detail: _Support, alike: Sequence[Reading]) -> Fault | None:
+    """Why an index may not be that of the results of its kit and test: all must be of one person and one tube."""
+    if not alike:
+        return _LONE
+    its = detail.identity
+    for found in alike:
+        if isinstance(found, Finding):
+            pairs = ((found.family_name, its.family_name), (found.tube_code, its.tube_code))
+            if found.dob != its.dob or any(one != other for one, other in pairs if one and other):
+                return _ANOTHERS
+    return None
+
+
+OWN_COMMENTS: Final = frozenset({ATTACHED, EARLY_REFLEX, _STRAY, _ANOTHERS.detail, _TOO_MANY.detail})
+"""What we say ourselves beside a finding that a person reads first, with nothing personal in it."""
 
 
 def _supported(readings: Sequence[Reading], alike: Sequence[int], detail: _Support) -> list[int]:
@@ -644,28 +757,35 @@ def _supported(readings: Sequence[Reading], alike: Sequence[int], detail: _Suppo
     """
     words = [(number, found) for number in alike if isinstance(found := readings[number], Finding)]
     final = [each for each in words if each[1].status in _DONE]
-    mine = [each for each in final if (each[1].lab_time, each[1].revision) == detail.told] or final
+    told = detail.told
+    mine = [each for each in final if (each[1].lab_time, each[1].revision) == told] or final
     mine = [each for each in mine if each[1].status is detail.meaning.status] or mine
     failed = [each for each in words if each[1].status is ReportStatus.CANCELLED]
-    failed = [each for each in failed if (each[1].lab_time, each[1].revision) == detail.told] if final else failed
+    failed = [each for each in failed if (each[1].lab_time, each[1].revision) == told] if final else failed
     return [number for number, _ in (*mine, *failed)]
 
 
 def _beside(lab: LabMap, found: Finding, detail: _Support) -> Finding | Quarantined:
-    """A result that is final or failed, seen beside a row that supports it."""
-    meaning, fault = detail.meaning, detail.meaning.fault
-    is_final = meaning.status in _DONE
-    if not is_final:  # a failed test may have an index that failed too
+    """A result that is final or failed, seen beside a row that supports it, and beside what is said of that row."""
+    meaning, fault, row = detail.meaning, detail.meaning.fault, detail.row
+    review, urgent, comment = _comment(lab, row.notes + row.order_notes + row.person_notes)
+    if review or row.reject_raw:
+        words = "\n".join(filter(None, [comment, *row.reject_raw]))
+        found = _held(found, words)._replace(urgent_note=found.urgent_note or urgent)
+    if meaning.status not in _DONE:  # a failed test may have an index that failed too
         return found if found.status is ReportStatus.CANCELLED else found._replace(note_review=True)
     if fault is not None and (found.outcome is Outcome.NEGATIVE or fault.reason is Quarantine.CONFLICTING_VALUES):
-        return _hold(found, fault.reason, fault.detail)
-    if meaning.cut_off is None:  # unclear, and no all clear: a person reads both; or blank, which says nothing
+        return _hold(found, fault)
+    if meaning.cut_off is None:  # unclear, and no all clear: a person reads both; or none, which says nothing
         return found._replace(note_review=found.note_review or meaning.needs_review or fault is not None)
     targets = lab.outcomes.get(found.test, {}).values()
     said = agree_with_index(found.outcome, meaning.cut_off, targets, lab.index_bands[found.test])
-    if isinstance(said, Fault):
-        return _hold(found, said.reason, said.detail)
-    return found._replace(outcome=said, note_review=found.note_review or detail.review)
+    return _hold(found, said) if isinstance(said, Fault) else found._replace(outcome=said)
+
+
+_CONTRADICTION: Final = Fault(
+    Quarantine.CONFLICTING_VALUES, "Two rows give different values for the same test and site."
+)
 
 
 def _refuse_contradictions(message: LabMessage, readings: list[Reading]) -> None:
@@ -692,8 +812,4 @@ def _refuse_contradictions(message: LabMessage, readings: list[Reading]) -> None
             for number in numbers:
                 reading = readings[number]
                 if isinstance(reading, Finding):
-                    readings[number] = _hold(
-                        reading,
-                        Quarantine.CONFLICTING_VALUES,
-                        "Two rows give different values for the same test and site.",
-                    )
+                    readings[number] = _hold(reading, _CONTRADICTION)

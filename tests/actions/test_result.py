@@ -205,6 +205,15 @@ def test_a_reflex_test_is_no_second_accession(begin, kit, link):
     assert effects_of(begin, kit.id, "chlamydia") == [("negative", "first"), ("equivocal", "correction")]
 
 
+def test_a_reflex_before_its_screen_is_final_waits_for_a_person(begin, kit):
+    screen, *others = kit.rows(at=EARLIER)
+    take(begin, hl7([screen._replace(status="P"), *others]))
+    take(begin, hl7([screen._replace(at=LATER, accession=f"{screen.accession}R")]))
+
+    assert effects_of(begin, kit.id, "chlamydia") == [("pending", "first"), ("negative", "progress")]
+    assert no_result_text(begin, kit)
+
+
 def test_a_parent_that_is_not_the_report_we_have_links_nothing(begin, kit):
     take(begin, hl7(kit.rows(at=EARLIER)))
     take(begin, hl7(kit.rows(at=LATER, accession="26V9999999", parent="26V7777777&NORTHLAB")[:1]))

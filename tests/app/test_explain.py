@@ -8,9 +8,9 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from app.cli.lab import KEYS, app
+from app.cli.lab import HELD, KEYS, app
 from models.rules.vocabulary import Outcome, Quarantine, ReportStatus, Site, Test
-from tests.support.lab import GOLDEN, message, obr, obx
+from tests.support.lab import GOLDEN, KIT, MSH, OTHER_KIT, PID, message, obr, obx
 
 DOCS = Path(__file__).parents[2] / "docs" / "lab-integration.md"
 
@@ -34,11 +34,12 @@ def written(tmp_path: Path, content: str | bytes, name: str = "file.hl7") -> Pat
     [
         ("01-batch-ordinary.hl7", 0, 8),
         ("02a-partial.hl7", 0, 4),
-        ("04-insufficient-blood.hl7", 0, 5),
+        ("02b-final.hl7", 1, 4),
+        ("04-insufficient-blood.hl7", 1, 5),
         ("05-hiv-reactive.hl7", 0, 2),
         ("06-fhir-bundle.json", 0, 3),
-        ("07-csv-dialect-a.csv", 0, 4),
-        ("08-csv-dialect-b.csv", 0, 20),
+        ("07-csv-dialect-a.csv", 1, 4),
+        ("08-csv-dialect-b.csv", 1, 20),
         ("09-csv-dialect-c.csv", 0, 5),
         ("10-truncated.hl7", 1, 1),
         ("11-unknown-token.hl7", 1, 3),
@@ -57,6 +58,84 @@ def test_a_sample_is_explained_one_result_a_line(name: str, exit_code: int, coun
         assert line["site"] is None or line["site"] in set(Site)
         assert line["status"] is None or line["status"] in set(ReportStatus)
         assert (line["outcome"] in set(Outcome)) != (line["quarantine"] in set(Quarantine))
+        assert line["quarantine"] in {None, "note_review", *Quarantine}
+
+
+def test_a_comment_that_nobody_reviewed_keeps_the_value_and_holds_it() -> None:
+    found = lines(explain(GOLDEN / "02b-final.hl7", "--json"))
+
+    assert {(line["test"], line["outcome"], line["quarantine"]) for line in found} == {
+        ("chlamydia", "negative", None),
+        ("gonorrhoea", "negative", "note_review"),
+        ("hiv", "negative", None),
+        ("syphilis", "negative", None),
+    }
+
+
+@pytest.mark.parametrize(
+    ("segments", "why"),
+    [
+        ((obr(), obx(), "NTE|1|L|Testina Kit called"), "A comment is not on the reviewed list."),
+        ((obr(), obx(), "SPM|1||||||||||||||||||||Broken"), "The specimen has a reason to be rejected."),
+        ((obr(), obx(), obx("^pdf", code="PDF", kind="ED")), "The report has an attachment, which is not read."),
+        (
+            (obr(specimen="CAP"), obx("Non-reactive", code="HIVS"), obx("0.1", code="HIVC", kind="NM", status="P")),
+            "A row beside it is unclear.",
+        ),
+    ],
+)
+def test_a_held_result_says_what_holds_it(tmp_path: Path, segments: tuple[str, ...], why: str) -> None:
+    result = explain(written(tmp_path, message(*segments)), "--json")
+
+    assert result.exit_code == 1
+    assert [(line["quarantine"], line["detail"]) for line in lines(result)] == [
+        ("note_review", f"A person reads this result first. {why}")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        ({"filler": "26V9^NORTHLAB"}, "second_accession"),
+        ({"filler": "26V0451201R^NORTHLAB"}, None),
+        ({"filler": "26V9^NORTHLAB", "parent": "^26V0451201"}, None),
+        ({}, None),
+        ({"placer": f"{OTHER_KIT}-1"}, "identity_conflict"),
+    ],
+)
+def test_numbers_that_contradict_each_other_in_one_file_are_seen(
+    tmp_path: Path, second: dict[str, str], expected: str | None
+) -> None:
+    kit = OTHER_KIT if "placer" in second else KIT
+    other = message(obr(**second), obx(), pid=PID.replace(KIT, kit), orc="", msh=MSH.replace("NL1", "NL2"))
+    envelope = "|^~\\&|WINLIMS|NORTHLAB|||20261103\r"
+    file = written(tmp_path, f"FHS{envelope}BHS{envelope}{message()}{other}BTS|2\rFTS|1\r")
+
+    assert [line["quarantine"] for line in lines(explain(file, "--json"))] == [None, expected]
+
+
+def test_a_message_id_that_comes_again_with_other_content_is_pointed_out(tmp_path: Path) -> None:
+    envelope = "|^~\\&|WINLIMS|NORTHLAB|||20261103\r"
+    both = message() + message(obr(), obx(code="GCN"))
+    result = explain(written(tmp_path, f"FHS{envelope}BHS{envelope}{both}BTS|2\rFTS|1\r"), "--json")
+
+    assert "Another message of the file has this id and other content." in result.stderr
+    assert len(lines(result)) == 2
+
+
+def test_an_hour_that_comes_twice_is_pointed_out(tmp_path: Path) -> None:
+    order = obr(collected="202610250130", received="202610260812")
+    found = lines(explain(written(tmp_path, message(order, obx())), "--json"))
+
+    assert (found[0]["quarantine"], found[0]["collected_at"]) == (None, "2026-10-25T01:30:00+00:00")
+    assert "change of clocks" in str(found[0]["detail"])
+
+
+def test_a_batch_of_nothing_is_known_by_its_header(tmp_path: Path) -> None:
+    envelope = "|^~\\&|WINLIMS|NORTHLAB|||20261103\r"
+    result = explain(written(tmp_path, f"FHS{envelope}BHS{envelope}BTS|0\rFTS|1\r"), "--json")
+
+    assert (result.exit_code, result.stdout) == (0, "")
 
 
 def test_an_answer_to_a_request_is_said_to_be_no_result(tmp_path: Path) -> None:
@@ -160,7 +239,7 @@ def test_nothing_personal_is_printed(tmp_path: Path) -> None:
 def test_the_guide_documents_every_key_and_every_quarantine_word() -> None:
     guide = DOCS.read_text()
 
-    assert all(f"`{word}`" in guide for word in (*KEYS, *Quarantine, *Outcome, *ReportStatus))
+    assert all(f"`{word}`" in guide for word in (*KEYS, HELD, *Quarantine, *Outcome, *ReportStatus))
 
 
 def test_a_replay_for_a_word_that_is_no_reason_says_so_before_anything_is_opened() -> None:

@@ -94,7 +94,10 @@ def test_any_change_of_a_map_is_a_new_version(tmp_path: Path) -> None:
         ('time_format = "%Y-%m-%d"', 'time_format = "%Y.%Y.%Y"', "csv.time_format"),
         ('time_format = "%Y-%m-%d"', 'time_format = "%Y-%m-%d %I:%M"', "csv.time_format"),
         ('time_format = "%Y-%m-%d"', 'time_format = "%d.%m %H:%M"', "csv.time_format"),
+        ('time_format = "%Y-%m-%d"', 'time_format = "%Y-%m-%d %H:%S"', "csv.time_format"),
+        ('date_format = "%Y-%m-%d"', 'date_format = "%Y-%m-%d %I:%M"', "csv.date_format"),
         ('tail_record = "T"', "", "csv.tail_record"),
+        ("[words.naat]", '[combined_words]\nDetected = { chlamydia = "negative" }\n[words.naat]', "combined_words"),
         (
             'zone = "Europe/London"',
             'zone = "Europe/London"\ncancel_reasons = { "DETECTED" = "insufficient" }',
@@ -149,6 +152,7 @@ def test_a_wrong_map_of_codes_and_statuses_is_refused(tmp_path: Path, old: str, 
     [
         ('time_format = "%Y-%m-%d"', 'time_format = "%Y-%m-%dT%H:%M:%S%z"'),
         ('time_format = "%Y-%m-%d"', 'time_format = "%d/%m/%Y %H"'),
+        ('time_format = "%Y-%m-%d"', 'time_format = "%d/%m/%Y %I:%M %p"'),
         ('encoding = "cp1252"', 'encoding = "utf-8-sig"'),
         ('comment = "remark"', 'comment = "remark"\nignored = [""]'),
     ],

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.rules.lab import IndexBands, fold_token
-from models.rules.result import Detail, Finding, Quarantined, interpret
+from models.rules.result import Detail, Finding, Quarantined, Reading, interpret
 from models.rules.vocabulary import BLOOD_TESTS, Outcome, Quarantine, ReportStatus, Site, Test
-from tests.support.lab import KIT, OTHER_KIT, PID, message, messages, northlab, obr, obx, only, ordered, read, said
+from tests.support.lab import KIT, OTHER_KIT, PID, message, messages, northlab, obr, obx, only, ordered, read, said, say
 
 GCN = "GCN^Neisseria gonorrhoeae NAAT^NORTHLAB"
 HIVS = "HIVS^HIV 1/2 Ag/Ab screen^NORTHLAB"
@@ -602,7 +602,95 @@ def test_an_unlisted_comment_on_the_index_holds_the_screen() -> None:
     found = only(content)
 
     assert isinstance(found, Finding)
+    assert (found.note_review, found.comment) == (True, "Please repeat")
+
+
+def beside(*index: str) -> list[Reading]:
+    """What a screen that is negative and the index in these segments come to."""
+    return read(message(obr(filler="26V1^NORTHLAB", **BLOOD), obx("Non-reactive", code=HIVS), *index))
+
+
+INDEX_ORDER = obr(filler="26V1^NORTHLAB", **BLOOD)
+SPOILT = "SPM|1||||||||||||||||||||Haemolysed"
+
+
+@pytest.mark.parametrize(
+    ("segments", "said"),
+    [
+        ((obx("", code=HIVC, kind="NM"), "NTE|1|L|Reacted in a second assay"), "Reacted in a second assay"),
+        ((INDEX_ORDER, "NTE|1|L|Please repeat", obx("0.1", code=HIVC, kind="NM")), "Please repeat"),
+        ((INDEX_ORDER, obx("0.1", code=HIVC, kind="NM"), SPOILT), "Haemolysed"),
+    ],
+    ids=["a blank index", "its order", "its specimen"],
+)
+def test_what_is_said_of_an_index_is_read_with_the_screen(segments: tuple[str, ...], said: str) -> None:
+    found = beside(*segments)[0]
+
+    assert isinstance(found, Finding)
+    assert (found.outcome, found.note_review, found.comment) == ("negative", True, said)
+
+
+@pytest.mark.parametrize(
+    ("segments", "reason"),
+    [
+        ((obr(placer=f"{KIT}-1^ANYSVC", filler="26V1", specimen="CAP"),), "identity_conflict"),
+        ((PID.replace("19990214", "19990215"), INDEX_ORDER), "identity_conflict"),
+        ((PID.replace("Kit^", "Kite^"), INDEX_ORDER), "identity_conflict"),
+        ((obr(placer=f"{OTHER_KIT}-2^ANYSVC", filler="26V1"),), "tube_mismatch"),
+        ((f"ORC|RE|{OTHER_KIT}^ANYSVC", INDEX_ORDER), "identity_conflict"),
+        ((obr(placer="T4J-WW7-5K3Y-0^ANYSVC", filler="26V1"),), "bad_kit_id"),
+        ((PID.replace("19990214", "1999"), INDEX_ORDER), "identity_missing"),
+    ],
+    ids=["tube", "birth", "name", "kit", "two kits", "spelling", "no birth"],
+)
+def test_an_index_that_may_be_anothers_is_for_a_person_and_holds_the_screen(
+    segments: tuple[str, ...], reason: str
+) -> None:
+    found, index = beside(*segments, obx("42.7", code=HIVC, kind="NM"))
+
+    assert isinstance(found, Finding)
+    assert isinstance(index, Quarantined)
+    assert (found.outcome, found.note_review, index.reason) == ("negative", True, reason)
+    assert index.may_be_non_negative
+    if reason == "identity_conflict" and index.kit_code is None:
+        assert index.kits_named == tuple(sorted(kit.replace("-", "") for kit in (KIT, OTHER_KIT)))
+
+
+def test_more_indexes_than_are_compared_hold_the_screen_and_take_no_time() -> None:
+    found, *indexes = beside(*[obx("0.1", code=HIVC, kind="NM")] * 5_000)
+
+    assert isinstance(found, Finding)
     assert found.note_review
+    assert {say(each) for each in indexes} == {"conflicting_values"}
+
+
+@pytest.mark.parametrize(("kind", "value"), [("SN", "^"), ("NM", '""'), ("ST", "")])
+def test_an_index_that_is_none_says_nothing(kind: str, value: str) -> None:
+    found = beside(obx(value, code=HIVC, kind=kind))[0]
+
+    assert isinstance(found, Finding)
+    assert (found.outcome, found.note_review) == ("negative", False)
+
+
+@pytest.mark.parametrize(
+    ("specimen", "value", "expected", "is_held"),
+    [
+        ("QNS", "QNS", "insufficient", False),
+        ("QS|||Wrong patient", "QNS", "insufficient", True),
+        ("QNS~RH", "", "conflicting_values", None),
+        ("QNS~QS", "", "insufficient", False),
+    ],
+)
+def test_every_reason_to_reject_a_specimen_counts(
+    specimen: str,
+    value: str,
+    expected: str,
+    is_held: bool | None,  # noqa: FBT001
+) -> None:
+    found = only(ordered(obx(value, status="X"), f"SPM|1||||||||||||||||||||{specimen}"))
+
+    assert say(found) == expected
+    assert is_held is None or (isinstance(found, Finding) and found.note_review is is_held)
 
 
 # ── Comments ─────────────────────────────────────────────────────────────────────────────────

@@ -10,7 +10,7 @@ import pytest
 from integrations.lab import reader
 from models.rules.result import Detail, Finding, interpret
 from models.rules.vocabulary import ReportStatus
-from tests.support.lab import GOLDEN, KIT, northlab, say
+from tests.support.lab import GOLDEN, KIT, OTHER_KIT, northlab, say
 
 SNOMED = "http://snomed.info/sct"
 LOCAL = "https://northlab.example/test"
@@ -199,10 +199,11 @@ def test_a_report_that_is_not_final_lets_none_of_its_rows_stand(status: str) -> 
     assert said(bundle(change)) == ["pending"] * 3
 
 
-def test_a_corrected_report_marks_its_final_rows_for_comparison() -> None:
-    found = findings(bundle(lambda b: resource(b, 2).update(status="corrected")))
+@pytest.mark.parametrize("status", ["corrected", "amended"])
+def test_what_stands_in_a_corrected_report_is_corrected(status: str) -> None:
+    found = findings(bundle(lambda b: resource(b, 2).update(status=status)))
 
-    assert [(f.status, f.order_corrected) for f in found] == [(ReportStatus.FINAL, True)] * 3
+    assert [each.status for each in found] == [ReportStatus.CORRECTED] * 3
 
 
 def test_an_appended_report_and_a_conclusion_hold_every_row() -> None:
@@ -329,7 +330,7 @@ def test_a_group_can_only_make_its_members_less_certain(status: str | None, expe
 def test_what_is_in_a_corrected_group_is_corrected(status: str) -> None:
     found = findings(in_group(status=status))
 
-    assert [(each.status, each.order_corrected) for each in found] == [(ReportStatus.FINAL, True)] * 3
+    assert [each.status for each in found] == [ReportStatus.CORRECTED] * 3
 
 
 def test_a_status_with_a_blank_in_it_is_none() -> None:
@@ -400,10 +401,40 @@ def test_a_year_of_collection_beside_a_day_of_it_adds_nothing() -> None:
         ({"valueQuantity": [{"value": 42}]}, "unknown_token"),
         ({"interpretation": [{"coding": [{"code": "POS"}]}]}, "unknown_token"),
         ({"valueQuantity": {"value": 0.2}}, "negative"),
+        ({"valueQuantity": {"value": "", "code": "42.7"}}, "unknown_token"),
+        ({"valueQuantity": {"extension": [{"url": "x", "valueDecimal": 42.7}]}}, "unknown_token"),
+        ({"interpretation": [{"coding": [{"system": "x"}]}]}, "unknown_token"),
+        ({"dataAbsentReason": {"coding": [{"code": "error"}]}}, "unknown_token"),
+        ({"dataAbsentReason": {}}, "unknown_token"),
+        ({"dataAbsentReason": {"coding": [{"code": "not-performed"}], "text": "Not performed"}}, "negative"),
     ],
 )
 def test_an_index_that_is_not_read_is_not_blank(index: Body, expected: str) -> None:
     assert said(with_index(**index))[2] == expected
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"valueString": 42.7},
+        {"valueString": ["42.7"]},
+        {"interpretation": ["H"]},
+        {"note": ["leaked"]},
+        {"note": "leaked"},
+    ],
+    ids=str,
+)
+def test_an_element_of_another_type_than_it_has_is_not_passed_over(wrong: Body) -> None:
+    assert said(with_index(**wrong))[3] == "malformed"
+    assert said(observation(**wrong | ({"valueCodeableConcept": None} if "valueString" in wrong else {}))) == [
+        "malformed"
+    ]
+
+
+def test_an_element_that_is_null_is_not_there() -> None:
+    body = bundle(lambda b: resource(b, 3).update(note=None, interpretation=None))
+
+    assert said(body) == ["negative", "positive", "negative"]
 
 
 def test_a_cancelled_result_may_say_why_in_a_note() -> None:
@@ -413,6 +444,90 @@ def test_a_cancelled_result_may_say_why_in_a_note() -> None:
     why = {"valueCodeableConcept": None, "status": "cancelled", "dataAbsentReason": absent, "note": [{"text": "QNS"}]}
 
     assert said(observation(**why)) == ["insufficient"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "condition", "expected", "is_held"),
+    [
+        ({"text": "Reactive"}, ["QNS"], "cancelled_no_reason", None),
+        ({"text": "Repeat needed"}, ["QNS"], "cancelled_no_reason", None),
+        ({"coding": [{"code": "QNS"}], "text": "Reactive, then not enough left"}, [], "unknown_token", None),
+        ({"coding": [{"code": "not-performed", "display": "Not Performed"}]}, ["QNS"], "insufficient", False),
+        ({"coding": [{"code": "unknown"}]}, ["QNS", "Wrong patient"], "insufficient", True),
+        ({"coding": [{"code": "unknown"}]}, ["QNS", "Haemolysed"], "conflicting_values", None),
+    ],
+)
+def test_all_that_says_why_a_result_is_cancelled_must_be_known_and_agree(
+    reason: Body,
+    condition: list[str],
+    expected: str,
+    is_held: bool | None,  # noqa: FBT001
+) -> None:
+    body = observation(status="cancelled", valueCodeableConcept=None, dataAbsentReason=reason)
+    body["contained"][1].update(status="unsatisfactory", condition=[{"text": text} for text in condition])
+
+    assert said(body) == [expected]
+    assert is_held is None or [each.note_review for each in findings(body)] == [is_held]
+
+
+@pytest.mark.parametrize(("text", "expected"), [("QNS", "insufficient"), ("QNS, and reactive", "empty_value")])
+def test_a_final_result_without_a_value_says_why_in_known_words_alone(text: str, expected: str) -> None:
+    absent = {"coding": [{"code": "QNS"}], "text": text}
+
+    assert said(observation(valueCodeableConcept=None, dataAbsentReason=absent)) == [expected]
+
+
+@pytest.mark.parametrize("around", ["report", "group"])
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"identifier": [{"system": "https://anysvc.example/tube", "value": f"{KIT}-1"}]}, "tube_mismatch"),
+        ({"type": {"text": "Urine"}}, "specimen_conflict"),
+        ({"status": "entered-in-error"}, "unknown_status"),
+    ],
+)
+def test_the_only_specimen_of_a_report_or_group_must_agree_with_the_results_own(
+    around: str, change: Body, expected: str
+) -> None:
+    body = in_group() if around == "group" else bundle()
+    other = copy.deepcopy(resource(body, 6)) | change
+    body["entry"].append({"fullUrl": "urn:uuid:other", "resource": other | {"id": "other"}})
+    owner = body["entry"][-2]["resource"] if around == "group" else resource(body, 2)
+    owner["specimen"] = [{"reference": "urn:uuid:other"}]
+
+    assert expected in said(body)
+    assert "positive" not in said(body)
+
+
+def test_a_specimen_that_is_not_there_is_not_that_of_the_report() -> None:
+    def change(body: Body) -> None:
+        resource(body, 2)["specimen"] = [resource(body, 3)["specimen"]]
+        resource(body, 3)["specimen"] = {"reference": "Specimen/elsewhere"}
+
+    assert said(bundle(change))[0] == "specimen_conflict"
+
+
+def test_a_tube_may_be_named_without_its_specimen() -> None:
+    tube = {"system": "https://anysvc.example/tube", "value": f"{OTHER_KIT}-1"}
+
+    assert said(observation(specimen={"identifier": tube})) == ["tube_mismatch"]
+
+
+@pytest.mark.parametrize("clock", ["2026-11-03T99:00:00Z", "2026-11-03T09:00:00"])
+def test_a_time_that_can_not_be_read_is_not_passed_over_for_its_day(clock: str) -> None:
+    def change(body: Body) -> None:
+        resource(body, 3)["effectiveDateTime"] = clock
+        resource(body, 6)["collection"] = {"collectedDateTime": "2026-11-03"}
+
+    assert said(bundle(change))[0] == "date_implausible"
+
+
+def test_a_correction_in_a_partial_report_is_heard_and_nothing_else_of_it_is() -> None:
+    def change(body: Body) -> None:
+        resource(body, 2)["status"] = "partial"
+        resource(body, 4)["status"] = "corrected"
+
+    assert said(bundle(change)) == ["pending", "positive", "pending"]
 
 
 def test_the_specimens_own_time_of_collection_goes_before_that_of_the_test() -> None:
@@ -451,7 +566,8 @@ def test_groups_that_hold_each_other_are_read_to_an_end() -> None:
     body = in_group()
     resource(body, 3)["hasMember"] = [{"reference": "urn:uuid:g"}]
 
-    assert sorted(said(body)) == ["detail", "negative", "negative", "positive"]
+    # A group of one specimen has members of another: none of the two is believed.
+    assert sorted(said(body)) == ["detail", "negative", "positive", "tube_mismatch"]
 
 
 def test_a_note_on_a_group_or_a_request_holds_the_results() -> None:

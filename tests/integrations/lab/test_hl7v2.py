@@ -273,7 +273,7 @@ def test_every_repetition_of_an_id_counts() -> None:
         ("", f"{KIT}^^^ANYSVC^KIT~{OTHER_KIT}^^^HOSP^PI", "identity_conflict"),
         ("", f"{KIT}^^^ANYSVC^KIT~{OTHER_KIT}^^^HOSP", "identity_conflict"),
         ("", f"{KIT}^^^ANYSVC^KIT~{OTHER_KIT.replace('-', '')}^^^HOSP^MR", "negative"),
-        (f"{OTHER_KIT}-1", f"{KIT}^^^ANYSVC^KIT", "tube_mismatch"),
+        (f"{OTHER_KIT}-1", f"{KIT}^^^ANYSVC^KIT", "identity_conflict"),
         (f"H123456~{OTHER_KIT}", f"{KIT}^^^ANYSVC^KIT", "identity_conflict"),
         ("6733577364", f"{KIT}^^^ANYSVC^KIT", "negative"),
         ("", f"{KIT}^^^ANYSVC^KIT~6733577364^^^NHS^NHS", "negative"),
@@ -337,6 +337,7 @@ def test_the_head_of_a_panel_is_no_result_and_its_children_are(panel: str, paren
         ({}, f"{KIT}-1", CHILDREN, "combined_result"),
         ({"specimen": "RES^Rectal swab^NORTHLAB"}, "^26V0451201", CHILDREN, "combined_result"),
         ({"placer": f"{OTHER_KIT}-1^ANYSVC"}, "^26V0451201", CHILDREN, "tube_mismatch"),
+        ({"placer": f"{KIT}-2^ANYSVC"}, "^26V0451201", CHILDREN, "combined_result"),
     ],
 )
 def test_an_order_that_asks_for_more_than_its_children_say_does_not_vanish(
@@ -345,6 +346,20 @@ def test_an_order_that_asks_for_more_than_its_children_say_does_not_vanish(
     children = [segment for code in codes for segment in child(code, parent)]
 
     assert said(message(obr(**head), *children))[0] == expected
+
+
+@pytest.mark.parametrize("specimen", ["VVS", "VVS^Swab^NORTHLAB", "^Vulvovaginal swab", ""])
+def test_a_head_may_spell_its_specimen_in_another_way(specimen: str) -> None:
+    both = [segment for code in CHILDREN for segment in child(code, "^26V0451201")]
+
+    assert said(message(obr(specimen=specimen), *both)) == ["negative", "negative"]
+
+
+def test_a_parent_of_many_words_is_read_once() -> None:
+    parent = " ".join(map(str, range(20_000)))
+    results = [obx() for _ in range(1_000)]
+
+    assert set(said(message(obr(), obr(filler="26V9", parent=parent), *results))) == {"combined_result", "negative"}
 
 
 def test_a_head_that_says_something_is_no_mere_head() -> None:
@@ -360,6 +375,26 @@ def test_a_document_alone_or_under_the_code_of_a_test_is_for_a_person() -> None:
     assert said(ordered(obx("^application^pdf", **document))) == ["unknown_test"]
     assert said(ordered(obx(), obx("^application^pdf", **document, status="C"))) == ["negative", "unknown_test"]
     assert said(ordered(obx(status="P"), obx("^application^pdf", **document))) == ["pending", "unknown_test"]
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ((), ["insufficient"]),
+        ((f"ORC|RE|{OTHER_KIT}", obr(filler="26V9")), ["insufficient", "identity_conflict"]),
+        ((obr(placer="T4J-WW7-5K3Y-0", filler="26V9"),), ["insufficient", "bad_kit_id"]),
+    ],
+)
+def test_a_document_holds_the_results_of_its_kit_or_where_that_is_not_certain_of_its_person(
+    order: tuple[str, ...], expected: list[str]
+) -> None:
+    document = obx("^application^pdf", code="PDF^Report^NORTHLAB", kind="ED")
+    content = message(obr(), obx("QNS", status="X"), *order, document)
+    first = read(content)[0]
+
+    assert said(content) == expected
+    assert isinstance(first, Finding)
+    assert first.note_review
 
 
 def test_an_order_that_shares_only_the_tube_with_a_head_does_not_vanish() -> None:
@@ -379,9 +414,10 @@ def test_a_document_beside_results_holds_them_and_is_no_result() -> None:
     assert said(ordered(obx(kind="ED"))) == ["unknown_token"]
 
 
-def test_a_reflex_before_its_screen_is_final_is_read_by_a_person() -> None:
+@pytest.mark.parametrize("link", ["^26V0451201", "CTN&Chlamydia&NORTHLAB^1^DETECTED", ""])
+def test_a_reflex_before_its_screen_is_final_is_read_by_a_person(link: str) -> None:
     screen = obr(panel=CHILDREN[0], status="P"), obx("DETECTED", status="P")
-    reflex = obr(panel=CHILDREN[0], filler="26V0451201R^NORTHLAB", parent="^26V0451201"), obx()
+    reflex = obr(panel=CHILDREN[0], filler="26V0451201R^NORTHLAB", parent=link), obx()
 
     pending, negative = read(message(*screen, *reflex))
 
@@ -391,10 +427,41 @@ def test_a_reflex_before_its_screen_is_final_is_read_by_a_person() -> None:
     assert (pending.note_review, negative.note_review) == (False, True)
 
 
+def test_an_interim_word_before_the_final_one_of_the_same_report_is_no_screen() -> None:
+    interim, final = read(ordered(obx(status="P", at="20261102090000"), obx()))
+
+    assert isinstance(interim, Finding)
+    assert isinstance(final, Finding)
+    assert (interim.outcome, final.outcome, final.note_review) == ("pending", "negative", False)
+
+
+def test_a_tubes_label_as_a_patients_id_says_no_more_than_its_kit() -> None:
+    blood = obr(placer=f"{KIT}-2^ANYSVC", filler="26V2", specimen="CAP"), obx("Non-reactive", code="HIVS")
+    for pid in (f"PID|1|{KIT}-1|{KIT}^^^ANYSVC^KIT", f"PID|1||{KIT}^^^ANYSVC^KIT~{KIT}-1^^^NORTHLAB^MR"):
+        content = message(obr(), obx(), *blood, pid=f"{pid}||Kit^Testina^^^^^L||19990214|F")
+
+        assert said(content) == ["negative", "negative"]
+
+
 def test_a_reflex_that_contradicts_the_screen_is_for_a_person() -> None:
     content = message(obr(), obx("DETECTED", code="GCN"), obr(filler="26V1R", parent="GCN^1"), obx(code="GCN"))
 
     assert said(content) == ["conflicting_values"] * 2
+
+
+@pytest.mark.parametrize("orc", ["ORC|CA", "ORC|OC", "ORC|RE||||CA", "ORC|RE||||DC"])
+def test_an_order_that_was_cancelled_and_has_results_is_for_a_person(orc: str) -> None:
+    assert said(message(obr(), obx(), orc=orc)) == ["unknown_status"]
+    assert said(message(obr(status="X"), obx("QNS", status="X"), orc=orc)) == ["insufficient"]
+    assert said(message(obr(), obx("QNS", status="X"), orc=orc)) == ["insufficient"]
+
+
+def test_repetitions_of_a_note_are_notes_of_their_own() -> None:
+    reviewed = "Dual target NAAT \\T\\ internal control valid."
+    found = only(ordered(obx(), f"NTE|1|L|{reviewed}~{reviewed}"))
+
+    assert isinstance(found, Finding)
+    assert not found.note_review
 
 
 def test_a_result_without_an_order_is_malformed() -> None:
@@ -435,7 +502,6 @@ ONE = message()
     "content",
     [
         ONE,
-        f"{BHS}{ONE}BTS|1\r",
         f"{FHS}{BHS}{ONE}{ONE}BTS|2\rFTS|1\r",
         f"{FHS}{BHS}{ONE}BTS|1\r{BHS}{ONE}{ONE}BTS|2\rFTS|2\r",
         f"{FHS}{BHS}{ONE}BTS|1|comment\rFTS|1\r\r\n",
@@ -465,6 +531,7 @@ def test_a_whole_file_is_taken(content: str) -> None:
         f"{ONE}FTS|0\r",
         f"{FHS}{BHS}{ONE}BTS|1\rFTS|1\r{ONE}",
         f"{BHS}{ONE}",
+        f"{BHS}{ONE}BTS|1\r",
     ],
 )
 def test_a_file_that_does_not_add_up_is_held_whole(content: str) -> None:
