@@ -12,6 +12,8 @@ import typer
 from app.cli.asked import who
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from models.rules.lab import Fault, LabMap, LabMessage, LabRow
     from models.rules.lab_time import LabTime
     from models.rules.result import Finding, Reading, RowTimes
@@ -281,7 +283,7 @@ class _Numbers:
             return reading
         if self._kits.setdefault(reading.accession, reading.kit_code) != reading.kit_code:
             return refused(reading, ANOTHERS_ACCESSION.reason, ANOTHERS_ACCESSION.detail)
-        series = (reading.kit_code, reading.test, reading.site)
+        series = (reading.tube_code or reading.kit_code, reading.test, reading.site)
         first = self._first.setdefault(series, reading.accession)
         if first != reading.accession and not follows(reading, first, self._suffixes):
             return refused(reading, SECOND_ACCESSION.reason, SECOND_ACCESSION.detail)
@@ -315,7 +317,7 @@ def _line(file: Path, message: "LabMessage", row: "LabRow", lab_map: "LabMap", r
         reading.site.value if reading.site else None,
         reading.outcome.value if isinstance(reading, Finding) else None,
         reading.status.value if reading.status else None,
-        _time(times.collected),
+        _time(times.collected) or _month(times.collected_from, row.sampled_raw or row.collected_raw),
         _time(times.authorised),
         quarantine,
         detail,
@@ -348,6 +350,14 @@ def _doubt_about(times: "RowTimes") -> str | None:
 def _file_line(file: Path, fault: "Fault") -> Line:
     """The one line of a file that is held as a whole."""
     return dict.fromkeys(KEYS) | {"file": file.name, "quarantine": fault.reason.value, "detail": fault.detail}
+
+
+def _month(first: "date | None", raw: str) -> str | None:
+    """A month or a year that was sent alone, as precise as it was sent."""
+    if first is None:
+        return None
+    is_year = len(raw.strip()) == 4  # noqa: PLR2004
+    return f"{first:%Y}" if is_year else f"{first:%Y-%m}"
 
 
 def _time(moment: "LabTime | None") -> str | None:

@@ -189,6 +189,8 @@ class _Csv(_Strict):
     """form of the collection date, or `iso8601`, which needs an offset"""
     time_format: str
     """form of the other times, or `iso8601`"""
+    received_format: str = ""
+    """form of the time of receipt, where it is another one"""
     kit: str = ""
     """column of the kit id; without it, `tube` is needed"""
     tube: str = ""
@@ -440,6 +442,8 @@ def _unique(entries: Iterable[tuple[K, V]]) -> dict[K, V]:
 _FOUND: Final = frozenset(map(fold_token, ("positive", "pos", "reactive", "detected")))
 _FOUND_CODES: Final = frozenset({"260373001", "10828004", "11214006"})
 """SNOMED CT: Detected, Positive, Reactive."""
+_UNSURE_CODES: Final = frozenset({"419984006", "82334004", "42425007"})
+"""SNOMED CT: Inconclusive, Indeterminate, Equivocal."""
 _FINDINGS: Final = frozenset({"positive", "reactive", "low_reactive", "equivocal"})
 
 
@@ -479,6 +483,8 @@ def _check_results(written: _File) -> None:
     ]
     for key, text, outcomes in said:
         wrong = {outcome for outcome in outcomes if outcome} - _FINDINGS
+        if "negative" in wrong and text in _UNSURE_CODES:
+            raise ValueError(f"{key}: {text!r} can't be negative")
         if wrong and (fold_token(text) in _FOUND or text in _FOUND_CODES):
             raise ValueError(f"{key}: {text!r} can't be {min(wrong)}")
 
@@ -545,8 +551,9 @@ def _check_table(written: _File, csv: _Csv) -> None:
         raise ValueError("csv.tail_record: a counting first line needs a counting last line, which a cut file lacks")
     if written.tube_required and not csv.tube:
         raise ValueError("csv.tube: tube_required needs the column of the tube id")
-    for key in ("dob_format", "date_format", "time_format"):
-        _check_format(f"csv.{key}", getattr(csv, key))
+    for key in ("dob_format", "date_format", "time_format", "received_format"):
+        if key != "received_format" or csv.received_format:
+            _check_format(f"csv.{key}", getattr(csv, key))
 
 
 def _check_format(key: str, form: str) -> None:

@@ -235,6 +235,8 @@ class CsvDialect:
     dob_format: str
     date_format: str
     time_format: str
+    received_format: str = ""
+    """Of the time of receipt, where it is not written as the other times are."""
     kit: str = ""
     tube: str = ""
     accession: str = ""

@@ -205,11 +205,12 @@ def _times(  # noqa: PLR0917 - the four clocks and what bounds them; memoised, s
     """The row's clocks, and what is impossible among them without knowing today's date."""
     day = lab.csv.date_format if form is Form.CSV and lab.csv else form
     clock = lab.csv.time_format if form is Form.CSV and lab.csv else form
+    receipt = (lab.csv.received_format if form is Form.CSV and lab.csv else "") or clock
     fault: Fault | None = None
     read: list[lab_time.LabTime | None] = []
     for what, raw, spelling in (
         ("collected", collected_raw, day),
-        ("received", received_raw, clock),
+        ("received", received_raw, receipt),
         ("authorised", authorised_raw, clock),
         ("tested", tested_raw, clock),
         ("sent", sent_raw, clock),

@@ -123,6 +123,13 @@ def test_a_message_id_that_comes_again_with_other_content_is_pointed_out(tmp_pat
     assert len(lines(result)) == 2
 
 
+@pytest.mark.parametrize(("sent", "shown"), [("202610", "2026-10"), ("2026", "2026"), ("20261030", "2026-10-30")])
+def test_a_time_of_collection_is_shown_as_precise_as_it_was_sent(tmp_path: Path, sent: str, shown: str) -> None:
+    found = lines(explain(written(tmp_path, message(obr(collected=sent), obx())), "--json"))
+
+    assert found[0]["collected_at"] == shown
+
+
 def test_an_hour_that_comes_twice_is_pointed_out(tmp_path: Path) -> None:
     order = obr(collected="202610250130", received="202610260812")
     found = lines(explain(written(tmp_path, message(order, obx())), "--json"))

@@ -96,6 +96,7 @@ def test_any_change_of_a_map_is_a_new_version(tmp_path: Path) -> None:
         ('time_format = "%Y-%m-%d"', 'time_format = "%d.%m %H:%M"', "csv.time_format"),
         ('time_format = "%Y-%m-%d"', 'time_format = "%Y-%m-%d %H:%S"', "csv.time_format"),
         ('date_format = "%Y-%m-%d"', 'date_format = "%Y-%m-%d %I:%M"', "csv.date_format"),
+        ('time_format = "%Y-%m-%d"', 'time_format = "%Y-%m-%d"\nreceived_format = "%Y"', "csv.received_format"),
         ('tail_record = "T"', "", "csv.tail_record"),
         ("[words.naat]", '[combined_words]\nDetected = { chlamydia = "negative" }\n[words.naat]', "combined_words"),
         (
@@ -133,6 +134,14 @@ QUAYSIDE = (FOLDER / "quayside.toml").read_text()
                 '[[codes]]\nsystem = "local"\ncode = "1"'
             ),
             "260373001",
+        ),
+        (
+            '[[codes]]\nsystem = "local"\ncode = "1"',
+            (
+                '[[codes]]\nsystem = "snomed"\ncode = "42425007"\nwords = ["Equivocal"]\nnaat = "negative"\n\n'
+                '[[codes]]\nsystem = "local"\ncode = "1"'
+            ),
+            "42425007",
         ),
         ('local = [""]', 'local = [""]\nsnomed = [""]', "two meanings"),
         ('words = ["NON REACTIVE"]', 'words = ["REACTIVE"]', "codes"),
