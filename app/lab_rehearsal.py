@@ -17,7 +17,8 @@ from models.actions import lab_file
 from models.actions.lab_file import KeptFile
 from models.rules.errors import Code, ServiceError
 from models.rules.lab import LabMap, LabMessage
-from models.rules.result import Detail, Finding, Reading, interpret
+from models.rules.reading import Detail, Finding, Reading
+from models.rules.result import interpret
 
 MOST_EXAMPLES: Final = 20
 

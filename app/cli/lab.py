@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from models.rules.lab import Fault, LabMap, LabMessage, LabRow
     from models.rules.lab_time import LabTime
-    from models.rules.result import Finding, Reading, RowTimes
+    from models.rules.reading import Finding, Reading
+    from models.rules.result import RowTimes
 
 app = typer.Typer(help="Laboratories: try their files before they go live.", no_args_is_help=True)
 
@@ -244,7 +245,8 @@ def _chunks(file: Path) -> Iterator[bytes]:
 
 def _lines(file: Path, messages: "Iterator[LabMessage]", lab_map: "LabMap") -> Iterator[Line]:
     """What is shown of every result of a file; rows that only support another are not results."""
-    from models.rules.result import Detail, interpret
+    from models.rules.reading import Detail
+    from models.rules.result import interpret
 
     numbers = _Numbers(lab_map)
     for message in messages:
@@ -277,7 +279,7 @@ class _Numbers:
     def checked(self, reading: "Reading") -> "Reading":
         """The reading, or why it can't be used beside those before it."""
         from models.rules.matching import ANOTHERS_ACCESSION, SECOND_ACCESSION
-        from models.rules.result import Finding, follows, refused
+        from models.rules.reading import Finding, follows, refused
 
         if not isinstance(reading, Finding) or not reading.accession:
             return reading
@@ -296,7 +298,8 @@ HELD: Final = "note_review"
 
 def _line(file: Path, message: "LabMessage", row: "LabRow", lab_map: "LabMap", reading: "Reading") -> Line:
     from models.rules.kit import show_kit_code, show_tube_code
-    from models.rules.result import Detail, Finding, times_of
+    from models.rules.reading import Detail, Finding
+    from models.rules.result import times_of
 
     assert not isinstance(reading, Detail), "details are not shown"
     times = times_of(message, row, lab_map)
@@ -327,7 +330,7 @@ def _line(file: Path, message: "LabMessage", row: "LabRow", lab_map: "LabMap", r
 
 def _why_held(row: "LabRow", found: "Finding") -> str:
     """Why a person reads a result first, without the words of any comment."""
-    from models.rules.result import OWN_COMMENTS
+    from models.rules.beside import OWN_COMMENTS
 
     said = found.comment.split("\n")
     why = [sentence for sentence in said if sentence in OWN_COMMENTS]

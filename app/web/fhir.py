@@ -32,7 +32,8 @@ from models.rules.errors import Code, ServiceError
 from models.rules.lab import Form, LabMap
 from models.rules.lab_receipt import receipt_as_json
 from models.rules.quarantine import SENTENCES
-from models.rules.result import Finding, Quarantined, Reading, interpret
+from models.rules.reading import Finding, Quarantined, Reading
+from models.rules.result import interpret
 from models.rules.service import Services
 from models.rules.vocabulary import Quarantine
 from models.tables.lab_message import WayIn

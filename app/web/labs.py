@@ -23,7 +23,7 @@ from models.actions.lab_desk import RowView
 from models.actions.quarantine import ATTACHABLE, Again
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import show_kit_code, show_tube_code
-from models.rules.result import Detail, Finding, Reading
+from models.rules.reading import Detail, Finding, Reading
 from models.rules.staff import Action, services_where
 from models.rules.vocabulary import Quarantine
 

@@ -20,7 +20,8 @@ from models.rules.errors import Code, ServiceError
 from models.rules.kit import normalise_kit_code, normalise_tube_code
 from models.rules.lab import LabRow
 from models.rules.quarantine import SENTENCES
-from models.rules.result import Detail, Finding, Quarantined, Reading, interpret
+from models.rules.reading import Detail, Finding, Quarantined, Reading
+from models.rules.result import interpret
 from models.rules.staff import Action, Actor, check_may
 from models.rules.vocabulary import Outcome, Quarantine, ReportStatus, Site, Test
 from models.tables.bulk import cursor

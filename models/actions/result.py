@@ -17,6 +17,7 @@ from sqlmodel import Session
 
 from models.actions.lab_request import take_answer
 from models.actions.owed import OwedCase, owe_cases, result_case_key
+from models.rules.beside import EARLY_REFLEX
 from models.rules.clinic import CaseKind, due_at
 from models.rules.kit import KIT_STATES, KitState
 from models.rules.lab import Fault, LabMap, LabMessage, LabRow
@@ -30,8 +31,9 @@ from models.rules.matching import (
     Tube,
     check_match,
 )
+from models.rules.reading import Detail, Finding, Quarantined, Reading, follows, refused
 from models.rules.release import Current, Target, target_of
-from models.rules.result import EARLY_REFLEX, Detail, Finding, Quarantined, Reading, follows, interpret, refused
+from models.rules.result import interpret
 from models.rules.secrets import ADDRESS, KIT_BORN, KIT_FAMILY, BlindIndex, Cipher, kit_born, kit_family
 from models.rules.service import LabContract, Services
 from models.rules.versions import Change, Word, compare

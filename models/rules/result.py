@@ -5,18 +5,17 @@ stored versions or today's date (is the kit ours, is the date of birth right, wa
 decided later, over these values. Source of the decision order: lab-messages.md 2.3, 2.4, 3.2, 3.3.
 """
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from collections.abc import Mapping
+from datetime import date, timedelta
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 from models.rules import lab_time
+from models.rules.beside import Support, hear
 from models.rules.kit import normalise_kit_code, normalise_tube_code
 from models.rules.lab import (
     ASIDE,
-    ATTACHED,
     ORDER_ONLY,
     CombinedCode,
     Fault,
@@ -28,80 +27,10 @@ from models.rules.lab import (
     SingleCode,
     fold_token,
 )
-from models.rules.lab_meaning import HL7_ORDER, Meaning, agree_with_index, meaning_of, site_of, states_of, test_of
+from models.rules.lab_meaning import HL7_ORDER, Meaning, meaning_of, site_of, states_of, test_of
 from models.rules.person import fold_name
-from models.rules.vocabulary import Outcome, Quarantine, ReportStatus, Site, Test
-
-
-class Finding(NamedTuple):
-    """One result that was understood. Not yet matched with a kit of ours.
-
-    `kit_code` has ten characters, `tube_code` eleven, no hyphens. Times are aware UTC; a day without
-    a clock time stands for its start in the lab's zone. `lab_time` orders versions (lab-messages.md 5).
-    `order_corrected`: the order says corrected but this row says final; compare it with what is stored.
-    `note_review`: a comment that is not on the reviewed list holds it for a person (ruling 8).
-    """
-
-    position: int
-    row_key: str
-    message_id: str
-    accession: str
-    kit_code: str
-    tube_code: str | None
-    dob: date
-    family_name: str | None
-    nhs_number: str | None
-    test: Test
-    site: Site
-    sub_id: str
-    outcome: Outcome
-    status: ReportStatus
-    order_corrected: bool
-    lab_time: datetime | None
-    time_doubtful: bool
-    revision: int | None
-    collected_at: datetime | None
-    received_at: datetime | None
-    authorised_at: datetime | None
-    note_review: bool
-    urgent_note: bool
-    comment: str
-    parent_ref: str
-
-
-class Quarantined(NamedTuple):
-    """One row kept for a person. `detail` tells the lab what to mend and holds nothing personal.
-
-    `may_be_non_negative`: a clinician sees it the same day (lab-messages.md 7).
-    """
-
-    position: int
-    row_key: str
-    message_id: str
-    accession: str
-    kit_code: str | None
-    tube_code: str | None
-    test: Test | None
-    site: Site | None
-    status: ReportStatus | None
-    collected_at: datetime | None
-    authorised_at: datetime | None
-    reason: Quarantine
-    detail: str
-    may_be_non_negative: bool
-    kits_named: tuple[str, ...] = ()
-    """Every kit whose code or tube the row names: more than one where it contradicts itself, and each is stopped."""
-
-
-class Detail(NamedTuple):
-    """A row that is no result and is accounted for: an index, a document, a panel's head, an order without rows yet."""
-
-    position: int
-    row_key: str
-
-
-Reading = Finding | Quarantined | Detail
-
+from models.rules.reading import Detail, Finding, Quarantined, Reading, numbers_in
+from models.rules.vocabulary import Quarantine, ReportStatus, Site, Test
 
 # ── Whose it is ──────────────────────────────────────────────────────────────────────────────
 
@@ -317,27 +246,7 @@ def _open_orders(lab: LabMap, message: LabMessage) -> frozenset[int]:
     )
 
 
-_WORD_BORDERS: Final = re.compile(r"[&^~|\s]+")
 _ANYWHERE: Final = frozenset(Site)
-
-
-@lru_cache(maxsize=64)
-def _numbers_in(parent_ref: str) -> frozenset[str]:
-    """What a result's words about its parent may name. The rows of an order share them."""
-    return frozenset(_WORD_BORDERS.split(parent_ref)) - {""}
-
-
-def names(parent_ref: str, number: str) -> bool:
-    """Whether what a result says of its parent (OBR-26 and 29, derivedFrom) names this number."""
-    return number in _numbers_in(parent_ref)
-
-
-def follows(found: Finding, number: str, suffixes: Iterable[str]) -> bool:
-    """Whether a result follows the report of this number, by its parent's number or an agreed suffix (ruling 7)."""
-    if names(found.parent_ref, number):
-        return True  # OBR-29 or derivedFrom names the very report that this one follows
-    own = found.accession
-    return any(suffix and (own == number + suffix or number == own + suffix) for suffix in suffixes)
 
 
 class _Answer(NamedTuple):
@@ -358,7 +267,7 @@ def _heads(lab: LabMap, message: LabMessage) -> frozenset[str]:
     numbers = frozenset(head.accession for head in orders)
     answers: dict[object, set[_Answer]] = defaultdict(set)
     for row in message.rows if orders else ():
-        parents = numbers & _numbers_in(row.parent_ref) if row.parent_ref else ()
+        parents = numbers & numbers_in(row.parent_ref) if row.parent_ref else ()
         if not parents or row.value_type in {ORDER_ONLY, ASIDE} or row.fault:
             continue
         site, (kits, tubes) = site_of(lab, row.sites_raw, _ANYWHERE), _ids_of(row)
@@ -443,17 +352,14 @@ def _is_document(lab: LabMap, row: LabRow) -> bool:
     return isinstance(entry, Fault) and entry.reason is Quarantine.UNKNOWN_TEST
 
 
-_UNREAD: Final = Fault(Quarantine.UNKNOWN_TEST, "A document came without a final result that it stands beside.")
-
-
 def interpret(message: LabMessage, lab: LabMap) -> list[Reading]:
     """What every row of a message means: one answer a row (several only where the map splits a combined value).
 
     Pure. Never raises on any content of a row; never gives an outcome that the lab map does not hold.
     """
     readings: list[Reading] = []
-    details: list[_Support] = []
-    strays: list[_Identity] = []
+    supports: list[Support] = []
+    strays: list[date | None] = []
     open_orders, heads = _open_orders(lab, message), _heads(lab, message)
     message_fault = message.fault or _not_live(message)
     # Kept for the next row and no longer: rows of one order share them, and no name stays in memory.
@@ -471,15 +377,17 @@ def interpret(message: LabMessage, lab: LabMap) -> list[Reading]:
         meaning = _row_meaning(lab, message, row, open_orders, heads)
         times = times_of(message, row, lab)
         fault = message_fault or row.fault
-        if meaning.is_detail:
-            if fault is None and (meaning.test or meaning is _DOCUMENT) and identity.fault:
-                fault = identity.fault
-                strays.append(identity)
-            if fault is None:
-                details.append(_Support(len(readings), row, identity, meaning, times))
+        if meaning.is_detail and fault is None:
+            speaks = meaning.test is not None or meaning is _DOCUMENT
+            if not speaks or identity.fault is None:
+                if speaks:
+                    kept = _quarantine(message, row, identity, meaning, times, _UNHEARD)
+                    supports.append(_support(lab, row, identity, meaning, times, kept, at=len(readings)))
                 readings.append(Detail(row.position, row.row_key))
                 continue
-        else:
+            fault = identity.fault
+            strays.append(identity.dob)
+        elif not meaning.is_detail:
             fault = fault or identity.fault or meaning.fault or times.fault or _too_old(lab, meaning.site, times)
             if row.revision_raw and _revision(row.revision_raw) is None:
                 fault = fault or Fault(Quarantine.MALFORMED, "The revision is not a whole number.")
@@ -487,85 +395,8 @@ def interpret(message: LabMessage, lab: LabMap) -> list[Reading]:
             readings.append(_quarantine(message, row, identity, meaning, times, fault))
         else:
             readings += _findings(lab, message, row, identity, meaning, times)
-    if details or strays:
-        _apply_details(lab, message, readings, details)
-        _look_at_documents(message, readings, details)
-        _hold_beside_strays(readings, strays)
-    if len(readings) > 1:
-        _refuse_contradictions(message, readings)
-        _hold_early_reflexes(readings)
+    hear(lab, message.form, readings, supports, strays)
     return readings
-
-
-class _Support(NamedTuple):
-    """A row that supports another one of its message."""
-
-    at: int
-    """Its place among the readings."""
-    row: LabRow
-    identity: _Identity
-    meaning: Meaning
-    times: RowTimes
-
-    @property
-    def told(self) -> tuple[datetime | None, int | None]:
-        """The lab's time and revision, by which it belongs to one of several words about its test."""
-        stamp = self.times.tested or self.times.authorised
-        return stamp.at if stamp else None, _revision(self.row.revision_raw)
-
-    def quarantined(self, message: LabMessage, fault: Fault) -> Quarantined:
-        """The row, kept for a person."""
-        return _quarantine(message, self.row, self.identity, self.meaning, self.times, fault)
-
-
-def _held(found: Finding, said: str) -> Finding:
-    """A finding that a person reads first, with what there is to read."""
-    more = [line for line in said.split("\n") if line not in found.comment]
-    return found._replace(note_review=True, comment="\n".join(filter(None, [found.comment, *more])))
-
-
-def _look_at_documents(message: LabMessage, readings: list[Reading], details: Sequence[_Support]) -> None:
-    """A person reads the results of a kit beside a document first. One that stands beside none is for a person."""
-    documents = [detail for detail in details if detail.meaning is _DOCUMENT]
-    kits, done = {document.identity.kit_code for document in documents}, set[str | None]()
-    for number, found in enumerate(readings if documents else ()):
-        if isinstance(found, Finding) and found.kit_code in kits:
-            done |= {found.kit_code} if found.status is not ReportStatus.PRELIMINARY else set()
-            readings[number] = _held(found, ATTACHED)
-    for document in documents:
-        if document.identity.kit_code not in done:
-            readings[document.at] = document.quarantined(message, _UNREAD)
-
-
-_STRAY: Final = "A row beside this result does not say for certain whose it is."
-
-
-def _hold_beside_strays(readings: list[Reading], strays: Sequence[_Identity]) -> None:
-    """An index or document whose kit is not certain may belong to any result of its person, or of its message."""
-    people = {identity.dob for identity in strays}
-    for number, found in enumerate(readings):
-        if isinstance(found, Finding) and (found.dob in people or None in people):
-            readings[number] = _held(found, _STRAY)
-
-
-def _hold_early_reflexes(readings: list[Reading]) -> None:
-    """A reflex while its screen is not final yet: what the screen comes to, a person decides (lab-messages.md 2.1).
-
-    However it names its screen, or does not: in a table an interim row of the same report is no screen.
-    """
-    screens: dict[tuple[object, ...], set[str]] = defaultdict(set)
-    for found in readings:
-        if isinstance(found, Finding) and found.outcome is Outcome.PENDING:
-            screens[found.kit_code, found.test, found.site].add(found.accession)
-    for number, found in enumerate(readings if screens else ()):
-        if not isinstance(found, Finding) or found.outcome is Outcome.PENDING:
-            continue
-        waiting = screens.get((found.kit_code, found.test, found.site), set())
-        if waiting and (found.parent_ref or waiting - {found.accession}):
-            readings[number] = _held(found, EARLY_REFLEX)
-
-
-EARLY_REFLEX: Final = "A reflex test came before its screen was final."
 
 
 def _findings(
@@ -637,6 +468,28 @@ def _revision(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _LONGEST_REVISION else None
 
 
+_UNHEARD: Final = Fault(Quarantine.CONFLICTING_VALUES, "")
+"""In the place of why an index or a document is kept, if it is."""
+
+
+def _support(
+    lab: LabMap, row: LabRow, identity: _Identity, meaning: Meaning, times: RowTimes, kept: Quarantined, *, at: int
+) -> Support:
+    """An index or a document, with what a person must read about it."""
+    review, urgent, comment = _comment(lab, row.notes + row.order_notes + row.person_notes)
+    stamp = times.tested or times.authorised
+    return Support(
+        at,
+        kept,
+        identity.dob,
+        identity.family_name,
+        meaning,
+        (stamp.at if stamp else None, _revision(row.revision_raw)),
+        "\n".join(filter(None, [comment, *row.reject_raw])) if review or row.reject_raw else "",
+        urgent,
+    )
+
+
 def _not_live(message: LabMessage) -> Fault | None:
     if message.form is Form.HL7 and message.processing_id.split("^", 1)[0].strip() != "P":
         return Fault(Quarantine.TEST_MESSAGE, "The message is not marked as live (MSH-11 is not P).")
@@ -665,152 +518,3 @@ def _quarantine(
         meaning.is_risky,
         identity.named,
     )
-
-
-def refused(found: Finding, reason: Quarantine, detail: str) -> Quarantined:
-    """A result that was understood and can't be used."""
-    return Quarantined(
-        found.position,
-        found.row_key,
-        found.message_id,
-        found.accession,
-        found.kit_code,
-        found.tube_code,
-        found.test,
-        found.site,
-        found.status,
-        found.collected_at,
-        found.authorised_at,
-        reason,
-        detail,
-        may_be_non_negative=found.outcome is not Outcome.NEGATIVE,
-    )
-
-
-def _hold(found: Finding, why: Fault) -> Quarantined:
-    """A finding taken back because of another row, which may be the truer one."""
-    return refused(found, why.reason, why.detail)._replace(may_be_non_negative=True)
-
-
-_DONE: Final = frozenset({ReportStatus.FINAL, ReportStatus.CORRECTED})
-
-
-_MOST_WORDS: Final = 50
-"""Results, or indexes, of one test of one kit in one message: each is held against each."""
-_LONE: Final = Fault(Quarantine.CONFLICTING_VALUES, "A cut-off index came without the result that it supports.")
-_ANOTHERS: Final = Fault(
-    Quarantine.IDENTITY_CONFLICT, "A cut-off index names another person or tube than the result that it supports."
-)
-_TOO_MANY: Final = Fault(Quarantine.CONFLICTING_VALUES, "One test has more results or indexes than are compared.")
-
-
-def _apply_details(lab: LabMap, message: LabMessage, readings: list[Reading], details: Sequence[_Support]) -> None:
-    """Lets each cut-off index speak to the result that it supports; one that supports nothing is kept for a person."""
-    indexes: dict[tuple[Test | None, str | None], list[_Support]] = defaultdict(list)
-    for detail in details:
-        if detail.meaning.test is not None:
-            indexes[detail.meaning.test, detail.identity.kit_code].append(detail)
-    about: dict[tuple[Test | None, str | None], list[int]] = defaultdict(list)
-    for number, reading in enumerate(readings if indexes else ()):
-        if not isinstance(reading, Detail):
-            about[reading.test, reading.kit_code].append(number)
-    for key, mine in indexes.items():
-        alike = about[key]
-        are_too_many = max(len(alike), len(mine)) > _MOST_WORDS
-        doubts: set[str] = set()
-        for detail in mine:
-            fault = _TOO_MANY if are_too_many else _doubt_about(detail, [readings[number] for number in alike])
-            if fault is not None:
-                readings[detail.at] = detail.quarantined(message, fault)
-                doubts.add(fault.detail)
-                continue
-            for number in _supported(readings, alike, detail):
-                found = readings[number]
-                assert isinstance(found, Finding), "only findings are supported"
-                readings[number] = _beside(lab, found, detail)
-        for number in alike if doubts else ():
-            found = readings[number]
-            if isinstance(found, Finding):
-                readings[number] = _held(found, "\n".join(sorted(doubts)))
-
-
-def _doubt_about(detail: _Support, alike: Sequence[Reading]) -> Fault | None:
-    """Why an index may not be that of the results of its kit and test: all must be of one person and one tube."""
-    if not alike:
-        return _LONE
-    its = detail.identity
-    for found in alike:
-        if isinstance(found, Finding):
-            pairs = ((found.family_name, its.family_name), (found.tube_code, its.tube_code))
-            if found.dob != its.dob or any(one != other for one, other in pairs if one and other):
-                return _ANOTHERS
-    return None
-
-
-OWN_COMMENTS: Final = frozenset({ATTACHED, EARLY_REFLEX, _STRAY, _ANOTHERS.detail, _TOO_MANY.detail})
-"""What we say ourselves beside a finding that a person reads first, with nothing personal in it."""
-
-
-def _supported(readings: Sequence[Reading], alike: Sequence[int], detail: _Support) -> list[int]:
-    """The findings that an index speaks to: every final one, or of several those of its own time, and then status.
-
-    A correction has an index of its own. Whatever time it gives, an index meets a final word where there is one.
-    """
-    words = [(number, found) for number in alike if isinstance(found := readings[number], Finding)]
-    final = [each for each in words if each[1].status in _DONE]
-    told = detail.told
-    mine = [each for each in final if (each[1].lab_time, each[1].revision) == told] or final
-    mine = [each for each in mine if each[1].status is detail.meaning.status] or mine
-    failed = [each for each in words if each[1].status is ReportStatus.CANCELLED]
-    failed = [each for each in failed if (each[1].lab_time, each[1].revision) == told] if final else failed
-    return [number for number, _ in (*mine, *failed)]
-
-
-def _beside(lab: LabMap, found: Finding, detail: _Support) -> Finding | Quarantined:
-    """A result that is final or failed, seen beside a row that supports it, and beside what is said of that row."""
-    meaning, fault, row = detail.meaning, detail.meaning.fault, detail.row
-    review, urgent, comment = _comment(lab, row.notes + row.order_notes + row.person_notes)
-    if review or row.reject_raw:
-        words = "\n".join(filter(None, [comment, *row.reject_raw]))
-        found = _held(found, words)._replace(urgent_note=found.urgent_note or urgent)
-    if meaning.status not in _DONE:  # a failed test may have an index that failed too
-        return found if found.status is ReportStatus.CANCELLED else found._replace(note_review=True)
-    if fault is not None and (found.outcome is Outcome.NEGATIVE or fault.reason is Quarantine.CONFLICTING_VALUES):
-        return _hold(found, fault)
-    if meaning.cut_off is None:  # unclear, and no all clear: a person reads both; or none, which says nothing
-        return found._replace(note_review=found.note_review or meaning.needs_review or fault is not None)
-    targets = lab.outcomes.get(found.test, {}).values()
-    said = agree_with_index(found.outcome, meaning.cut_off, targets, lab.index_bands[found.test])
-    return _hold(found, said) if isinstance(said, Fault) else found._replace(outcome=said)
-
-
-_CONTRADICTION: Final = Fault(
-    Quarantine.CONFLICTING_VALUES, "Two rows give different values for the same test and site."
-)
-
-
-def _refuse_contradictions(message: LabMessage, readings: list[Reading]) -> None:
-    """Two rows of one message for the same test and site, equally final, that differ: a person decides.
-
-    In a table a later revision or report time of the same result supersedes and does not contradict.
-    """
-    # By far most messages: every row of another test or site. Enum members are told apart by identity, which is quick.
-    apart = {(id(r.test), id(r.site)) for r in readings if not isinstance(r, Detail) and r.test is not None}
-    if len(apart) == len(readings):
-        return
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for number, reading in enumerate(readings):
-        if isinstance(reading, Detail) or reading.test is None:
-            continue
-        key: tuple[object, ...] = (reading.kit_code, reading.test, reading.site, reading.status)
-        if message.form is Form.CSV:
-            revision = reading.revision if isinstance(reading, Finding) else None
-            key = (*key, revision, reading.authorised_at)
-        groups.setdefault(key, []).append(number)
-    for numbers in groups.values():
-        said = {r.outcome if isinstance(r, Finding) else None for r in (readings[n] for n in numbers)}
-        if len(said) > 1:
-            for number in numbers:
-                reading = readings[number]
-                if isinstance(reading, Finding):
-                    readings[number] = _hold(reading, _CONTRADICTION)

@@ -21,7 +21,8 @@ from models.rules.kit import show_kit_code
 from models.rules.lab import LabMap
 from models.rules.matching import KitFacts, Reported, Tube, check_match
 from models.rules.person import fold_name
-from models.rules.result import Finding, interpret
+from models.rules.reading import Finding
+from models.rules.result import interpret
 from models.rules.service import LabContract
 from models.rules.vocabulary import BLOOD_TESTS, Outcome, Site, Test
 from tests.support import lab_files

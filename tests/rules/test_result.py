@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.rules.lab import IndexBands, fold_token
-from models.rules.result import Detail, Finding, Quarantined, Reading, interpret
+from models.rules.reading import Detail, Finding, Quarantined, Reading
+from models.rules.result import interpret
 from models.rules.vocabulary import BLOOD_TESTS, Outcome, Quarantine, ReportStatus, Site, Test
 from tests.support.lab import KIT, OTHER_KIT, PID, message, messages, northlab, obr, obx, only, ordered, read, said, say
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from app.service.labs import load_lab_maps
 from integrations.lab import reader
 from models.rules.lab import LabMap, LabMessage
-from models.rules.result import Detail, Finding, Quarantined, Reading, interpret
+from models.rules.reading import Detail, Finding, Quarantined, Reading
+from models.rules.result import interpret
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "lab"
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from integrations.lab import reader
 from models.rules.lab import LabMap
-from models.rules.result import Finding, interpret
+from models.rules.reading import Finding
+from models.rules.result import interpret
 from tests.support.lab import GOLDEN, maps, say
 
 A = maps()["NORTHLAB"]

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from integrations.lab import reader
-from models.rules.result import Detail, Finding, interpret
+from models.rules.reading import Detail, Finding
+from models.rules.result import interpret
 from models.rules.vocabulary import ReportStatus
 from tests.support.lab import GOLDEN, KIT, OTHER_KIT, northlab, say
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from integrations.lab import hl7v2, reader
-from models.rules.result import Detail, Finding, Quarantined
+from models.rules.reading import Detail, Finding, Quarantined
 from models.rules.vocabulary import Quarantine
 from tests.support.lab import (
     GOLDEN,

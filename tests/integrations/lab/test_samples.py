@@ -5,7 +5,8 @@ import re
 import pytest
 
 from integrations.lab import reader
-from models.rules.result import Detail, Finding, Quarantined, interpret
+from models.rules.reading import Detail, Finding, Quarantined
+from models.rules.result import interpret
 from models.rules.vocabulary import Outcome
 from tests.support.lab import GOLDEN, maps, say
 
