@@ -1,8 +1,9 @@
 """What reading labs' files needs, and reading rows again: bytes from the store, one file a transaction."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from sqlmodel import Session
 
@@ -15,7 +16,7 @@ from models.actions.quarantine import Again, Which
 from models.actions.result import Desk, FileRef, ReadMessage
 from models.actions.service import keep_lab_map_version
 from models.rules.errors import Code, ServiceError
-from models.rules.lab import LabMap
+from models.rules.lab import Fault, LabMap, LabMessage
 from models.rules.result import interpret
 from models.rules.secrets import BlindIndex, Cipher
 from models.rules.service import Services
@@ -49,6 +50,13 @@ def ingest_of(product: Wiring) -> Ingest:
     )
 
 
+class UnreadableFileError(ServiceError):
+    """One file that can't be read as things are, and why: a reason to leave this file, never to stop at it."""
+
+    def __init__(self, file: lab_file.KeptFile, why: str) -> None:
+        super().__init__(Code.NOT_NOW, why, ref=file.ref)
+
+
 class _OnlyLooked(Exception):  # noqa: N818 - takes everything back after a dry run
     """Nothing is kept."""
 
@@ -65,7 +73,8 @@ def read_rows_again(
 ) -> Again:
     """Reads rows in quarantine again under today's maps, file by file, each in its own transaction.
 
-    With `dry_run` everything is tried and taken back. Raises ServiceError(NOT_FOUND) for a lab without a map.
+    A file that can't be read stops no other: it is told of, and its rows wait as before. With `dry_run`
+    everything is tried and taken back. Raises ServiceError(NOT_FOUND) for a lab without a map.
     """
     if lab and lab not in ingest.maps:
         raise ServiceError(Code.NOT_FOUND, f"No lab of that name is configured. There are: {', '.join(ingest.maps)}.")
@@ -75,7 +84,11 @@ def read_rows_again(
         files = quarantine.files_with_rows(session, which)
         kept = lab_file.kept_files(session, file_ids=[each for each, of in files.items() if of in ingest.maps])
     for file in kept:
-        messages, places = _read_rows(ingest, file, which)
+        try:
+            messages, places = _read_rows(ingest, file, which)
+        except UnreadableFileError as unreadable:
+            total.unread[file.ref] = unreadable.message
+            continue
         with suppress(_OnlyLooked), ingest.begin() as session:
             rows = [row for row in quarantine.rows_waiting(session, file.id, which) if row.position in places]
             desk = desk_for(ingest, session, file, actor=actor)
@@ -103,13 +116,36 @@ def _read_rows(ingest: Ingest, file: lab_file.KeptFile, which: Which) -> tuple[l
 
 
 def messages_at(ingest: Ingest, file: lab_file.KeptFile, positions: Collection[int]) -> list[ReadMessage]:
-    """The messages of a file in which these rows stand, whole, under today's map. Reads the store."""
+    """The messages of a file in which these rows stand, whole, under today's map. Raises UnreadableFileError."""
     lab_map = ingest.maps[file.lab]
     return [
         ReadMessage(message, interpret(message, lab_map))
-        for message in lab_files.read_messages(ingest.store.stream(file.key, file.version_id), lab_map)
+        for message in messages_of(ingest, file, lab_map)
         if any(row.position in positions for row in message.rows)
     ]
+
+
+_OF_ONE_FILE: Final = frozenset({Code.NOT_FOUND, Code.NOT_NOW})
+"""What the store says of one object: it is gone, or archived. Any other error is the store's, for every file alike."""
+
+
+def messages_of(ingest: Ingest, file: lab_file.KeptFile, lab_map: LabMap) -> Iterator[LabMessage]:
+    """Every message of a file that was read before, under a map. Raises UnreadableFileError, at any message."""
+    try:
+        yield from lab_files.read_messages(ingest.store.stream(file.key, file.version_id), lab_map)
+    except lab_files.BrokenFile as broken:
+        raise UnreadableFileError(file, _why_broken(broken.fault)) from broken
+    except ServiceError as error:
+        if error.code not in _OF_ONE_FILE:
+            raise
+        raise UnreadableFileError(file, error.message) from error
+
+
+def _why_broken(fault: Fault) -> str:
+    """The file was read once, so what stands in its way now is the map."""
+    if fault.reason is Quarantine.HEADER_CHANGED:
+        return f"The file's columns are those of an earlier map. {fault.detail}"
+    return f"The file can't be read under this map. {fault.detail}"
 
 
 def attach_row(ingest: Ingest, row_ref: str, code: str, *, by: Actor) -> None:

@@ -11,8 +11,7 @@ from datetime import timedelta
 from itertools import zip_longest
 from typing import Final
 
-from app.lab_reading import Ingest
-from app.wiring import lab_files
+from app.lab_reading import Ingest, UnreadableFileError, messages_of
 from models.actions import lab_file
 from models.actions.lab_file import KeptFile
 from models.rules.errors import Code, ServiceError
@@ -39,14 +38,20 @@ class Rehearsal:
     """Every difference between two maps over the same traffic."""
 
     files: int = 0
+    """Files that were read to their end under both maps."""
     rows: int = 0
     changes: Counter[tuple[str, str]] = field(default_factory=Counter)
     """How often one reading would become another."""
     examples: list[Example] = field(default_factory=list)
+    unread: dict[str, str] = field(default_factory=dict)
+    """Files of which that can't be said, by reference, and why: of their rows, only those before the trouble count."""
 
 
 def rehearse(ingest: Ingest, new: LabMap, *, days: int = 30) -> Rehearsal:
-    """Reads the lab's finished files of the last days under both maps. Raises ServiceError(NOT_FOUND) for a new lab."""
+    """Reads the lab's finished files of the last days under both maps; one that can't be read stops no other.
+
+    Raises ServiceError(NOT_FOUND) for a new lab.
+    """
     old = ingest.maps.get(new.lab)
     if old is None:
         raise ServiceError(Code.NOT_FOUND, f"{new.lab} has no map in force to compare with: try kitpost lab explain.")
@@ -54,15 +59,19 @@ def rehearse(ingest: Ingest, new: LabMap, *, days: int = 30) -> Rehearsal:
         files = lab_file.kept_since(session, new.lab, ingest.clock() - timedelta(days=days))
     told = Rehearsal()
     for file in files:
-        told.files += 1
-        for was, would_be in zip_longest(_readings(ingest, file, old), _readings(ingest, file, new)):
-            _compare(told, file, was, would_be)
+        try:
+            for was, would_be in zip_longest(_readings(ingest, file, old), _readings(ingest, file, new)):
+                _compare(told, file, was, would_be)
+        except UnreadableFileError as unreadable:
+            told.unread[file.ref] = unreadable.message
+        else:
+            told.files += 1
     return told
 
 
 def _readings(ingest: Ingest, file: KeptFile, lab_map: LabMap) -> Iterator[dict[tuple[int, str], list[Reading]]]:
     """Of each message, what each of its rows was read as."""
-    for message in lab_files.read_messages(ingest.store.stream(file.key, file.version_id), lab_map):
+    for message in messages_of(ingest, file, lab_map):
         yield _by_row(message, lab_map)
 
 

@@ -389,11 +389,11 @@ class FileStore(Protocol):
         ...
 
     def read(self, key: str, version_id: str = "") -> bytes:
-        """The whole object. Raises ServiceError(NOT_FOUND)."""
+        """The whole object. Raises ServiceError(NOT_FOUND | NOT_NOW): it is gone, or archived."""
         ...
 
     def stream(self, key: str, version_id: str = "") -> Iterator[bytes]:
-        """The object in pieces, for a file of any size."""
+        """The object in pieces, for a file of any size. Raises as `read` does."""
         ...
 
     def move(self, key: str, to: str, version_id: str = "") -> None:

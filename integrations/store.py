@@ -31,6 +31,9 @@ _ONE_AT_A_TIME: Final = TransferConfig(use_threads=False)
 
 _GONE: Final = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound"})
 
+_ARCHIVED: Final = "InvalidObjectState"
+"""A bucket's rules may move old objects where they can't be read before somebody has them restored."""
+
 
 class S3FileStore:
     """Files in one bucket. The bucket's own policy encrypts them at rest and keeps their versions."""
@@ -114,6 +117,10 @@ class S3FileStore:
                 raise self._bucket_missing() from error
             if code in _GONE:
                 raise _not_found() from error
+            if code == _ARCHIVED:
+                raise ServiceError(
+                    Code.NOT_NOW, "The file is archived in the store: have it restored there, then try again."
+                ) from error
             raise ServiceError(
                 Code.STORE_DOWN,
                 f"The file store refused with {code or 'no reason'}: check its keys and the bucket's policy.",

@@ -139,6 +139,7 @@ def replay(
     """Read rows in quarantine again under today's maps: the whole way, from matching to decision.
 
     A row that can still not be used stays as it is. Doing it again changes nothing. The audit names you.
+    Ends with 0 where every file could be read, 2 where one could not: its rows wait as before.
     """
     from app.lab_reading import ingest_of, read_rows_again
     from app.wiring import connect
@@ -159,6 +160,9 @@ def replay(
         f"Waiting for another reason: {again.other_reason}. As before: {again.as_before}. "
         f"Kits decided about: {again.decided}.{' Nothing of it was kept.' if dry_run else ''}"
     )
+    if again.unread:
+        _tell_unread(again.unread)
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -198,7 +202,7 @@ def rehearse(
 ) -> None:
     """Read past files under a changed map and say what would be different. Stores nothing.
 
-    Ends with 0 where nothing would change, 1 where something would.
+    Ends with 0 where nothing would change, 1 where something would, 2 where a file could not be read under both maps.
     """
     from dataclasses import asdict
 
@@ -216,7 +220,9 @@ def rehearse(
     if as_json:
         shown = [{"was": was, "would_be": would_be, "rows": count} for (was, would_be), count in changes]
         examples = [asdict(each) for each in told.examples]
-        typer.echo(json.dumps({"files": told.files, "rows": told.rows, "changes": shown, "examples": examples}))
+        unread = [{"file_ref": ref, "why": why} for ref, why in told.unread.items()]
+        whole = {"files": told.files, "rows": told.rows, "changes": shown, "examples": examples, "unread": unread}
+        typer.echo(json.dumps(whole))
     else:
         typer.echo(f"{new_map.lab}: {told.files} files, {told.rows} rows read under both maps.")
         table = Table("Rows", "Read as now", "Would read as", "For instance")
@@ -224,7 +230,10 @@ def rehearse(
             one = next((each for each in told.examples if (each.was, each.would_be) == (was, would_be)), None)
             where = f"file {one.file_ref[:12]}, line {one.line}, {one.accession}" if one else ""
             table.add_row(str(count), was, would_be, where)
-        Console().print(table if changes else "Nothing would change.")
+        Console().print(table if changes else "Nothing would change in what was read.")
+    if told.unread:
+        _tell_unread(told.unread)
+        raise typer.Exit(2)
     raise typer.Exit(1 if changes else 0)
 
 
@@ -235,6 +244,13 @@ _UNREADABLE: Final = frozenset({"unsupported_format", "empty_file", "encoding"})
 def _stop(sentence: str) -> NoReturn:
     typer.echo(sentence, err=True)
     raise typer.Exit(2)
+
+
+def _tell_unread(unread: dict[str, str]) -> None:
+    """Which of the laboratory's files could not be read, by our reference, and why."""
+    typer.echo(f"Files that could not be read: {len(unread)}.", err=True)
+    for ref, why in unread.items():
+        typer.echo(f"file {ref[:12]}: {why}", err=True)
 
 
 def _chunks(file: Path) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ import csv
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Form, Query, Request
@@ -28,6 +29,8 @@ from models.rules.staff import Action, services_where
 from models.rules.vocabulary import Quarantine
 
 _SAID: Final = "said"
+_LONGEST_EXAMPLE: Final = 400
+"""What is said after a redirect rides in the session's cookie, which browsers drop beyond 4 KiB."""
 _SHOWN_ON_ROW: Final = frozenset({Code.NOT_NOW, Code.CONFLICT, Code.BAD_INPUT, Code.NOT_FOUND})
 
 
@@ -122,7 +125,12 @@ def _plain(cell: str) -> str:
 
 def _told(again: Again) -> str:
     used = f"{again.used} of {again.looked_at} rows are used now"
-    return f"{used}, {again.other_reason} wait for another reason, {again.as_before} read as before."
+    said = f"{used}, {again.other_reason} wait for another reason, {again.as_before} read as before."
+    if not again.unread:
+        return said
+    ref, why = next(iter(again.unread.items()))
+    example = shorten(f"File {ref[:12]}: {why}", _LONGEST_EXAMPLE, placeholder=" …")
+    return f"{said} Files that could not be read: {len(again.unread)}. {example}"
 
 
 def _add_row(router: APIRouter, desk: Labs) -> None:
@@ -153,6 +161,7 @@ def _draw(
         view = lab_desk.row_view(session, ref, by=who.actor, now=home.clock(), services=home.services)
         if with_raw:
             raw = lab_desk.read_row(session, view, by=who.actor, now=now, cipher=home.cipher)
+    reading, unread = _reading_of(home, view) if raw else ([], "")
     return desk.pages.show(
         "lab_row.html",
         request,
@@ -163,28 +172,29 @@ def _draw(
         now=now,
         row=view,
         raw=raw,
-        reading=_reading_of(home, view) if raw else None,
+        reading=reading,
+        unread=unread,
         attachable=view.line.reason in ATTACHABLE,
         problem=problem,
     )
 
 
-def _reading_of(home: Ingest, view: RowView) -> list[list[tuple[str, str]]] | None:
-    """What today's map makes of the row, beside its whole message; None where its file is not at hand."""
+def _reading_of(home: Ingest, view: RowView) -> tuple[list[list[tuple[str, str]]], str]:
+    """What today's map makes of the row, beside its whole message; or why its file can't be read."""
     with home.begin() as session:
         file = next(iter(lab_file.kept_files(session, file_ids=[view.file_id])), None)
     if file is None or file.lab not in home.maps:
-        return None
+        return [], "The file is still being read, or its laboratory has no map."
     try:
         messages = messages_at(home, file, {view.line.position})
-    except ServiceError:
-        return None
+    except ServiceError as error:
+        return [], error.message
     return [
         _lines(reading)
         for each in messages
         for reading in each.readings
         if (reading.position, reading.row_key) == (view.line.position, view.row_key)
-    ]
+    ], ""
 
 
 def _lines(reading: Reading) -> list[tuple[str, str]]:
@@ -226,7 +236,10 @@ def _add_acts(router: APIRouter, desk: Labs) -> None:
     @router.post("/rows/{ref}/replay")
     def replay(request: Request, who: Staff, ref: str) -> Response:
         def work(home: Ingest) -> str:
-            return _told(read_rows_again(home, actor=who.actor.audit_name, row_ref=ref))
+            again = read_rows_again(home, actor=who.actor.audit_name, row_ref=ref)
+            if again.unread:
+                raise ServiceError(Code.NOT_NOW, *again.unread.values())
+            return _told(again)
 
         return _act(desk, request, who, ref, work)
 

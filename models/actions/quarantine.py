@@ -53,7 +53,7 @@ class WaitingRow(NamedTuple):
 
 @dataclass(slots=True)
 class Again:
-    """What reading rows again came to. Counts only."""
+    """What reading rows again came to: counts, and files by reference."""
 
     looked_at: int = 0
     used: int = 0
@@ -64,6 +64,8 @@ class Again:
     decided: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
     """How often each outcome was read: what a dry run is asked for."""
+    unread: dict[str, str] = field(default_factory=dict)
+    """Files whose rows wait as before because the file could not be read, and why."""
 
     def add(self, other: "Again") -> None:
         """Adds another file's counts."""

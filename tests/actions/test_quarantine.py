@@ -13,8 +13,19 @@ from models.rules.kit import ALPHABET
 from models.rules.lab import PLAIN, SingleCode, fold_token
 from models.rules.staff import Actor, Role
 from models.rules.vocabulary import Outcome, Quarantine, Site, Test
-from tests.support.ingesting import READ_AT, ask, case_of, drop_bytes, effects_of, ingest, quarantined, take, texts_of
-from tests.support.lab_files import WIDE, hl7, wide_table
+from tests.support.ingesting import (
+    READ_AT,
+    ask,
+    case_of,
+    drop_bytes,
+    effects_of,
+    ingest,
+    quarantined,
+    take,
+    texts_of,
+    with_column,
+)
+from tests.support.lab_files import LONG, WIDE, hl7, long_table, wide_table
 from tests.support.many_kits import send_kits
 from tests.support.memory_store import MemoryStore
 
@@ -253,6 +264,65 @@ def test_a_cell_of_a_wide_table_is_read_again_by_itself(begin, store):
     assert effects_of(begin, kit.id, "chlamydia") == [("negative", "first")]
     assert texts_of(begin, kit.id) == [("all_clear", "owed")]
     assert is_even(begin)
+
+
+def test_a_table_of_an_earlier_maps_columns_stops_no_other_file(begin, store):
+    with begin() as session:
+        older, newer = send_kits(session, 2)
+    chlamydia, *others = older.rows(LONG)
+    take(begin, long_table([chlamydia._replace(value="Negatif"), *others]), ending="csv", store=store)
+    take(begin, odd(newer), store=store)
+    reads = reading(begin, store, **NEGATIF)
+    changed = replace(reads, maps={**reads.maps, "NORTHLAB": with_column(reads.maps["NORTHLAB"], "Batch")})
+
+    said = read_rows_again(changed, actor=LIAISON)
+
+    ((ref,),) = ask(begin, "SELECT ref FROM lab_file WHERE object_key LIKE '%.csv'")
+    assert (said.looked_at, said.used) == (1, 1)
+    assert list(said.unread) == [ref]
+    assert said.unread[ref].startswith("The file's columns are those of an earlier map.")
+    assert texts_of(begin, newer.id) == [("all_clear", "owed")]
+    assert quarantined(begin, older.id) == ["unknown_token"]
+    assert is_even(begin)
+
+    assert read_rows_again(reading(begin, store, **NEGATIF), actor=LIAISON).used == 1  # nothing of it was lost
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [(Code.NOT_FOUND, "It is gone."), (Code.NOT_NOW, "It is archived.")], ids=["gone", "archived"]
+)
+def test_a_file_that_the_store_does_not_give_stops_no_other(begin, store, monkeypatch, fault, said):
+    with begin() as session:
+        lost, kept = send_kits(session, 2)
+    take(begin, odd(lost), store=store)
+    take(begin, odd(kept), store=store)
+    (first, _) = ask(begin, "SELECT ref FROM lab_file ORDER BY id")
+    read = store.read
+
+    def one_is_lost(key, version_id=""):
+        if first[0][:12] in key:
+            raise ServiceError(fault, said)
+        return read(key, version_id)
+
+    monkeypatch.setattr(store, "read", one_is_lost)
+    found = again(begin, store, NEGATIF)
+
+    assert found.unread == {first[0]: said}
+    assert texts_of(begin, kept.id) == [("all_clear", "owed")]
+    assert quarantined(begin, lost.id) == ["unknown_token"]
+
+
+def test_a_store_that_is_down_ends_reading_again(begin, kit, store, monkeypatch):
+    take(begin, odd(kit), store=store)
+
+    def down(*_):
+        raise ServiceError(Code.STORE_DOWN, "The store does not answer.")
+
+    monkeypatch.setattr(store, "read", down)
+    with pytest.raises(ServiceError) as refused:
+        again(begin, store, NEGATIF)
+
+    assert refused.value.code is Code.STORE_DOWN
 
 
 # ── Attached by two ──────────────────────────────────────────────────────────────────────────

@@ -8,8 +8,8 @@ from app.lab_rehearsal import rehearse
 from models.rules.errors import Code, ServiceError
 from models.rules.lab import PLAIN, LabMap
 from models.rules.vocabulary import Outcome, Test
-from tests.support.ingesting import ask, ingest, lab_maps, take
-from tests.support.lab_files import hl7
+from tests.support.ingesting import ask, ingest, lab_maps, take, with_column
+from tests.support.lab_files import LONG, hl7, long_table
 from tests.support.many_kits import send_kits
 from tests.support.memory_store import MemoryStore
 
@@ -72,6 +72,19 @@ def test_the_map_in_force_changes_nothing(begin, kits, store):
     take(begin, hl7(kits[0].rows()), store=store)
 
     assert not rehearse(ingest(begin, store), lab_maps()["NORTHLAB"]).changes
+
+
+def test_a_file_that_cant_be_read_under_both_maps_is_named_and_stops_no_other(begin, kits, store):
+    take(begin, long_table(kits[0].rows(LONG)), ending="csv", store=store)
+    take(begin, hl7([kits[1].rows()[0]._replace(value="Negatif")]), store=store)
+    ((ref,),) = ask(begin, "SELECT ref FROM lab_file WHERE object_key LIKE '%.csv'")
+
+    told = rehearse(ingest(begin, store), with_column(with_word("negatif", Outcome.NEGATIVE), "Batch"))
+
+    assert (told.files, told.rows) == (1, 1)
+    assert told.changes == {("set aside: unknown_token", "chlamydia urine final negative"): 1}
+    assert list(told.unread) == [ref]
+    assert told.unread[ref].startswith("The file's columns are those of an earlier map. Agreed columns are missing: 'B")
 
 
 def test_only_the_days_asked_for_are_read(begin, kits, store):

@@ -129,6 +129,15 @@ def test_a_file_that_is_gone_is_said_to_be(store, call):
     assert refused.value.code is Code.NOT_FOUND
 
 
+def test_an_archived_file_is_said_to_be(s3, store):
+    s3.put_object(Bucket=BUCKET, Key=LANDED, Body=b"old", StorageClass="GLACIER")
+
+    with pytest.raises(ServiceError, match="archived in the store: have it restored") as refused:
+        store.read(LANDED)
+
+    assert refused.value.code is Code.NOT_NOW
+
+
 @pytest.mark.parametrize(
     "call",
     [

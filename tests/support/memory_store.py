@@ -1,10 +1,12 @@
 """A FileStore in memory that obeys the port: versions, key order, moves that may be repeated."""
 
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Final
 
 from integrations.ports import StoredObject
 from models.rules.errors import Code, ServiceError
+
+NOT_THERE: Final = "The file is not in the store: it was moved or deleted since it was recorded."
 
 
 class MemoryStore:
@@ -37,7 +39,7 @@ class MemoryStore:
             versions = self.objects[key]
             return versions[version_id or list(versions)[-1]]
         except KeyError:
-            raise ServiceError(Code.NOT_FOUND, "There is no such object.") from None
+            raise ServiceError(Code.NOT_FOUND, NOT_THERE) from None
 
     def stream(self, key: str, version_id: str = "") -> Iterator[bytes]:
         """The object in small pieces, so that readers meet every kind of cut."""

@@ -8,8 +8,8 @@ import pytest
 
 from flows.ingest_results import ingest_waiting_files
 from models.rules.kit import ALPHABET
-from tests.support.ingesting import READ_AT, ask, ingest, services, take
-from tests.support.lab_files import hl7
+from tests.support.ingesting import READ_AT, ask, ingest, lab_maps, services, take, with_column
+from tests.support.lab_files import LONG, hl7, long_table
 from tests.support.many_kits import send_kits
 from tests.support.memory_store import MemoryStore
 from tests.support.web import audited
@@ -85,7 +85,55 @@ def test_without_its_file_a_row_is_still_shown(site, misspelt, store):
     store.objects.clear()
     page = misspelt["unknown_token"]
 
-    assert "not at hand" in site.signed_in("demo-clinician").send(page, f"{page}/show").text
+    shown = site.signed_in("demo-clinician").send(page, f"{page}/show").text
+
+    assert "Not detekted" in shown
+    assert "The file is not in the store" in shown
+
+
+@pytest.fixture
+def of_an_earlier_map(site, begin, kits, store):
+    """The page of a row in a table from before the laboratory's map had one more column."""
+    odd = kits[0].rows(LONG)[0]._replace(value="Negatif")
+    take(begin, long_table([odd, *kits[0].rows(LONG)[1:]]), ending="csv", store=store)
+    vars(site.home)["lab_maps"] = {**lab_maps(), "NORTHLAB": with_column(lab_maps()["NORTHLAB"], "Batch")}
+    ((ref,),) = ask(begin, "SELECT ref FROM quarantined_row")
+    return f"/labs/rows/{ref}"
+
+
+def test_a_row_of_an_earlier_maps_columns_is_shown_beside_the_reason_why_it_cant_be_read(site, of_an_earlier_map):
+    shown = site.signed_in("demo-clinician").send(of_an_earlier_map, f"{of_an_earlier_map}/show")
+
+    assert shown.status_code == 200
+    assert "Negatif" in shown.text
+    assert "columns are those of an earlier map" in shown.text
+
+
+def test_reading_such_a_row_again_is_refused_in_one_sentence_and_the_desk_goes_on(site, of_an_earlier_map):
+    lara = site.signed_in("demo-lab")
+
+    alone = lara.send(of_an_earlier_map, f"{of_an_earlier_map}/replay")
+    assert alone.status_code == 409
+    assert "columns are those of an earlier map" in alone.text
+    assert "Nothing was changed" in alone.text
+
+    all_of_them = lara.send("/labs", "/labs/replay", lab="NORTHLAB", reason="unknown_token")
+    assert all_of_them.status_code == 200
+    assert "Files that could not be read: 1." in all_of_them.text
+    assert "columns are those of an earlier map" in all_of_them.text
+
+
+def test_attaching_such_a_row_is_refused_in_one_sentence(site, begin, kits, store):
+    wrong = kits[0].code[:-1] + next(c for c in ALPHABET if c != kits[0].code[-1])
+    misspelt = kits[0].rows(LONG)[0]._replace(kit=wrong, tube="")
+    take(begin, long_table([misspelt, *kits[0].rows(LONG)[1:]]), ending="csv", store=store)
+    vars(site.home)["lab_maps"] = {**lab_maps(), "NORTHLAB": with_column(lab_maps()["NORTHLAB"], "Batch")}
+    ((ref,),) = ask(begin, "SELECT ref FROM quarantined_row WHERE reason = 'bad_kit_id'")
+
+    refused = site.signed_in("demo-lab").send(f"/labs/rows/{ref}", f"/labs/rows/{ref}/attach", code=kits[0].code)
+
+    assert refused.status_code == 409
+    assert "columns are those of an earlier map" in refused.text
 
 
 def test_reading_again_says_what_came_of_it(site, misspelt):
