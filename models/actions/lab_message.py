@@ -167,13 +167,17 @@ class Whereabouts:
 
 
 def find_message(session: Session, *, way: WayIn, lab: str, service_id: str, key: str) -> Whereabouts:
-    """What became of one message. Raises ServiceError(NOT_FOUND)."""
+    """What became of one message. Raises ServiceError(NOT_FOUND).
+
+    Its file may have been put back: after a hold the newest reading counts. One that used it is the last word,
+    and a copy that a repeated filing left behind is none.
+    """
     on = cursor(session)
     on.execute(
         """
         SELECT m.received_at, f.id, f.finished_at IS NOT NULL
         FROM lab_message_in m LEFT JOIN lab_file f ON f.lab = m.lab AND f.object_key = m.object_key
-        WHERE (m.way, m.lab, m.service_id, m.key) = (%s, %s, %s, %s) ORDER BY f.id LIMIT 1
+        WHERE (m.way, m.lab, m.service_id, m.key) = (%s, %s, %s, %s) ORDER BY f.state = 'done' DESC, f.id DESC LIMIT 1
         """,
         (way.value, lab, service_id, key),
     )

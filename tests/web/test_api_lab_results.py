@@ -12,6 +12,7 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from sqlalchemy.exc import OperationalError
 
+from app.lab_reading import let_in_again
 from app.web.fhir import LONGEST_BODY_BYTES, LabResultsApi, lab_results_router
 from flows.ingest_results import ingest_waiting_files
 from models.rules.errors import ServiceError
@@ -105,6 +106,37 @@ def test_a_bundle_is_stored_answered_read_and_told(client, begin, store, ready, 
 
     told = client.get(f"{PATH}/c-1").json()
     assert (told["state"], told["receipt"]["verdict"], told["receipt"]["rows"]["taken"]) == ("finished", "taken", 4)
+
+
+def test_after_a_go_ahead_the_document_is_read_anew_and_no_longer_held(client, begin, ready):
+    with begin() as session:
+        kits = send_kits(session, 30)
+    odd = [kit.rows(FHIR, value="Perhaps") for kit in kits[:10]]
+    content = fhir([row for rows in (*odd, *(kit.rows(FHIR) for kit in kits[10:])) for row in rows])
+    client.post(PATH, content=content)
+    ingest_waiting_files(ready, limit=5)
+    assert client.get(f"{PATH}/c-1").json()["receipt"]["verdict"] == "held"
+
+    ((ref,),) = ask(begin, "SELECT ref FROM lab_file")
+    let_in_again(ready, ref, actor="staff:lab-1")
+    ingest_waiting_files(ready, limit=5)
+
+    told = client.get(f"{PATH}/c-1").json()
+    assert (told["state"], told["receipt"]["verdict"]) == ("finished", "taken")
+
+
+def test_a_copy_that_a_repeated_filing_left_behind_does_not_hide_that_the_document_was_used(
+    client, begin, store, ready, kit
+):
+    client.post(PATH, content=fhir(kit.rows(FHIR)))
+    ((key, versions),) = store.objects.items()
+    (body,) = versions.values()
+    ingest_waiting_files(ready, limit=5)
+    store.put(key, body)
+    ingest_waiting_files(ready, limit=5)
+
+    assert ask(begin, "SELECT state FROM lab_file ORDER BY id") == [("done",), ("duplicate",)]
+    assert client.get(f"{PATH}/c-1").json()["receipt"]["verdict"] == "taken"
 
 
 def test_a_lone_observation_is_a_result(client, begin, ready, kit):
