@@ -7,7 +7,7 @@ with a redirect; what the rules refuse comes back on the row's page as one sente
 import csv
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from textwrap import shorten
 from typing import Annotated, Final
 
@@ -20,7 +20,7 @@ from app.web.pages import Pages
 from app.web.presenters import moment, say
 from app.web.signin import SignedIn, Staff, check_form
 from models.actions import lab_desk, lab_file
-from models.actions.lab_desk import RowView
+from models.actions.lab_desk import RowView, SentBack
 from models.actions.quarantine import ATTACHABLE, Again
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import show_kit_code, show_tube_code
@@ -88,8 +88,8 @@ def _add_desk(router: APIRouter, desk: Labs) -> None:
             rows = lab_desk.list_for_lab(session, lab, by=who.actor, services=home.services, now=home.clock())
         written = io.StringIO()
         out = csv.writer(written, lineterminator="\r\n")
-        out.writerow(("file", "line", "accession", "reason", "what_to_mend", "sent_back_on"))
-        out.writerows([_plain(cell) for cell in row] for row in rows)
+        out.writerow(each.name for each in fields(SentBack))
+        out.writerows([_plain(cell) for cell in astuple(row)] for row in rows)
         headers = {"Content-Disposition": f'attachment; filename="{lab.lower()}-sent-back.csv"'}
         return Response(written.getvalue(), media_type="text/csv; charset=utf-8", headers=headers)
 

@@ -21,6 +21,7 @@ from models.rules.service import Services
 from models.rules.staff import Action, Actor, check_may, may, services_where
 from models.rules.vocabulary import Quarantine, Site, Test
 from models.tables.bulk import cursor
+from models.tables.lab_message import WayIn
 
 DAYS_SHOWN: Final = 7
 PAGE: Final = 50
@@ -472,8 +473,26 @@ def send_back(session: Session, view: RowView, *, by: Actor, now: datetime) -> N
         )
 
 
-def list_for_lab(session: Session, lab: str, *, by: Actor, services: Services, now: datetime) -> list[tuple[str, ...]]:
-    """What a laboratory is sent: its own file, line and number, the word, what to mend. Nothing about a person.
+@dataclass(frozen=True, slots=True)
+class SentBack:
+    """One row of the list that a laboratory is sent, in the laboratory's own identifiers. Nothing about a person."""
+
+    file: str
+    """As the laboratory named it; '' for what came as a message, of which the file is ours."""
+    line: str
+    """Of its file; of a FHIR document the number of the resource; '' for an HL7 message that came alone."""
+    accession: str
+    reason: str
+    what_to_mend: str
+    sent_back_on: str
+    message_id: str
+    """MSH-10 or Bundle.identifier; '' in a table."""
+    correlation_id: str
+    """Under which it came over HTTP. Over MLLP that is MSH-10."""
+
+
+def list_for_lab(session: Session, lab: str, *, by: Actor, services: Services, now: datetime) -> list[SentBack]:
+    """What a laboratory is sent: its own names for each row, the word, what to mend. Nothing about a person.
 
     Audited as an export. Raises ServiceError(NOT_FOUND) for a laboratory that is not this person's.
     """
@@ -482,14 +501,28 @@ def list_for_lab(session: Session, lab: str, *, by: Actor, services: Services, n
     on = cursor(session)
     on.execute(
         f"""
-        SELECT f.object_key, q.position, q.accession, q.reason, q.detail, q.sent_back_at FROM quarantined_row q
-        JOIN lab_file f ON f.id = q.file_id WHERE {_MINE} AND q.sent_back_at IS NOT NULL ORDER BY q.id
+        SELECT f.object_key, q.position, q.accession, q.reason, q.detail, q.sent_back_at, q.message_id, m.way, m.key
+        FROM quarantined_row q JOIN lab_file f ON f.id = q.file_id
+        LEFT JOIN LATERAL (
+            SELECT way, key FROM lab_message_in
+            WHERE lab = f.lab AND object_key = f.object_key AND object_key <> '' LIMIT 1
+        ) m ON true
+        WHERE {_MINE} AND q.sent_back_at IS NOT NULL ORDER BY q.id
         """,  # noqa: S608 - a constant
         {"labs": [lab], "services": sorted(services_where(by, Action.LIAISE_WITH_LABS))},
     )
-    found: list[tuple[str, ...]] = [
-        (key.rsplit("/", 1)[-1], str(position), accession, reason, detail, sent_back_at.date().isoformat())
-        for key, position, accession, reason, detail, sent_back_at in on
+    found = [
+        SentBack(
+            file="" if way else key.rsplit("/", 1)[-1],
+            line="" if way == WayIn.MLLP else str(position),
+            accession=accession,
+            reason=reason,
+            what_to_mend=detail,
+            sent_back_on=sent_back_at.date().isoformat(),
+            message_id=message_id,
+            correlation_id=its_key if way == WayIn.HTTP else "",
+        )
+        for key, position, accession, reason, detail, sent_back_at, message_id, way, its_key in on
     ]
     audit.record(
         session, action="lab_rows.listed", subject="lab", subject_id=0, actor=by.audit_name, now=now, lab=lab,

@@ -1,20 +1,27 @@
 """The lab desk sees every file, every row that waits and every word that is late, and reads one row at a time."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
 
+from app.lab_messages import MllpDesk
+from flows.ingest_results import ingest_waiting_files
 from flows.reconcile import strike
 from models.actions.lab_desk import Late, lab_desk, late_kits, list_for_lab, read_row, row_view, send_back
+from models.actions.lab_message import keep_message
 from models.rules.errors import Code, ServiceError
+from models.rules.lab import Form
 from models.rules.staff import Actor, Role
 from models.rules.vocabulary import Quarantine
+from models.tables.lab_message import WayIn
 from tests.support import build
-from tests.support.ingesting import READ_AT, ask, services, take
-from tests.support.lab_files import hl7
+from tests.support.ingesting import READ_AT, ask, ingest, services, take
+from tests.support.lab_files import FHIR, fhir, hl7
 from tests.support.many_kits import send_kits
+from tests.support.memory_store import MemoryStore
 
 LARKFIELD = frozenset({"larkfield"})
 LIAISON = Actor("lab-1", frozenset({Role.LAB_LIAISON}), LARKFIELD)
@@ -238,15 +245,70 @@ def test_the_list_for_a_laboratory_names_its_own_numbers_and_nobody(begin, kits)
                 session, row_view(session, refs[0], by=LIAISON, now=READ_AT, services=held), by=LIAISON, now=READ_AT
             )
     with begin() as session:
-        ((name, line, accession, reason, detail, day),) = list_for_lab(
-            session, "NORTHLAB", by=LIAISON, services=held, now=READ_AT
-        )
+        (row,) = list_for_lab(session, "NORTHLAB", by=LIAISON, services=held, now=READ_AT)
 
-    assert name.endswith(".hl7")
-    assert (accession, reason, day) == (kits[0].rows()[0].accession, "unknown_token", "2026-11-05")
-    assert line.isdigit()
-    assert kits[0].family not in detail
+    assert row.file.endswith(".hl7")
+    assert (row.accession, row.reason, row.sent_back_on) == (
+        kits[0].rows()[0].accession,
+        "unknown_token",
+        "2026-11-05",
+    )
+    assert row.line.isdigit()
+    assert row.message_id == ask(begin, "SELECT DISTINCT message_id FROM quarantined_row")[0][0]
+    assert row.correlation_id == ""
+    assert kits[0].family not in row.what_to_mend
     assert ask(begin, "SELECT action, count(*) FROM audit WHERE action LIKE 'lab_row%' GROUP BY 1 ORDER BY 1") == [
         ("lab_row.sent_back", 1),
         ("lab_rows.listed", 1),
     ]
+
+
+def sent_back_list(begin):
+    """Every row that waits is sent back: the list."""
+    held = services(begin)
+    refs = [ref for (ref,) in ask(begin, "SELECT ref FROM quarantined_row ORDER BY id")]
+    with begin() as session:
+        for ref in refs:
+            seen = row_view(session, ref, by=LIAISON, now=READ_AT, services=held)
+            send_back(session, seen, by=LIAISON, now=READ_AT)
+        return list_for_lab(session, "NORTHLAB", by=LIAISON, services=held, now=READ_AT)
+
+
+def test_what_came_as_an_hl7_message_is_named_by_its_control_id_and_not_by_our_file(begin, kits):
+    ready = ingest(begin, MemoryStore())
+    for control_id, kit in zip(("NL77", "NL78"), kits, strict=False):
+        content = hl7([kit.rows(value="Perhaps", message_id=control_id)[0]._replace(accession="")])
+        MllpDesk(ready).take("NORTHLAB", content[content.index(b"MSH") : content.index(b"BTS")])
+    ingest_waiting_files(ready, limit=5)
+
+    rows = sent_back_list(begin)
+
+    assert [(row.message_id, row.file, row.line, row.accession) for row in rows] == [
+        ("NL77", "", "", ""),
+        ("NL78", "", "", ""),
+    ]
+
+
+def test_what_came_as_a_document_is_named_by_its_correlation_id_and_its_own_identifier(begin, kits):
+    ready = ingest(begin, MemoryStore())
+    content = fhir(kits[0].rows(FHIR, value="Perhaps")[:1])
+    with begin() as session:
+        keep_message(
+            session,
+            content,
+            way=WayIn.HTTP,
+            lab="NORTHLAB",
+            service_id="larkfield",
+            key="c-17",
+            form=Form.FHIR,
+            now=READ_AT,
+            cipher=build.cipher(),
+            indexes=build.indexes(),
+        )
+    ingest_waiting_files(ready, limit=5)
+
+    (row,) = sent_back_list(begin)
+
+    bundle = json.loads(content)
+    assert (row.correlation_id, row.message_id, row.file) == ("c-17", bundle["identifier"]["value"], "")
+    assert bundle["entry"][int(row.line) - 1]["resource"]["resourceType"] == "Observation"

@@ -155,7 +155,16 @@ def test_a_row_sent_back_stands_on_the_laboratorys_list_without_a_person(site, m
     answer = lara.get("/labs/lists/NORTHLAB")
     head, row = csv.reader(io.StringIO(answer.text))
 
-    assert head == ["file", "line", "accession", "reason", "what_to_mend", "sent_back_on"]
+    assert head == [
+        "file",
+        "line",
+        "accession",
+        "reason",
+        "what_to_mend",
+        "sent_back_on",
+        "message_id",
+        "correlation_id",
+    ]
     assert row[2:4] == [kits[0].rows()[0].accession, "bad_kit_id"]
     assert kits[0].family not in answer.text
     assert answer.headers["content-disposition"] == 'attachment; filename="northlab-sent-back.csv"'
