@@ -104,8 +104,7 @@ def _said(readings: list[Reading]) -> str:
     said = []
     for reading in readings:
         if isinstance(reading, Finding):
-            held = " (held for its comment)" if reading.note_review else ""
-            said.append(f"{reading.test} {reading.site} {reading.status} {reading.outcome}{held}")
+            said.append(f"{reading.test} {reading.site} {reading.status} {reading.word}")
         else:
             said.append("no result of its own" if isinstance(reading, Detail) else f"set aside: {reading.reason}")
     return ", ".join(sorted(said)) or "not there"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from models.rules.lab import Fault, LabMap, LabMessage, LabRow
     from models.rules.lab_time import LabTime
-    from models.rules.reading import Finding, Reading
+    from models.rules.reading import Reading
     from models.rules.result import RowTimes
 
 app = typer.Typer(help="Laboratories: try their files before they go live.", no_args_is_help=True)
@@ -308,13 +308,10 @@ class _Numbers:
         return reading
 
 
-HELD: Final = "note_review"
-"""What stands under `quarantine` where the value is understood and a person reads it before anything is told."""
-
-
 def _line(file: Path, message: "LabMessage", row: "LabRow", lab_map: "LabMap", reading: "Reading") -> Line:
+    from models.rules.beside import why_held
     from models.rules.kit import show_kit_code, show_tube_code
-    from models.rules.reading import Detail, Finding
+    from models.rules.reading import HELD, Detail, Finding
     from models.rules.result import times_of
 
     assert not isinstance(reading, Detail), "details are not shown"
@@ -322,7 +319,7 @@ def _line(file: Path, message: "LabMessage", row: "LabRow", lab_map: "LabMap", r
     quarantine: str | None
     if isinstance(reading, Finding):
         quarantine = HELD if reading.note_review else None
-        detail = _why_held(row, reading) if reading.note_review else _doubt_about(times)
+        detail = why_held(row, reading) if reading.note_review else _doubt_about(times)
     else:
         quarantine, detail = reading.reason.value, reading.detail
     shown: tuple[str | int | None, ...] = (
@@ -342,21 +339,6 @@ def _line(file: Path, message: "LabMessage", row: "LabRow", lab_map: "LabMap", r
         detail,
     )
     return dict(zip(KEYS, shown, strict=True))
-
-
-def _why_held(row: "LabRow", found: "Finding") -> str:
-    """Why a person reads a result first, without the words of any comment."""
-    from models.rules.beside import OWN_COMMENTS
-
-    said = found.comment.split("\n")
-    why = [sentence for sentence in said if sentence in OWN_COMMENTS]
-    if any(line.strip() and line not in OWN_COMMENTS for line in said):
-        why.append("A comment is not on the reviewed list.")
-    if row.reject_raw:
-        why.append("The specimen has a reason to be rejected.")
-    if row.report_status_raw == "appended":
-        why.append("The report was appended to.")
-    return " ".join(["A person reads this result first.", *(why or ["A row beside it is unclear."])])
 
 
 def _doubt_about(times: "RowTimes") -> str | None:

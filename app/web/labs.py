@@ -22,8 +22,10 @@ from app.web.signin import SignedIn, Staff, check_form
 from models.actions import lab_desk, lab_file
 from models.actions.lab_desk import RowView, SentBack
 from models.actions.quarantine import ATTACHABLE, Again
+from models.rules.beside import why_held
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import show_kit_code, show_tube_code
+from models.rules.lab import LabRow
 from models.rules.reading import Detail, Finding, Reading
 from models.rules.staff import Action, services_where
 from models.rules.vocabulary import Quarantine
@@ -189,15 +191,18 @@ def _reading_of(home: Ingest, view: RowView) -> tuple[list[list[tuple[str, str]]
         messages = messages_at(home, file, {view.line.position})
     except ServiceError as error:
         return [], error.message
+    place = view.line.position, view.row_key
     return [
-        _lines(reading)
+        _lines(reading, raw)
         for each in messages
+        for raw in each.message.rows
+        if (raw.position, raw.row_key) == place
         for reading in each.readings
-        if (reading.position, reading.row_key) == (view.line.position, view.row_key)
+        if (reading.position, reading.row_key) == place
     ], ""
 
 
-def _lines(reading: Reading) -> list[tuple[str, str]]:
+def _lines(reading: Reading, raw: LabRow) -> list[tuple[str, str]]:
     if isinstance(reading, Detail):
         return [("Reads as", "A row that only supports another")]
     said: list[tuple[str, str | None]] = [
@@ -205,6 +210,8 @@ def _lines(reading: Reading) -> list[tuple[str, str]]:
     ]
     if not isinstance(reading, Finding):
         said += [("Because", say(reading.reason)), ("Detail", reading.detail)]
+    elif reading.note_review:
+        said.append(("Held", why_held(raw, reading)))
     said += [
         ("Test", say(reading.test) if reading.test else None),
         ("Site", say(reading.site) if reading.site else None),

@@ -63,7 +63,7 @@ class Again:
     as_before: int = 0
     decided: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
-    """How often each outcome was read: what a dry run is asked for."""
+    """How often each outcome was read, held ones apart: what a dry run is asked for."""
     unread: dict[str, str] = field(default_factory=dict)
     """Files whose rows wait as before because the file could not be read, and why."""
 
@@ -246,7 +246,7 @@ def _outcomes(chosen: Sequence[ReadMessage], places: set[Place]) -> dict[str, in
     for each in chosen:
         for reading in each.readings:
             if isinstance(reading, Finding) and _place(reading) in places:
-                counts[reading.outcome.value] += 1
+                counts[reading.word] += 1
     return dict(counts)
 
 

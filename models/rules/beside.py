@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Final, NamedTuple
 
-from models.rules.lab import ATTACHED, Fault, Form, LabMap
+from models.rules.lab import ATTACHED, Fault, Form, LabMap, LabRow
 from models.rules.lab_meaning import Meaning, agree_with_index
 from models.rules.reading import Detail, Finding, Quarantined, Reading, refused
 from models.rules.vocabulary import Outcome, Quarantine, ReportStatus, Test
@@ -31,6 +31,19 @@ _STRAY: Final = "A row beside this result does not say for certain whose it is."
 EARLY_REFLEX: Final = "A reflex test came before its screen was final."
 OWN_COMMENTS: Final = frozenset({ATTACHED, EARLY_REFLEX, _STRAY, _ANOTHERS.detail, _TOO_MANY.detail})
 """What we say ourselves beside a finding that a person reads first, with nothing personal in it."""
+
+
+def why_held(row: LabRow, found: Finding) -> str:
+    """Why a person reads a result first, without the words of any comment."""
+    said = found.comment.split("\n")
+    why = [sentence for sentence in said if sentence in OWN_COMMENTS]
+    if any(line.strip() and line not in OWN_COMMENTS for line in said):
+        why.append("A comment is not on the reviewed list.")
+    if row.reject_raw:
+        why.append("The specimen has a reason to be rejected.")
+    if row.report_status_raw == "appended":
+        why.append("The report was appended to.")
+    return " ".join(["A person reads this result first.", *(why or ["A row beside it is unclear."])])
 
 
 class Support(NamedTuple):

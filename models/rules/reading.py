@@ -11,6 +11,9 @@ from typing import Final, NamedTuple
 
 from models.rules.vocabulary import Outcome, Quarantine, ReportStatus, Site, Test
 
+HELD: Final = "note_review"
+"""Our word for a result whose value is understood and kept, and which a person reads before anybody is told."""
+
 
 class Finding(NamedTuple):
     """One result that was understood. Not yet matched with a kit of ours.
@@ -46,6 +49,11 @@ class Finding(NamedTuple):
     urgent_note: bool
     comment: str
     parent_ref: str
+
+    @property
+    def word(self) -> str:
+        """Its outcome, and that a person reads it first: what replay and rehearsal count."""
+        return f"{self.outcome.value} ({HELD})" if self.note_review else self.outcome.value
 
 
 class Quarantined(NamedTuple):

@@ -100,6 +100,14 @@ def test_an_agreed_word_is_read_again_the_whole_way_to_the_text(begin, kit, stor
     assert is_even(begin)
 
 
+def test_what_reading_again_would_hold_for_a_person_is_counted_apart(begin, kit, store):
+    take(begin, odd(kit, comment="Rang the ward."), store=store)
+
+    said = again(begin, store, NEGATIF, dry_run=True)
+
+    assert (said.used, said.outcomes) == (1, {"negative (note_review)": 1})
+
+
 def test_the_row_keeps_its_history_and_the_audit_says_who_read_it_again_under_which_map(begin, kit, store):
     take(begin, odd(kit), store=store)
     again(begin, store, NEGATIF)

@@ -8,7 +8,8 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from app.cli.lab import HELD, KEYS, app
+from app.cli.lab import KEYS, app
+from models.rules.reading import HELD
 from models.rules.vocabulary import Outcome, Quarantine, ReportStatus, Site, Test
 from tests.support.lab import GOLDEN, KIT, MSH, OTHER_KIT, PID, message, obr, obx
 

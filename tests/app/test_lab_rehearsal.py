@@ -74,6 +74,17 @@ def test_the_map_in_force_changes_nothing(begin, kits, store):
     assert not rehearse(ingest(begin, store), lab_maps()["NORTHLAB"]).changes
 
 
+def test_a_comment_that_is_on_the_list_no_longer_would_hold_its_negative(begin, kits, store):
+    northlab = lab_maps()["NORTHLAB"]
+    known = "Dual target NAAT & internal control valid."
+    take(begin, hl7([kits[0].rows()[0]._replace(comment=known)]), store=store)
+
+    told = rehearse(ingest(begin, store), replace(northlab, boiler_plate=frozenset()))
+
+    assert told.changes == {("chlamydia urine final negative", "chlamydia urine final negative (note_review)"): 1}
+    assert known not in repr(told)
+
+
 def test_a_file_that_cant_be_read_under_both_maps_is_named_and_stops_no_other(begin, kits, store):
     take(begin, long_table(kits[0].rows(LONG)), ending="csv", store=store)
     take(begin, hl7([kits[1].rows()[0]._replace(value="Negatif")]), store=store)

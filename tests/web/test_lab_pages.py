@@ -3,11 +3,14 @@
 import csv
 import io
 import re
+from dataclasses import replace
 
 import pytest
 
 from flows.ingest_results import ingest_waiting_files
 from models.rules.kit import ALPHABET
+from models.rules.lab import PLAIN
+from models.rules.vocabulary import Outcome, Test
 from tests.support.ingesting import READ_AT, ask, ingest, lab_maps, services, take, with_column
 from tests.support.lab_files import LONG, hl7, long_table
 from tests.support.many_kits import send_kits
@@ -70,6 +73,20 @@ def test_a_row_stands_beside_todays_reading_of_it_and_the_look_is_recorded(site,
     assert "set aside" in shown.casefold()
     assert "Nearest known: not detected" in shown
     assert [entry["action"] for entry in audited(site.db)][-1] == "lab_row.read"
+
+
+def test_a_value_that_todays_map_reads_and_holds_is_said_to_be_held_and_why(site, begin, kits, store):
+    odd = kits[0].rows()[0]._replace(value="Negatif", comment="Rang the ward.")
+    take(begin, hl7([odd]), store=store)
+    northlab = lab_maps()["NORTHLAB"]
+    known = northlab.outcomes[Test.CHLAMYDIA] | {(PLAIN, "negatif"): Outcome.NEGATIVE}
+    agreed = replace(northlab, outcomes={**northlab.outcomes, Test.CHLAMYDIA: known})
+    vars(site.home)["lab_maps"] = {**lab_maps(), "NORTHLAB": agreed}
+    ((ref,),) = ask(begin, "SELECT ref FROM quarantined_row")
+
+    shown = site.signed_in("demo-clinician").send(f"/labs/rows/{ref}", f"/labs/rows/{ref}/show").text
+
+    assert "A person reads this result first. A comment is not on the reviewed list." in shown
 
 
 def test_a_row_that_may_be_bad_news_is_not_shown_to_the_lab_desk(site, misspelt):
