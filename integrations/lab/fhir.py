@@ -255,6 +255,47 @@ class _Entry(NamedTuple):
     resource: Resource
 
 
+class _Around(NamedTuple):
+    """What a result stands with: whose it is, from where and how sound must agree in all of it."""
+
+    owners: Sequence[_Entry]
+    """The result itself, and its report."""
+    groups: Sequence[_Entry]
+    asked: Sequence[tuple[Resource, _Entry | None]]
+    """References to requests, and what they point at."""
+    sent: Sequence[tuple[_Entry, Resource, _Entry | None]]
+    """References to specimens, each with the resource in which it stands, and what they point at."""
+    is_too_much: bool
+    """There is more of it than is read."""
+
+    @property
+    def requests(self) -> list[_Entry]:
+        """The requests that are in the file."""
+        return [request for _, request in self.asked if request is not None]
+
+    @property
+    def specimens(self) -> list[_Entry]:
+        """The specimens that are in the file, each once."""
+        return list({id(one.resource): one for _, _, one in self.sent if one is not None}.values())
+
+    @property
+    def beyond(self) -> list[_Entry]:
+        """All but the result and its report."""
+        return [*self.groups, *self.specimens, *self.requests]
+
+
+_TOO_MUCH: Final = Fault(
+    Quarantine.MALFORMED, "The result is in more groups, or of more requests or specimens, than are read."
+)
+_NOT_ONE_PATIENT: Final = Fault(
+    Quarantine.IDENTITY_CONFLICT, "Report, result, request and specimen are not of one patient."
+)
+_SPECIMEN_ELSEWHERE: Final = Fault(
+    Quarantine.SPECIMEN_CONFLICT,
+    "The result's specimen is not in the file, and that of its report or group is another.",
+)
+
+
 class _Reader:
     """Finds its way through one file's resources."""
 
@@ -442,108 +483,127 @@ class _Reader:
     def _base(self, entry: _Entry, report: _Entry | None, number: int) -> LabRow:
         """All of a row but its value: whose, from where, when, how final."""
         resource = entry.resource
-        owners = [entry] if report is None else [entry, report]
-        groups = self._groups_of(entry)
-        told_too_much = len(groups) > _MOST_GROUPS or any(
-            len(_items(each.resource.get(key))) > _MOST_GROUPS
-            for each in (*owners, *groups)
-            for key in ("basedOn", "specimen", "conclusionCode")
-        )
-        if told_too_much:
-            owners, groups = owners[:1], []
-        sent_from = self._sent_from(entry, report, groups)
-        found = [self._resolve(reference, owner) for owner, reference in sent_from]
-        specimens = list({id(each.resource): each for each in found if each is not None}.values())
-        asked = [
-            (reference, self._resolve(reference, owner))
-            for owner in (*owners, *groups)
-            for reference in _items(owner.resource.get("basedOn"))
-        ]
-        requests = [request for _, request in asked if request is not None]
-        # A patient who is named by reference and is not in the message (None) is another one than who is.
-        named = [
-            (subject, self._resolve(subject, each))
-            for each in (*owners, *groups, *specimens, *requests)
-            for subject in [each.resource.get("subject")]
-        ]
-        patients = [patient for _, patient in named if patient is not None]
-        fault: Fault | None = None
-        if told_too_much:
-            fault = Fault(
-                Quarantine.MALFORMED, "The result is in more groups, or of more requests or specimens, than are read."
-            )
-        elif patients and any(patient != patients[0] for subject, patient in named if patient or _refers(subject)):
-            fault = Fault(Quarantine.IDENTITY_CONFLICT, "Report, result, request and specimen are not of one patient.")
-        told_of = (*owners, *groups, *specimens, *requests, *patients[:1])
-        fault = fault or next(filter(None, map(self._flaw_of, told_of)), None)
-        fault = fault or next(filter(None, map(_annulled, (*specimens, *requests))), None)
-        if specimens and any(
-            one is None and owner is entry and _refers(reference)
-            for (owner, reference), one in zip(sent_from, found, strict=True)
-        ):
-            sentence = "The result's specimen is not in the file, and that of its report or group is another."
-            fault = fault or Fault(Quarantine.SPECIMEN_CONFLICT, sentence)
+        around = self._around(entry, report)
+        subjects = self._subjects(around)
+        patients = [patient for _, patient in subjects if patient is not None]
         person = patients[0].resource if patients and patients[0].resource.get("resourceType") == "Patient" else {}
-        kit_refs = self._ids(person.get("identifier"))
-        kit_refs += [i for one in (*owners, *groups) for i in self._ids(_identifier_of(one.resource.get("subject")))]
-        for reference, request in asked:
-            kit_refs += self._ids(_identifier_of(reference))
-            kit_refs += self._ids(request.resource.get("identifier")) if request else []
-        tube_refs = [tube for _, reference in sent_from for tube in self._ids(_identifier_of(reference))]
-        collected: list[str] = []
-        received = ""
-        sites: list[Coded] = []
-        for specimen in specimens:
-            tube_refs += self._ids(specimen.resource.get("identifier"))
-            tube_refs += self._ids(specimen.resource.get("accessionIdentifier"))
-            sites += _concept(specimen.resource.get("type"))
-            collection = specimen.resource.get("collection")
-            if isinstance(collection, dict):
-                collected += [_text(collection.get("collectedDateTime")), _start(collection.get("collectedPeriod"))]
-                sites += _concept(collection.get("bodySite"))
-            received = received or _text(specimen.resource.get("receivedTime"))
-        # Some labs give the time of the test as effective: the sample is as old as the earliest word of it. One that is
-        # no date comes first, and holds the row.
-        days = sorted(filter(None, [*collected, _effective(resource)]), key=self._day_of)
-        if not days and report is not None:
-            days = [_effective(report.resource)]
+        specimens = [each.resource for each in around.specimens]
+        collections = [each for specimen in specimens for each in _items(specimen.get("collection"))]
+        kit_refs, tube_refs = self._kits(around, person), self._tubes(around)
         issued = _text(resource.get("issued"))
         told = _text(report.resource.get("issued")) if report else ""
-        head = report.resource if report else resource
-        names = _items(person.get("name"))
         return BLANK_ROW._replace(
             position=entry.position,
-            row_key=str(entry.position)
-            if resource.get("resourceType") != "Observation" or id(resource) not in self._inner
-            else f"{entry.position}#{ascii(_text(resource.get('id')))[1:-1][:64]}",
+            row_key=self._key_of(entry),
             test_codes=_concept(resource.get("code")),
-            row_status_raw=" ".join(dict.fromkeys(_status(each.resource) for each in (entry, *groups))),
+            row_status_raw=" ".join(dict.fromkeys(_status(each.resource) for each in (entry, *around.groups))),
             tested_raw=issued or told,
             notes=_notes(resource),
-            fault=fault,
+            fault=self._doubt_about(around, subjects),
             order_no=number,
-            accession=self._accession(head),
+            accession=self._accession(report.resource if report else resource),
             panel_codes=_concept(report.resource.get("code")) if report else (),
-            kit_refs=tuple(dict.fromkeys(kit_refs)),
-            tube_refs=tuple(dict.fromkeys(tube_refs)),
-            sites_raw=(*sites, *_concept(resource.get("bodySite"))),
+            kit_refs=kit_refs,
+            tube_refs=tube_refs,
+            sites_raw=(
+                *(coded for specimen in specimens for coded in _concept(specimen.get("type"))),
+                *(coded for collection in collections for coded in _concept(collection.get("bodySite"))),
+                *_concept(resource.get("bodySite")),
+            ),
             report_status_raw=(_text(report.resource.get("status")) or "?") if report else "",
-            collected_raw=days[0] if days else "",
-            received_raw=received,
+            collected_raw=self._collected(resource, collections, report),
+            received_raw=next(filter(None, (_text(specimen.get("receivedTime")) for specimen in specimens)), ""),
             authorised_raw=told or issued,
             order_notes=(
                 *(_conclusion(report.resource) if report else ()),
-                *(note for each in (*groups, *requests, *specimens) for note in _notes(each.resource)),
+                *(note for each in around.beyond for note in _notes(each.resource)),
             ),
-            reject_raw=tuple(word for specimen in specimens for word in _spoilt(specimen.resource)),
+            reject_raw=tuple(word for specimen in specimens for word in _spoilt(specimen)),
             parent_ref=" ".join(_text(r.get("reference")) for r in _items(resource.get("derivedFrom"))),
             has_person=bool(person) or bool(kit_refs or tube_refs),
-            family_name=next((_text(name.get("family")) for name in names), ""),
+            family_name=next((_text(name.get("family")) for name in _items(person.get("name"))), ""),
             dob=_text(person.get("birthDate")),
             nhs_number=next(
                 (_text(i.get("value")) for i in _items(person.get("identifier")) if i.get("system") == _NHS_NUMBER), ""
             ),
         )
+
+    def _key_of(self, entry: _Entry) -> str:
+        """A row's key: the resource's number, and the id of one that stands inside another."""
+        if entry.resource.get("resourceType") != "Observation" or id(entry.resource) not in self._inner:
+            return str(entry.position)
+        return f"{entry.position}#{ascii(_text(entry.resource.get('id')))[1:-1][:64]}"
+
+    # ── What a result stands with ────────────────────────────────────────────────────────────
+
+    def _around(self, entry: _Entry, report: _Entry | None) -> _Around:
+        owners = [entry] if report is None else [entry, report]
+        groups = self._groups_of(entry)
+        is_too_much = len(groups) > _MOST_GROUPS or any(
+            len(_items(each.resource.get(key))) > _MOST_GROUPS
+            for each in (*owners, *groups)
+            for key in ("basedOn", "specimen", "conclusionCode")
+        )
+        if is_too_much:
+            owners, groups = owners[:1], []
+        asked = [
+            (reference, self._resolve(reference, owner))
+            for owner in (*owners, *groups)
+            for reference in _items(owner.resource.get("basedOn"))
+        ]
+        sent = [
+            (owner, reference, self._resolve(reference, owner))
+            for owner, reference in _sent_from(entry, report, groups)
+        ]
+        return _Around(owners, groups, asked, sent, is_too_much)
+
+    def _subjects(self, around: _Around) -> list[tuple[object, _Entry | None]]:
+        """Each subject that is named, and the patient it points at: None who is not in the message."""
+        return [
+            (subject, self._resolve(subject, each))
+            for each in (*around.owners, *around.beyond)
+            for subject in [each.resource.get("subject")]
+        ]
+
+    def _doubt_about(self, around: _Around, subjects: Sequence[tuple[object, _Entry | None]]) -> Fault | None:
+        """Why a result can't be used for what it stands with."""
+        if around.is_too_much:
+            return _TOO_MUCH
+        patients = [patient for _, patient in subjects if patient is not None]
+        # Who is named by reference and is not in the message is another one than who is.
+        if patients and any(patient != patients[0] for subject, patient in subjects if patient or _refers(subject)):
+            return _NOT_ONE_PATIENT
+        flaws = map(self._flaw_of, (*around.owners, *around.beyond, *patients[:1]))
+        fault = next(filter(None, flaws), None)
+        fault = fault or next(filter(None, map(_annulled, (*around.specimens, *around.requests))), None)
+        entry = around.owners[0]
+        is_elsewhere = any(one is None and owner is entry and _refers(ref) for owner, ref, one in around.sent)
+        return fault or (_SPECIMEN_ELSEWHERE if around.specimens and is_elsewhere else None)
+
+    def _kits(self, around: _Around, person: Resource) -> tuple[str, ...]:
+        """Every kit id of patient, subjects and requests."""
+        told = [person.get("identifier")]
+        told += [_identifier_of(one.resource.get("subject")) for one in (*around.owners, *around.groups)]
+        for reference, request in around.asked:
+            told += [_identifier_of(reference), request.resource.get("identifier") if request else None]
+        return tuple(dict.fromkeys(kit for identifiers in told for kit in self._ids(identifiers)))
+
+    def _tubes(self, around: _Around) -> tuple[str, ...]:
+        """Every tube id of the specimens, and of references to them."""
+        told = [_identifier_of(reference) for _, reference, _ in around.sent]
+        for each in around.specimens:
+            told += [each.resource.get("identifier"), each.resource.get("accessionIdentifier")]
+        return tuple(dict.fromkeys(tube for identifiers in told for tube in self._ids(identifiers)))
+
+    def _collected(self, resource: Resource, collections: Sequence[Resource], report: _Entry | None) -> str:
+        """When the sample was taken: the earliest word of it, as some labs give the time of the test as effective.
+
+        One that is no time comes first, and holds the row.
+        """
+        told = [_text(each.get("collectedDateTime")) for each in collections]
+        told += [_start(each.get("collectedPeriod")) for each in collections]
+        days = sorted(filter(None, [*told, _effective(resource)]), key=self._day_of)
+        return days[0] if days else _effective(report.resource) if report else ""
 
     def _groups_of(self, entry: _Entry) -> list[_Entry]:
         """Every group that a result is a member of, and the groups of those, each once."""
@@ -563,20 +623,6 @@ class _Reader:
         if key not in self._flaws:
             self._flaws[key] = _flaw(entry.resource)
         return self._flaws[key]
-
-    def _sent_from(
-        self, entry: _Entry, report: _Entry | None, groups: Sequence[_Entry]
-    ) -> list[tuple[_Entry, Resource]]:
-        """References to specimens, each with the resource it stands in. All that there are must agree.
-
-        The result's own, and one that is the only one of its report or group; without any, all of its groups.
-        """
-        around = [(owner, _items(owner.resource.get("specimen"))) for owner in ([report] if report else []) + [*groups]]
-        named = [] if entry is report else [(entry, _items(entry.resource.get("specimen")))]
-        named += [(owner, references) for owner, references in around if len(references) == 1]
-        if not any(references for _, references in named):
-            named = [(owner, references) for owner, references in around if owner is not report]
-        return [(owner, reference) for owner, references in named for reference in references]
 
     def _day_of(self, told: str) -> str:
         """By which words about one time are put in order: a month after its days, and what is no time before all."""
@@ -598,6 +644,19 @@ class _Reader:
         own = [i for i in _items(resource.get("identifier")) if i.get("system") not in self._lab.kit_systems]
         own.sort(key=lambda i: not _text(i.get("system")).startswith(self._lab.fhir_systems))
         return _text(own[0].get("value")) if own else ""
+
+
+def _sent_from(entry: _Entry, report: _Entry | None, groups: Sequence[_Entry]) -> list[tuple[_Entry, Resource]]:
+    """References to specimens, each with the resource it stands in. All that there are must agree.
+
+    The result's own, and one that is the only one of its report or group; without any, all of its groups.
+    """
+    around = [(owner, _items(owner.resource.get("specimen"))) for owner in ([report] if report else []) + [*groups]]
+    named = [] if entry is report else [(entry, _items(entry.resource.get("specimen")))]
+    named += [(owner, references) for owner, references in around if len(references) == 1]
+    if not any(references for _, references in named):
+        named = [(owner, references) for owner, references in around if owner is not report]
+    return [(owner, reference) for owner, references in named for reference in references]
 
 
 def _identifier_of(reference: object) -> object:
