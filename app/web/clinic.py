@@ -234,7 +234,9 @@ def _draw(  # noqa: PLR0913 - one page, by name
             title="Case",
             status=STATUS[error.code],
             who=who,
-            ref=ref,
+            back=("/worklist", "Worklist"),
+            breaks=f"/cases/{ref}/break-seal",
+            code="",
             problem=problem,
             written=written,
         )

@@ -21,7 +21,7 @@ from app.web.presenters import moment, say
 from app.web.signin import SignedIn, Staff, check_form
 from models.actions import lab_desk, lab_file
 from models.actions.lab_desk import RowView, SentBack
-from models.actions.quarantine import ATTACHABLE, Again
+from models.actions.quarantine import ATTACHABLE, Again, open_sealed_kit
 from models.rules.beside import why_held
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import show_kit_code, show_tube_code
@@ -224,14 +224,34 @@ def _lines(reading: Reading, raw: LabRow) -> list[tuple[str, str]]:
     return [(name, value) for name, value in said if value]
 
 
-def _act(desk: Labs, request: Request, who: SignedIn, ref: str, work: Callable[[Ingest], str]) -> Response:
-    """Does one thing to a row and leads back to it; what the rules refuse is said on its page."""
+def _draw_sealed(desk: Labs, request: Request, who: SignedIn, ref: str, code: str, refused: ServiceError) -> Response:
+    """Where a seal is broken, with a reason: of the kit that was typed, or without one of the kit that is proposed."""
+    return desk.pages.show(
+        "sealed.html",
+        request,
+        title="Row in quarantine",
+        status=STATUS[refused.code],
+        who=who,
+        back=(f"/labs/rows/{ref}", "Row in quarantine"),
+        breaks=f"/labs/rows/{ref}/break-seal",
+        code=code,
+        problem=refused.message,
+        written=(),
+    )
+
+
+def _act(
+    desk: Labs, request: Request, who: SignedIn, ref: str, work: Callable[[Ingest], str], *, code: str = ""
+) -> Response:
+    """Does one thing to a row, with the kit of a code, and leads back; what the rules refuse is said on its page."""
     home = desk.reading()
     with home.begin() as session:  # somebody who may not see the row may do nothing to it
         lab_desk.row_view(session, ref, by=who.actor, now=home.clock(), services=home.services)
     try:
         said = work(home)
     except ServiceError as refused:
+        if refused.code is Code.SEALED:
+            return _draw_sealed(desk, request, who, ref, code, refused)
         if refused.code not in _SHOWN_ON_ROW:
             raise
         return _draw(desk, request, who, ref, STATUS[refused.code], refused.message)
@@ -266,7 +286,7 @@ def _add_acts(router: APIRouter, desk: Labs) -> None:
             attach_row(home, ref, code, by=who.actor)
             return "Everything else agrees. A second, senior person must say that it is this kit’s."
 
-        return _act(desk, request, who, ref, work)
+        return _act(desk, request, who, ref, work, code=code)
 
     @router.post("/rows/{ref}/settle")
     def settle(request: Request, who: Staff, ref: str, approve: Annotated[bool, Form()]) -> Response:
@@ -275,5 +295,20 @@ def _add_acts(router: APIRouter, desk: Labs) -> None:
             return (
                 "The row is this kit’s result now, and waits for a clinician." if approve else "Nothing was attached."
             )
+
+        return _act(desk, request, who, ref, work)
+
+    @router.post("/rows/{ref}/break-seal")
+    def break_open(
+        request: Request,
+        who: Staff,
+        ref: str,
+        code: Annotated[str, Form(max_length=40)] = "",
+        because: Annotated[str, Form()] = "",
+    ) -> Response:
+        def work(home: Ingest) -> str:
+            with home.begin() as session:
+                open_sealed_kit(session, ref, code, because=because, by=who.actor, now=home.clock())
+            return "You broke the seal. It is open to you for eight hours, and your reason is recorded."
 
         return _act(desk, request, who, ref, work)

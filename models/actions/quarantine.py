@@ -8,6 +8,7 @@ version, decide (laws 1-6). Every act names a person and leaves an audit entry.
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final, NamedTuple
 
 from sqlmodel import Session
@@ -15,6 +16,7 @@ from sqlmodel import Session
 from models.actions import audit, release
 from models.actions.owed import result_case_key
 from models.actions.result import Desk, ReadMessage, Stored, store_readings
+from models.actions.seal import break_seal, check_unsealed, is_shut
 from models.rules.clinic import CaseKind, CaseOutcome
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import normalise_kit_code, normalise_tube_code
@@ -289,24 +291,26 @@ def propose_attachment(
     """Somebody wishes to take a row as the kit's of this kit or tube id. A second person must agree.
 
     Everything else must agree by itself: full date of birth, family name, laboratory, request, dates.
-    Raises ServiceError with one sentence where it does not: BAD_INPUT, NOT_FOUND or NOT_NOW.
+    Raises ServiceError with one sentence where it does not: BAD_INPUT, NOT_FOUND or NOT_NOW; and SEALED before
+    anything is compared, because to hear that all agrees is to learn a date of birth that is hidden (H26).
     """
     row = _attachable(session, row_ref)
-    kit_id, kit_code, service_id = _kit_of(session, code, by)
-    check_may(by, Action.LIAISE_WITH_LABS, service_id)
+    kit = _kit_of(session, code, by)
+    check_may(by, Action.LIAISE_WITH_LABS, kit.service_id)
+    check_unsealed(session, kit.person_id, by, desk.now)
     tube = normalise_tube_code(code) or ""
-    _try(session, row, messages, kit_code, tube, desk)
+    _try(session, row, messages, kit.code, tube, desk)
     on = cursor(session)
     on.execute(
         """
         INSERT INTO row_attachment (row_id, kit_id, tube_code, proposed_by, proposed_at, approved, settled_by)
         VALUES (%s, %s, %s, %s, %s, false, '') ON CONFLICT DO NOTHING
         """,
-        (row.id, kit_id, tube, by.audit_name, desk.now),
+        (row.id, kit.id, tube, by.audit_name, desk.now),
     )
     if not on.rowcount:
         raise ServiceError(Code.CONFLICT, "Somebody has proposed a kit for this row already: look at it again.")
-    _audit_attachment(session, "lab_row.attachment_proposed", row, service_id, kit_id, by, desk)
+    _audit_attachment(session, "lab_row.attachment_proposed", row, kit, by, desk)
 
 
 def settle_attachment(
@@ -315,35 +319,39 @@ def settle_attachment(
     """A second person agrees, and the row is taken the whole way; or anybody entitled takes the wish back.
 
     The result is held for a clinician like any with an unread comment: nothing leaves by itself, because the
-    lab's own id was not this kit's. Raises ServiceError(NOT_NOW | NOT_ALLOWED).
+    lab's own id was not this kit's. Who agrees knows to which kit: of a sealed record that takes a reason first.
+    Raises ServiceError(NOT_NOW | NOT_ALLOWED | SEALED).
     """
     row = _attachable(session, row_ref)
-    on = cursor(session)
-    on.execute(
-        """
-        SELECT a.id, a.kit_id, a.tube_code, a.proposed_by, k.code, k.service_id
-        FROM row_attachment a JOIN kit k ON k.id = a.kit_id WHERE a.row_id = %s AND a.settled_at IS NULL FOR UPDATE OF a
-        """,
-        (row.id,),
-    )
-    found = on.fetchone()
-    if found is None:
-        raise ServiceError(Code.NOT_NOW, "Nobody proposes a kit for this row: look at it again.")
-    attachment_id, kit_id, tube, proposed_by, kit_code, service_id = found
-    check_may(by, Action.ATTACH_ROWS if approve else Action.LIAISE_WITH_LABS, service_id)
-    if approve and proposed_by == by.audit_name:
+    wish = _wish_of(session, row)
+    check_may(by, Action.ATTACH_ROWS if approve else Action.LIAISE_WITH_LABS, wish.kit.service_id)
+    if approve and wish.proposed_by == by.audit_name:
         raise ServiceError(Code.NOT_NOW, "You proposed this kit: a second person must agree.")
-    on.execute(
+    if approve:
+        check_unsealed(session, wish.kit.person_id, by, desk.now)
+    cursor(session).execute(
         "UPDATE row_attachment SET approved = %s, settled_by = %s, settled_at = %s WHERE id = %s",
-        (approve, by.audit_name, desk.now, attachment_id),
+        (approve, by.audit_name, desk.now, wish.id),
     )
     what = "lab_row.attachment_approved" if approve else "lab_row.attachment_declined"
-    _audit_attachment(session, what, row, service_id, kit_id, by, desk)
+    _audit_attachment(session, what, row, wish.kit, by, desk)
     if approve:
-        of_kits = [row._replace(kit_id=kit_id), row]
+        of_kits = [row._replace(kit_id=wish.kit.id), row]
         _lock_kits(session, of_kits)
-        stored = _attach(session, row, messages, kit_code, tube, desk)
+        stored = _attach(session, row, messages, wish.kit.code, wish.tube_code, desk)
         _settle(session, stored, of_kits, desk, Again())
+
+
+def open_sealed_kit(session: Session, row_ref: str, code: str, *, because: str, by: Actor, now: datetime) -> None:
+    """Breaks the seal of the kit that somebody wishes to propose for a row, or, without a code, of the proposed one.
+
+    Raises ServiceError(BAD_INPUT) without a reason. Of a record that is open to them already nothing is written.
+    """
+    row = _attachable(session, row_ref)
+    kit = _kit_of(session, code, by) if code else _wish_of(session, row).kit
+    check_may(by, Action.LIAISE_WITH_LABS, kit.service_id)
+    if is_shut(session, kit.person_id, by, now):
+        break_seal(session, person_id=kit.person_id, service_id=kit.service_id, because=because, by=by, now=now)
 
 
 def _attachable(session: Session, row_ref: str) -> WaitingRow:
@@ -366,18 +374,53 @@ def _attachable(session: Session, row_ref: str) -> WaitingRow:
     return row
 
 
-def _kit_of(session: Session, code: str, by: Actor) -> tuple[int, str, str]:
-    """(id, code, service) of the kit behind a kit or tube id, as somebody typed it."""
+class _Kit(NamedTuple):
+    """A kit that a row may be of."""
+
+    id: int
+    code: str
+    service_id: str
+    person_id: int
+
+
+class _Wish(NamedTuple):
+    """Somebody's wish to take a row as a kit's, that nobody has settled."""
+
+    id: int
+    proposed_by: str
+    tube_code: str
+    kit: _Kit
+
+
+def _kit_of(session: Session, code: str, by: Actor) -> _Kit:
+    """The kit behind a kit or tube id, as somebody typed it."""
     tube = normalise_tube_code(code)
     kit_code = tube[:-1] if tube else normalise_kit_code(code)
     if kit_code is None:
         raise ServiceError(Code.BAD_INPUT, "This is no kit or tube id: check each of its characters.")
     on = cursor(session)
-    on.execute("SELECT id, code, service_id FROM kit WHERE code = %s", (kit_code,))
+    on.execute("SELECT id, code, service_id, person_id FROM kit WHERE code = %s", (kit_code,))
     found = on.fetchone()
     if found is None or found[2] not in by.service_ids:
         raise ServiceError(Code.NOT_FOUND, "There is no such kit in your services.")
-    return int(found[0]), str(found[1]), str(found[2])
+    return _Kit(*found)
+
+
+def _wish_of(session: Session, row: WaitingRow) -> _Wish:
+    """The wish that waits for a second person, locked. Raises ServiceError(NOT_NOW) where there is none."""
+    on = cursor(session)
+    on.execute(
+        """
+        SELECT a.id, a.proposed_by, a.tube_code, k.id, k.code, k.service_id, k.person_id
+        FROM row_attachment a JOIN kit k ON k.id = a.kit_id WHERE a.row_id = %s AND a.settled_at IS NULL FOR UPDATE OF a
+        """,
+        (row.id,),
+    )
+    found = on.fetchone()
+    if found is None:
+        raise ServiceError(Code.NOT_NOW, "Nobody proposes a kit for this row: look at it again.")
+    wish_id, proposed_by, tube_code, *kit = found
+    return _Wish(wish_id, proposed_by, tube_code, _Kit(*kit))
 
 
 def _try(
@@ -420,9 +463,7 @@ def _stands_at(raw: LabRow, row: WaitingRow) -> bool:
     return (raw.position, raw.row_key) == row.place
 
 
-def _audit_attachment(  # noqa: PLR0917 - one entry
-    session: Session, action: str, row: WaitingRow, service_id: str, kit_id: int, by: Actor, desk: Desk
-) -> None:
+def _audit_attachment(session: Session, action: str, row: WaitingRow, kit: _Kit, by: Actor, desk: Desk) -> None:
     audit.record(
         session,
         action=action,
@@ -430,8 +471,8 @@ def _audit_attachment(  # noqa: PLR0917 - one entry
         subject_id=row.id,
         actor=by.audit_name,
         now=desk.now,
-        service_id=service_id,
-        kit_id=kit_id,
+        service_id=kit.service_id,
+        kit_id=kit.id,
     )
 
 

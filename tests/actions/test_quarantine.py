@@ -8,6 +8,8 @@ from sqlalchemy.exc import IntegrityError
 from app.lab_reading import attach_row, let_in_again, read_rows_again, settle_row
 from flows.ingest_results import ingest_waiting_files
 from flows.reconcile import strike
+from models.actions.quarantine import open_sealed_kit
+from models.actions.seal import set_seal
 from models.rules.errors import Code, ServiceError
 from models.rules.kit import ALPHABET
 from models.rules.lab import PLAIN, SingleCode, fold_token
@@ -404,6 +406,70 @@ def test_the_database_itself_refuses_one_person_as_two(begin, misspelt, store):
         session.connection().exec_driver_sql(
             "UPDATE row_attachment SET approved = true, settled_by = proposed_by, settled_at = now()"
         )
+
+
+def seal_record_of(begin, kit):
+    """Hides the record of a kit's person from everybody."""
+    ((person_id,),) = ask(begin, "SELECT person_id FROM kit WHERE id = :id", id=kit.id)
+    with begin() as session:
+        set_seal(session, person_id=person_id, service_id="larkfield", sealed=True, by=SENIOR, now=READ_AT)
+
+
+def open_record(begin, code, *, by, because="the laboratory rang about it"):
+    with begin() as session:
+        open_sealed_kit(session, waiting_ref(begin), code, because=because, by=by, now=READ_AT)
+
+
+@pytest.mark.parametrize("typed", ["misspelt", "other"])
+def test_of_a_sealed_record_nobody_hears_whether_the_rest_agrees(begin, misspelt, store, typed):
+    """A kit that agrees and one that does not: the answer is the same, and says nothing of a date of birth."""
+    with begin() as session:
+        (other,) = send_kits(session, 1, seed=5)
+    of = {"misspelt": misspelt, "other": other}[typed]
+    seal_record_of(begin, of)
+
+    with pytest.raises(ServiceError) as refused:
+        propose(begin, store, of.code + "1")
+
+    assert refused.value.code is Code.SEALED
+    assert ask(begin, "SELECT count(*) FROM row_attachment") == [(0,)]
+
+
+def test_each_of_two_people_gives_a_reason_before_a_row_becomes_a_sealed_records(begin, misspelt, store):
+    seal_record_of(begin, misspelt)
+    open_record(begin, misspelt.code + "1", by=LARA)
+    propose(begin, store, misspelt.code + "1")
+
+    with pytest.raises(ServiceError) as refused:
+        settle(begin, store, DOCTOR)
+    assert refused.value.code is Code.SEALED
+    assert effects_of(begin, misspelt.id, "chlamydia") == []
+
+    for _ in range(2):
+        open_record(begin, "", by=DOCTOR)
+    settle(begin, store, DOCTOR)
+
+    assert effects_of(begin, misspelt.id, "chlamydia") == [("negative", "first")]
+    broken = ask(begin, "SELECT actor, because FROM audit WHERE action = 'record.seal_broken' ORDER BY id")
+    assert broken == [(f"staff:{who}", "the laboratory rang about it") for who in ("lab-1", "doctor-1")]
+
+
+def test_a_wish_about_a_sealed_record_is_taken_back_without_opening_it(begin, misspelt, store):
+    propose(begin, store, misspelt.code + "1")
+    seal_record_of(begin, misspelt)
+
+    settle(begin, store, DOCTOR, approve=False)
+
+    assert ask(begin, "SELECT approved FROM row_attachment") == [(False,)]
+
+
+def test_a_seal_is_broken_with_a_reason_and_for_a_kit_that_is_meant(begin, misspelt):
+    seal_record_of(begin, misspelt)
+
+    for code, because, why in ((misspelt.code, "short", Code.BAD_INPUT), ("", "it was proposed", Code.NOT_NOW)):
+        with pytest.raises(ServiceError) as refused:
+            open_record(begin, code, by=LARA, because=because)
+        assert refused.value.code is why
 
 
 def test_a_declined_wish_changes_nothing_and_another_may_be_made(begin, misspelt, store):

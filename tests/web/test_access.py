@@ -117,6 +117,7 @@ ALLOWED = {
     ("POST", "/labs/rows/{ref}/send-back"): LIAISING,
     ("POST", "/labs/rows/{ref}/attach"): LIAISING,
     ("POST", "/labs/rows/{ref}/settle"): LIAISING,
+    ("POST", "/labs/rows/{ref}/break-seal"): LIAISING,
     ("GET", "/messages"): {*CARING, "safeguarding"},
     ("GET", "/messages/{ref}"): {*CARING, "safeguarding"},
     ("POST", "/messages/{ref}/words"): {*CARING, "safeguarding"},
@@ -178,6 +179,7 @@ FORMS = {
     "/labs/replay": {"lab": "NORTHLAB", "reason": "unknown_token"},
     "/labs/rows/{ref}/attach": {"code": "7K3-F9X-N2PP"},
     "/labs/rows/{ref}/settle": {"approve": "false"},
+    "/labs/rows/{ref}/break-seal": {"because": "called back today"},
 }
 
 

@@ -8,14 +8,16 @@ from dataclasses import replace
 import pytest
 
 from flows.ingest_results import ingest_waiting_files
-from models.rules.kit import ALPHABET
+from models.actions.seal import set_seal
+from models.rules.kit import ALPHABET, show_kit_code
 from models.rules.lab import PLAIN
+from models.rules.staff import Actor, Role
 from models.rules.vocabulary import Outcome, Test
 from tests.support.ingesting import READ_AT, ask, ingest, lab_maps, services, take, with_column
 from tests.support.lab_files import LONG, hl7, long_table
 from tests.support.many_kits import send_kits
 from tests.support.memory_store import MemoryStore
-from tests.support.web import audited
+from tests.support.web import audited, hidden_fields
 
 
 @pytest.fixture
@@ -200,6 +202,29 @@ def test_two_people_take_a_misspelt_row_as_a_kits(site, misspelt, kits, begin):
     assert "waits for a clinician" in doctor.send(page, f"{page}/settle", approve="true").text
     assert ask(begin, "SELECT outcome, note_review FROM result_version WHERE kit_id = :id AND test = 'chlamydia'",
                id=kits[0].id) == [("negative", True)]  # fmt: skip
+
+
+def test_a_row_becomes_a_sealed_records_only_by_two_people_who_opened_it_with_a_reason(site, misspelt, kits, begin):
+    page, boss = misspelt["bad_kit_id"], Actor("boss", frozenset({Role.CLINICIAN}), frozenset({"larkfield"}))
+    ((person_id,),) = ask(begin, "SELECT person_id FROM kit WHERE id = :id", id=kits[0].id)
+    with begin() as session:
+        set_seal(session, person_id=person_id, service_id="larkfield", sealed=True, by=boss, now=READ_AT)
+    lara, doctor = site.signed_in("demo-lab"), site.signed_in("demo-clinician")
+    code, shown = kits[0].code + "1", show_kit_code(kits[0].code)
+
+    shut = lara.send(page, f"{page}/attach", code=code)
+    assert (shut.status_code, "Sealed record" in shut.text, "agrees" in shut.text) == (403, True, False)
+    reason = {**hidden_fields(shut.text, f"{page}/break-seal"), "because": "the laboratory rang about it"}
+    assert "You broke the seal" in lara.http.post(f"{page}/break-seal", data=reason, follow_redirects=True).text
+    assert "A second, senior person" in lara.send(page, f"{page}/attach", code=code).text
+
+    seen = doctor.get(page).text
+    assert (shown in seen, "agrees with this kit" in seen, "It is this kit’s" in seen) == (False, False, False)
+    token = {"csrf": hidden_fields(seen, f"{page}/break-seal")["csrf"]}
+    assert doctor.http.post(f"{page}/settle", data={**token, "approve": "true"}).status_code == 403
+    opened = doctor.send(page, f"{page}/break-seal", because="the laboratory rang about it").text
+    assert shown in opened
+    assert "waits for a clinician" in doctor.send(page, f"{page}/settle", approve="true").text
 
 
 def test_a_held_file_is_read_again_when_somebody_says_so(site, kits, begin, store):
