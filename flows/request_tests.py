@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from prefect import flow
@@ -11,7 +11,7 @@ from app.database import Begin
 from app.wiring import Clock, Wiring, connect, hl7_words, lab_requests
 from flows.guard import guarded
 from integrations.ports import FileStore, LabLine, NotSent, Unsure
-from models.actions.lab_request import Sending, acknowledge_by_results, claim_sending, settle_sending
+from models.actions.lab_request import Sending, acknowledge_by_results, claim_sending, settle_sending, take_answer
 from models.rules.errors import Code, ServiceError
 from models.rules.lab_request import RequestForm, RequestState, RequestWay
 from models.rules.secrets import Cipher
@@ -19,6 +19,9 @@ from models.rules.service import LabContract, Services
 
 AT_ONCE: Final = 200
 """Requests in one file."""
+
+SECOND_THOUGHTS_SECONDS: Final = 2.0
+"""How long a line stays open when a lab has said of a request that it has it (CA), and not yet whether it takes it."""
 
 log: Final = logging.getLogger("kitpost")
 
@@ -33,8 +36,12 @@ class Tally:
     unsure: int = 0
     by_results: int = 0
     """Requests that a result made needless to answer."""
+    refused_late: int = 0
+    """Refusals that came on the line after a first answer, which they overrule or repeat."""
     labs_down: int = 0
     """Laboratories whose own listener could not be reached: the next run tries again."""
+    fault: ServiceError | None = field(default=None, repr=False)
+    """The first thing of ours that kept a laboratory from being told; the others were told all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,10 @@ class Desk:
 
 
 def send_requests(desk: Desk, *, limit: int) -> Tally:
-    """Sends up to `limit` owed requests, and takes results for answers. Safe to repeat and to be killed."""
+    """Sends up to `limit` owed requests, and takes results for answers. Safe to repeat and to be killed.
+
+    What goes wrong with one laboratory keeps no other waiting: it is said in the tally.
+    """
     tally = Tally()
     with desk.begin() as session:
         tally.by_results = acknowledge_by_results(session)
@@ -58,10 +68,12 @@ def send_requests(desk: Desk, *, limit: int) -> Tally:
         for contract in in_force.service.labs:
             if contract.requests is RequestForm.NONE:
                 continue
-            if contract.requests_by is RequestWay.STORE:
-                _send_files(desk, service_id, contract, tally, limit=limit)
-            else:
-                _send_messages(desk, service_id, contract, tally, limit=limit)
+            send = _send_files if contract.requests_by is RequestWay.STORE else _send_messages
+            try:
+                send(desk, service_id, contract, tally, limit=limit)
+            except ServiceError as error:
+                log.warning("request-tests: %s was not told: %s", contract.lab, error.message)
+                tally.fault = tally.fault or error
     return tally
 
 
@@ -81,34 +93,53 @@ def _send_files(desk: Desk, service_id: str, contract: LabContract, tally: Tally
 
 def _send_messages(desk: Desk, service_id: str, contract: LabContract, tally: Tally, *, limit: int) -> None:
     line = desk.line_to(contract.lab)
+    codes: set[str] = set()
     try:
         while tally.sent < limit:
             # One at a time: whatever breaks, one request at most is in doubt.
             sending = _claim(desk, service_id, contract, size=1, again=False)
             if sending is None:
-                return
-            [request] = sending.requests
-            message = lab_requests.oml(request, service_id=service_id, lab=contract.lab)
-            try:
-                answer = hl7_words.answer_in(line.send(message))
-            except NotSent as error:
-                _settle(desk, sending, RequestState.OWED, error.code)
-                tally.labs_down += 1
-                return
-            except Unsure as error:
-                tally.unsure += _settle(desk, sending, RequestState.UNSURE, error.code)
-                continue
-            tally.sent += 1
-            if answer.about != request.control_id:
-                tally.unsure += _settle(desk, sending, RequestState.UNSURE, "answer_to_another")
-            elif answer.is_yes:
-                tally.acknowledged += _settle(desk, sending, RequestState.ACKNOWLEDGED)
-            elif answer.is_no:
-                tally.refused += _settle(desk, sending, RequestState.REFUSED, answer.code)
-            else:
-                tally.unsure += _settle(desk, sending, RequestState.UNSURE, "no_such_answer")
+                break
+            codes.add(_send_message(desk, line, sending, tally, service_id=service_id, lab=contract.lab))
+            _take_late(desk, line, contract.lab, tally)
+        if "CA" in codes:
+            _take_late(desk, line, contract.lab, tally, wait_seconds=SECOND_THOUGHTS_SECONDS)
+    except NotSent:
+        tally.labs_down += 1
     finally:
         line.close()
+
+
+def _send_message(desk: Desk, line: LabLine, sending: Sending, tally: Tally, *, service_id: str, lab: str) -> str:
+    """Sends one request, settles it by its answer, and returns the answer's code, '' where none came.
+
+    Raises NotSent or ServiceError where nothing left: the request is owed again.
+    """
+    [request] = sending.requests
+    try:
+        answer = hl7_words.answer_in(line.send(lab_requests.oml(request, service_id=service_id, lab=lab)))
+    except (NotSent, ServiceError) as error:
+        _settle(desk, sending, RequestState.OWED, error.code)
+        raise
+    except Unsure as error:
+        tally.unsure += _settle(desk, sending, RequestState.UNSURE, error.code)
+        return ""
+    tally.sent += 1
+    if answer.is_yes:
+        tally.acknowledged += _settle(desk, sending, RequestState.ACKNOWLEDGED)
+    elif answer.is_no:
+        tally.refused += _settle(desk, sending, RequestState.REFUSED, answer.code)
+    else:
+        tally.unsure += _settle(desk, sending, RequestState.UNSURE, "no_such_answer")
+    return answer.code
+
+
+def _take_late(desk: Desk, line: LabLine, lab: str, tally: Tally, *, wait_seconds: float = 0.0) -> None:
+    """Takes what a lab has said since of requests that it had answered: a no after a yes is a no (H34)."""
+    for answer in map(hl7_words.answer_in, line.late(wait_seconds)):
+        with desk.begin() as session:
+            is_news = take_answer(session, answer, lab=lab, now=desk.clock(), takes_back=True)
+        tally.refused_late += is_news and not answer.is_yes
 
 
 def _claim(desk: Desk, service_id: str, contract: LabContract, *, size: int, again: bool) -> Sending | None:
@@ -123,6 +154,14 @@ def _settle(desk: Desk, sending: Sending, state: RequestState, error_code: str =
         return settle_sending(session, sending.batch, state, now=desk.clock(), error_code=error_code)
 
 
+def check_all_were_told(tally: Tally) -> None:
+    """Raises what kept a laboratory from being told, at the end of a run that told the others."""
+    if tally.fault:
+        raise tally.fault
+    if tally.labs_down:
+        raise ServiceError(Code.NOT_NOW, f"{tally.labs_down} laboratories could not be reached: the next run tries.")
+
+
 def desk_of(product: Wiring) -> Desk:
     """What sending requests needs, from an installation."""
     return Desk(product.begin, product.store, product.line_to, product.services, product.cipher, product.clock)
@@ -131,8 +170,7 @@ def desk_of(product: Wiring) -> Desk:
 @flow(name="request-tests", retries=0)
 @guarded("request-tests")
 def request_tests(limit: int = 500) -> None:
-    """Tells laboratories of dispatched kits; fails, by code, when one could not be reached."""
+    """Tells laboratories of dispatched kits; fails, by code, when one could not be told."""
     tally = send_requests(desk_of(connect()), limit=limit)
     log.info("request-tests: %s", tally)
-    if tally.labs_down:
-        raise ServiceError(Code.NOT_NOW, f"{tally.labs_down} laboratories could not be reached: the next run tries.")
+    check_all_were_told(tally)

@@ -353,7 +353,11 @@ class LabLine(Protocol):
     """A connection to a laboratory's own listener. Never sends a message twice by itself."""
 
     def send(self, message: bytes) -> bytes:
-        """The answer to one message. Raises NotSent (nothing left), Unsure (it may have arrived)."""
+        """The answer to this very message. Raises NotSent or ServiceError (nothing left), Unsure (it may have come)."""
+        ...
+
+    def late(self, wait_seconds: float = 0.0) -> Sequence[bytes]:
+        """What was said since of messages that had their answer, each once. Waits so long for more of it."""
         ...
 
     def close(self) -> None:

@@ -13,8 +13,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final
 
+from integrations.lab.hl7_words import answer_in, header_of
 from integrations.ports import NotSent, Unsure
 from models.rules.errors import Code, ServiceError
 
@@ -202,6 +204,10 @@ def _names_in(certificate: Mapping[str, Any]) -> frozenset[str]:
 
 # ── Sending ──────────────────────────────────────────────────────────────────────────────────
 
+LONGEST_ANSWER_BYTES: Final = 1 << 16
+LEAST_WAIT_SECONDS: Final = 0.001
+"""For what has come already: a socket without any time limit fails by another name."""
+
 
 @dataclass(frozen=True, slots=True)
 class MllpAddress:
@@ -215,58 +221,117 @@ class MllpAddress:
 
 
 class MllpSender:
-    """Sends one message at a time over one connection and waits for its answer. Never sends one twice by itself."""
+    """Sends one message at a time over one connection and waits for its answer. Never sends one twice by itself.
+
+    A laboratory may say something twice, or first that it has a message (CA) and then what it makes of it. So
+    every frame is matched by MSA-2: what is said of earlier messages of this connection is kept for `late`. A
+    frame about none of them leaves the line in doubt: it is closed, and the next message begins on a new one.
+    Raises ServiceError(SETTINGS) when it is made, before anything is to be sent.
+    """
 
     def __init__(self, address: MllpAddress, *, timeout_seconds: float = 30.0) -> None:
         self._address = address
         self._timeout = timeout_seconds
+        self._tls = _client_tls(address)
         self._connection: socket.socket | None = None
+        self._received = b""
+        """What this connection brought and no frame was made of yet."""
+        self._answered: set[str] = set()
+        """Control ids of this connection's messages that have their answer."""
+        self._late: list[bytes] = []
 
     def send(self, message: bytes) -> bytes:
-        """The answer to one message. Raises NotSent (nothing left), Unsure (it may have arrived)."""
+        """The answer to this very message. Raises NotSent (nothing left), Unsure (it may have arrived)."""
+        self._listen(0.0)  # a laboratory that has hung up meanwhile is called anew, before anything is sent
         connection = self._connection or self._connect()
         self._connection = connection
         try:
+            connection.settimeout(self._timeout)
             connection.sendall(START + message + END)
-            return _read_answer(connection)
+            return self._answer_to(_control_id(message))
         except (OSError, EOFError) as error:
             self.close()
             raise Unsure(type(error).__name__) from None
+
+    def late(self, wait_seconds: float = 0.0) -> list[bytes]:
+        """What was said since of messages that had their answer, each once. Waits so long for more of it."""
+        self._listen(wait_seconds)
+        late, self._late = self._late, []
+        return late
 
     def close(self) -> None:
         """Ends the connection. Safe to repeat."""
         if self._connection is not None:
             self._connection.close()
-            self._connection = None
+        self._connection, self._received, self._answered = None, b"", set()
 
     def _connect(self) -> socket.socket:
         address = self._address
-        if address.ca is None and not _is_loopback(address.host):
-            raise ServiceError(
-                Code.SETTINGS, "A laboratory's MLLP listener is spoken to over TLS: give its CA in KITPOST_MLLP_LABS."
-            )
-        tls = None
-        if address.ca is not None:
-            with _clear_certificate_errors("KITPOST_MLLP_LABS"):
-                tls = ssl.create_default_context(cafile=str(address.ca))
-                if address.certificate and address.key:
-                    tls.load_cert_chain(address.certificate, address.key)
         try:
             plain = socket.create_connection((address.host, address.port), timeout=self._timeout)
         except OSError as error:
             raise NotSent(type(error).__name__) from None
         try:
-            return tls.wrap_socket(plain, server_hostname=address.host) if tls else plain
+            return self._tls.wrap_socket(plain, server_hostname=address.host) if self._tls else plain
         except OSError as error:
             plain.close()
             raise NotSent(type(error).__name__) from None
 
+    def _answer_to(self, control_id: str) -> bytes:
+        until = monotonic() + self._timeout
+        while True:
+            frame = self._frame(until)
+            about = answer_in(frame).about
+            if about == control_id:
+                self._answered.add(control_id)
+                return frame
+            if about not in self._answered:
+                self.close()
+                raise Unsure("answer_to_another")
+            self._late.append(frame)
 
-def _read_answer(connection: socket.socket, longest: int = 1 << 16) -> bytes:
-    received = b""
-    while not received.endswith(END):
-        piece = connection.recv(4096)
-        if not piece or len(received) > longest:
-            raise EOFError
-        received += piece
-    return received.removesuffix(END).lstrip(b"\r\n").removeprefix(START)
+    def _listen(self, seconds: float) -> None:
+        """Takes in what is said without being asked. Whoever hung up, or says what we can't place, is hung up on."""
+        until = monotonic() + seconds
+        try:
+            while self._connection is not None:
+                frame = self._frame(until)
+                if answer_in(frame).about in self._answered:
+                    self._late.append(frame)
+                else:
+                    self.close()
+        except TimeoutError:
+            pass  # nothing more was said
+        except (OSError, EOFError):
+            self.close()
+
+    def _frame(self, until: float) -> bytes:
+        """The next frame without its marks. Raises TimeoutError, EOFError or another OSError where none comes."""
+        assert self._connection is not None, "whoever reads has connected"
+        while END not in self._received:
+            self._connection.settimeout(max(until - monotonic(), LEAST_WAIT_SECONDS))
+            piece = self._connection.recv(4096)
+            if not piece or len(self._received) > LONGEST_ANSWER_BYTES:
+                raise EOFError
+            self._received += piece
+        frame, _, self._received = self._received.partition(END)
+        return frame.lstrip(b"\r\n").removeprefix(START)
+
+
+def _control_id(message: bytes) -> str:
+    header = header_of(message)
+    return header.control_id if header else ""
+
+
+def _client_tls(address: MllpAddress) -> ssl.SSLContext | None:
+    if address.ca is None:
+        if not _is_loopback(address.host):
+            raise ServiceError(
+                Code.SETTINGS, "A laboratory's MLLP listener is spoken to over TLS: give its CA in KITPOST_MLLP_LABS."
+            )
+        return None
+    with _clear_certificate_errors("KITPOST_MLLP_LABS"):
+        context = ssl.create_default_context(cafile=str(address.ca))
+        if address.certificate and address.key:
+            context.load_cert_chain(address.certificate, address.key)
+    return context

@@ -171,10 +171,11 @@ def ask_again(
     )
 
 
-def take_answer(session: Session, answer: Answer, *, lab: str, now: datetime) -> bool:
+def take_answer(session: Session, answer: Answer, *, lab: str, now: datetime, takes_back: bool = False) -> bool:
     """A lab's own answer to one request, that came by itself; False if it is no request of ours that waits for one.
 
     To say yes once more changes nothing: a lab may answer when it has a request and again when it has taken it in.
+    With `takes_back` a no counts after a yes too: on the line that brought both, the later word is the lab's.
     """
     on = cursor(session)
     on.execute(
@@ -184,10 +185,12 @@ def take_answer(session: Session, answer: Answer, *, lab: str, now: datetime) ->
             acknowledged_at = CASE WHEN %(accepted)s THEN coalesce(acknowledged_at, %(now)s::timestamptz) END,
             claimed_until = NULL
         WHERE lab = %(lab)s AND left(ref, 20) = %(control_id)s
-          AND (state IN ('sending', 'sent', 'unsure', 'refused') OR (state = 'acknowledged' AND %(accepted)s))
+          AND (state IN ('sending', 'sent', 'unsure', 'refused')
+               OR (state = 'acknowledged' AND (%(accepted)s OR %(takes_back)s)))
         """,
         {
             "accepted": answer.is_yes,
+            "takes_back": takes_back,
             "code": "" if answer.is_yes else answer.code[:40],
             "now": now,
             "lab": lab,

@@ -13,15 +13,16 @@ from sqlalchemy.exc import OperationalError
 
 from app.lab_messages import MllpDesk, file_messages
 from flows.ingest_results import ingest_waiting_files
+from integrations.lab import hl7_words
 from integrations.lab.mllp import ListenerChoices, MllpAddress, MllpListener, MllpSender
 from integrations.ports import NotSent, Unsure
-from models.rules.errors import ServiceError
+from models.rules.errors import Code, ServiceError
 from tests.support.certificates import Authority
-from tests.support.ingesting import ask, ingest, texts_of
+from tests.support.ingesting import READ_AT, ask, ingest, texts_of
 from tests.support.lab_files import hl7
 from tests.support.many_kits import send_kits
 from tests.support.memory_store import MemoryStore
-from tests.support.mllp import END, START, Line, client_tls, running
+from tests.support.mllp import END, START, Line, OtherEnd, client_tls, running
 
 LAB = "lims.northlab.example"
 
@@ -362,3 +363,30 @@ def test_a_sender_that_can_not_connect_has_sent_nothing(authority, northlab):
     address = MllpAddress("127.0.0.1", 1, authority.certificate, northlab.certificate, northlab.key)
     with pytest.raises(NotSent):
         MllpSender(address, timeout_seconds=5).send(b"MSH|...")
+
+
+def test_a_sender_calls_a_laboratory_anew_that_has_hung_up_before_anything_is_sent():
+    laboratory = OtherEnd(lambda _, messages: [acknowledged(messages[-1])], hangs_up=True)
+    with laboratory.listening() as port:
+        sender = MllpSender(MllpAddress("127.0.0.1", port), timeout_seconds=5)
+        for number in range(2):
+            assert sender.send(a_request(number)) == acknowledged(a_request(number))
+            assert laboratory.hung_up.wait(5)
+            laboratory.hung_up.clear()
+        sender.close()
+    assert laboratory.connections == 2
+
+
+def a_request(number):
+    return f"MSH|^~\\&|KITPOST|larkfield||LAB|20261124||OML^O21|R{number}|P|2.5.1\r".encode()
+
+
+def acknowledged(message):
+    return hl7_words.answer(hl7_words.header_of(message), "AA", now=READ_AT, control_id="x", complaint=None)
+
+
+def test_a_sender_with_a_certificate_that_can_not_be_read_says_so_before_anything_is_to_be_sent(tmp_path):
+    for address in (MllpAddress("lab.example", 1), MllpAddress("lab.example", 1, tmp_path / "none.pem")):
+        with pytest.raises(ServiceError) as refused:
+            MllpSender(address)
+        assert refused.value.code is Code.SETTINGS

@@ -15,20 +15,20 @@ from app.lab_reading import read_rows_again
 from app.service import SHIPPED, load_services
 from flows.ingest_results import ingest_waiting_files
 from flows.reconcile import strike
-from flows.request_tests import Desk, send_requests
+from flows.request_tests import Desk, Tally, check_all_were_told, send_requests
 from integrations.lab.hl7_words import answer, header_of
 from integrations.lab.mllp import ListenerChoices, MllpAddress, MllpListener, MllpSender
 from integrations.ports import NotSent, Unsure
 from models.actions.lab_request import ask_again
 from models.actions.parcel import pair_and_dispatch
-from models.rules.errors import ServiceError
+from models.rules.errors import Code, ServiceError
 from models.rules.lab_request import RequestForm, RequestWay
 from models.tables.audit import Audit
 from tests.support import build, s10
 from tests.support.certificates import Authority
 from tests.support.ingesting import ask, ingest, lab_maps
 from tests.support.memory_store import MemoryStore
-from tests.support.mllp import running
+from tests.support.mllp import OtherEnd, running
 
 LAB = "northlab"
 
@@ -64,6 +64,9 @@ class NoLine:
 
     def send(self, _):
         raise AssertionError("nothing goes over this line")
+
+    def late(self, _=0.0):
+        return []
 
     def close(self):
         pass
@@ -221,6 +224,11 @@ def lease_runs_out(db):
 # ── As messages ──────────────────────────────────────────────────────────────────────────────
 
 
+def said(code, message):
+    """A lab's answer to one message."""
+    return answer(header_of(message), code, now=build.NOW, control_id="x", complaint=None)
+
+
 class Laboratory:
     """A lab's listener, as its side of the line: answers as it is told."""
 
@@ -236,7 +244,10 @@ class Laboratory:
         if isinstance(code, BaseException):
             raise code
         self.taken.append(message)
-        return answer(header_of(message), code, now=build.NOW, control_id="x", complaint=None)
+        return said(code, message)
+
+    def late(self, _=0.0):
+        return []
 
     def close(self):
         pass
@@ -339,6 +350,130 @@ def test_a_request_goes_over_tls_to_a_real_listener(begin, store, dispatch, tmp_
 
     assert (tally.sent, tally.acknowledged) == (1, 1)
     assert states(begin) == [("acknowledged", "")]
+
+
+STRAY = b"MSH|^~\\&|WINLIMS|NORTHLAB|KITPOST|larkfield|20261124||ACK|9|P|2.5.1\rMSA|AA|no such\r"
+
+
+@pytest.mark.parametrize(
+    ("script", "states_after", "connections"),
+    [
+        (lambda _, m: [said("CA", m[-1]), said("AA", m[-1])], ["acknowledged"] * 4, 1),
+        (lambda n, m: [said("AA", m[0])] * (n > 1) + [said("AA", m[-1])], ["acknowledged"] * 4, 1),
+        (lambda n, m: [said("CA", m[-1])] + [said("AR", m[-1])] * (n == 4), ["acknowledged"] * 3 + ["refused"], 1),
+        (
+            lambda n, m: [said("AE", m[0])] * (n == 2) + [said("CA", m[-1])],
+            ["refused", *["acknowledged"] * 3],
+            1,
+        ),
+        (
+            lambda n, m: [STRAY] * (n == 2) + [said("AA", m[-1])],
+            ["acknowledged", "unsure", *["acknowledged"] * 2],
+            2,
+        ),
+        (
+            lambda n, m: [said("AA", m[-1])] + [STRAY] * (n == 2),
+            ["acknowledged"] * 4,
+            2,
+        ),
+    ],
+    ids=["taken, then taken in", "said again", "taken, then refused", "refused later", "a stranger", "one more"],
+)
+def test_each_answer_counts_for_the_request_that_it_names(begin, store, dispatch, script, states_after, connections):
+    service = council(**BY_MLLP)
+    [dispatch(service) for _ in states_after]
+    laboratory = OtherEnd(script)
+    with laboratory.listening() as port:
+        sender = MllpSender(MllpAddress("127.0.0.1", port), timeout_seconds=5)
+        send_requests(desk(begin, store, service, lambda: sender), limit=10)
+
+    assert [state for state, _ in states(begin)] == states_after
+    assert (len(laboratory.messages), laboratory.connections) == (4, connections)
+
+
+class Wavering(Laboratory):
+    """Says that it has a request, and on second thoughts refuses it."""
+
+    def late(self, wait_seconds=0.0):
+        return [said("AR", message) for message in self.taken if wait_seconds]
+
+
+def test_a_lab_that_has_only_said_that_it_has_a_request_is_listened_to_a_moment_longer(begin, store, dispatch):
+    service = council(**BY_MLLP)
+    dispatch(service)
+
+    tally = send_requests(desk(begin, store, service, Wavering("CA")), limit=10)
+
+    assert states(begin) == [("refused", "AR")]
+    assert tally.refused_late == 1
+
+
+# ── One laboratory's trouble ─────────────────────────────────────────────────────────────────
+
+
+def two_labs(**first):
+    """A council whose first laboratory is told as said here and whose second gets files, and a kit for each."""
+    return replace(
+        build.service(),
+        labs=(replace(build.NORTHLAB, **first), replace(build.NORTHLAB, lab="southvale", requests=RequestForm.CSV)),
+    )
+
+
+def owed_to_both(begin, dispatch, service):
+    [dispatch(service) for _ in range(2)]
+    with begin() as session:
+        session.connection().exec_driver_sql(
+            "UPDATE lab_request SET lab = 'southvale' WHERE id = (SELECT max(id) FROM lab_request)"
+        )
+
+
+def test_an_unreadable_certificate_puts_nothing_in_doubt_and_keeps_no_other_lab_waiting(
+    begin, store, dispatch, tmp_path
+):
+    service = two_labs(**BY_MLLP)
+    owed_to_both(begin, dispatch, service)
+
+    tally = send_requests(
+        desk(begin, store, service, lambda: MllpSender(MllpAddress("lab", 1, tmp_path / "none.pem"))), limit=10
+    )
+
+    assert states(begin) == [("owed", ""), ("sent", "")]
+    assert tally.fault.code is Code.SETTINGS
+
+
+def test_what_is_found_wrong_before_a_message_left_leaves_it_owed(begin, store, dispatch):
+    service = council(**BY_MLLP)
+    dispatch(service)
+
+    tally = send_requests(desk(begin, store, service, Laboratory(ServiceError(Code.SETTINGS, "mend it"))), limit=10)
+
+    assert states(begin) == [("owed", "settings")]
+    assert (tally.fault.code, tally.sent) == (Code.SETTINGS, 0)
+
+
+def test_a_store_that_refuses_one_labs_file_takes_the_others(begin, dispatch):
+    class Picky(MemoryStore):
+        def put(self, key, body, content_type=""):
+            if key.startswith(LAB):
+                raise ServiceError(Code.STORE_DOWN, "refused")
+            return super().put(key, body, content_type)
+
+    service = two_labs(requests=RequestForm.CSV)
+    owed_to_both(begin, dispatch, service)
+
+    tally = send_requests(desk(begin, Picky(), service), limit=10)
+
+    assert [state for state, _ in states(begin)] == ["sending", "sent"]
+    assert tally.fault.code is Code.STORE_DOWN
+
+
+def test_a_run_that_could_not_tell_a_lab_fails_at_its_end():
+    check_all_were_told(Tally(sent=3))
+    for tally, code in ((Tally(fault=ServiceError(Code.SETTINGS, "mend it")), Code.SETTINGS),
+                        (Tally(labs_down=1), Code.NOT_NOW)):  # fmt: skip
+        with pytest.raises(ServiceError) as failed:
+            check_all_were_told(tally)
+        assert failed.value.code is code
 
 
 # ── Answers ──────────────────────────────────────────────────────────────────────────────────

@@ -1,10 +1,10 @@
-"""A listener in a thread of its own, and a lab's connection to it, both on loopback."""
+"""A listener in a thread of its own, and a lab's connection to it, both on loopback; and a lab's own listener."""
 
 import asyncio
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 START, END = b"\x0b", b"\x1c\r"
@@ -67,3 +67,52 @@ def client_tls(ca, pair=None) -> ssl.SSLContext:
     if pair:
         context.load_cert_chain(*pair)
     return context
+
+
+class OtherEnd:
+    """A lab's own listener: after its nth message it says `script(n, messages)`, each answer with its MSA-2 at will.
+
+    The answers to one message are one packet. With `hangs_up` it ends the connection after each.
+    """
+
+    def __init__(self, script: Callable[[int, Sequence[bytes]], Sequence[bytes]], *, hangs_up: bool = False):
+        self.script, self.hangs_up = script, hangs_up
+        self.messages: list[bytes] = []
+        self.connections = 0
+        self.hung_up = threading.Event()
+
+    @contextmanager
+    def listening(self) -> Iterator[int]:
+        """Listens while the block runs; yields the port."""
+        server = socket.create_server(("127.0.0.1", 0))
+        thread = threading.Thread(target=self._serve, args=[server])
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            server.close()
+            thread.join(10)
+
+    def _serve(self, server):
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            self.connections += 1
+            with connection:
+                self._talk(connection)
+            self.hung_up.set()
+
+    def _talk(self, connection):
+        received = b""
+        while piece := connection.recv(65536):
+            received += piece
+            while END in received:
+                message, _, received = received.partition(END)
+                self.messages.append(message.removeprefix(START))
+                said = self.script(len(self.messages), self.messages)
+                connection.sendall(b"".join(START + each + END for each in said))
+                if self.hangs_up:
+                    return
