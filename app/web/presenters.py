@@ -381,6 +381,8 @@ _LATE: Final[Mapping[Late, str]] = {
     Late.NO_RESULT: "At the laboratory, and not all results are final",
     Late.NOT_BOOKED_IN: "Posted back, and not booked in",
     Late.NOT_ACKNOWLEDGED: "Its request was never acknowledged",
+    Late.REQUEST_REFUSED: "The laboratory refused its request",
+    Late.REQUEST_IN_DOUBT: "Whether its request arrived is not known: ask the laboratory",
 }
 
 

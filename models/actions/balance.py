@@ -411,6 +411,8 @@ _LATE: Final[Mapping[Late, str]] = {
     Late.NO_RESULT: "a kit at its laboratory has all its final results within the contract's days",
     Late.NOT_BOOKED_IN: "a kit that was posted back is booked in within the contract's days",
     Late.NOT_ACKNOWLEDGED: "a laboratory acknowledges the request for a kit's tests within the contract's days",
+    Late.REQUEST_REFUSED: "a laboratory takes the request for a kit's tests",
+    Late.REQUEST_IN_DOUBT: "whether the request for a kit's tests arrived is known",
 }
 
 

@@ -35,7 +35,11 @@ class Late(StrEnum):
     NOT_BOOKED_IN = "not_booked_in"
     """Posted back, and the laboratory has said nothing of it."""
     NOT_ACKNOWLEDGED = "not_acknowledged"
-    """The request for its tests was owed or sent, and never acknowledged."""
+    """The request for its tests has not left, or was never acknowledged by a laboratory that answers."""
+    REQUEST_REFUSED = "request_refused"
+    """The laboratory refused the request for its tests: whether it answers by contract or not."""
+    REQUEST_IN_DOUBT = "request_in_doubt"
+    """The request for its tests may have arrived or not: it is never sent again by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,10 @@ class LateKit:
 
 
 def late_kits(session: Session, services: Services, *, now: datetime) -> list[LateKit]:
-    """Every kit about which a laboratory owes a word, longest first, by each contract's days (FEATURES 34; H10)."""
+    """Every kit about which a laboratory owes a word, longest first, by each contract's days (FEATURES 34; H10).
+
+    A request that was refused or is in doubt waits for nobody but a person: it shows at once, in every contract (H34).
+    """
     due = [
         (
             each.service.id,
@@ -81,9 +88,13 @@ def late_kits(session: Session, services: Services, *, now: datetime) -> list[La
         FROM kit k JOIN due USING (service_id, lab)
         WHERE k.state = 'coming_back' AND k.posted_back_at < due.posted_before
         UNION ALL
-        SELECT 'not_acknowledged', k.code, r.service_id, r.lab, coalesce(r.sent_at, r.owed_at), ARRAY[]::text[]
+        SELECT CASE r.state WHEN 'refused' THEN 'request_refused' WHEN 'unsure' THEN 'request_in_doubt'
+                            ELSE 'not_acknowledged' END,
+               k.code, r.service_id, r.lab, coalesce(r.sent_at, r.owed_at), ARRAY[]::text[]
         FROM lab_request r JOIN due USING (service_id, lab) JOIN kit k ON k.id = r.kit_id
-        WHERE r.state <> 'acknowledged' AND r.wants_answer AND coalesce(r.sent_at, r.owed_at) < due.requested_before
+        WHERE r.state IN ('refused', 'unsure')
+           OR ((r.state IN ('owed', 'sending') OR (r.state = 'sent' AND r.wants_answer))
+               AND coalesce(r.sent_at, r.owed_at) < due.requested_before)
         ORDER BY 5, 2
         """,
         tuple(list(column) for column in zip(*due, strict=True)) if due else ([], [], [], [], []),

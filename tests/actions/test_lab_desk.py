@@ -79,27 +79,47 @@ def test_a_kit_posted_back_of_which_the_laboratory_says_nothing_is_late(begin, d
     assert late(begin, READ_AT + 6 * DAY) == [(Late.NOT_BOOKED_IN, kits[2].code, ())]
 
 
-def test_a_request_that_its_laboratory_never_acknowledged_is_late(begin, kits):
+def request_stands(begin, kit, state, *, wants=False):
+    """What became of the request for one kit's tests."""
+    sent, answered = (READ_AT if state != "owed" else None), (READ_AT if state == "acknowledged" else None)
     with begin() as session:
-        for kit, state, wants in ((kits[0], "sent", True), (kits[1], "sent", False), (kits[2], "acknowledged", True)):
-            session.connection().execute(
-                text(
-                    "INSERT INTO lab_request (ref, service_id, kit_id, lab, state, wants_answer, batch, error_code, "
-                    "owed_at, sent_at, acknowledged_at) VALUES (:ref, 'larkfield', :kit, 'NORTHLAB', :state, :wants, "
-                    "'', '', :at, :at, :answered)"
-                ),
-                {
-                    "ref": f"{kit.id:032d}",
-                    "kit": kit.id,
-                    "state": state,
-                    "wants": wants,
-                    "at": READ_AT,
-                    "answered": READ_AT if state == "acknowledged" else None,
-                },
-            )
+        session.connection().execute(
+            text(
+                "INSERT INTO lab_request (ref, service_id, kit_id, lab, state, wants_answer, batch, error_code, "
+                "owed_at, sent_at, acknowledged_at) VALUES (:ref, 'larkfield', :kit, 'NORTHLAB', :state, :wants, "
+                "'', '', :at, :sent, :answered)"
+            ),
+            {
+                "ref": f"{kit.id:032d}", "kit": kit.id, "state": state, "wants": wants, "at": READ_AT,
+                "sent": sent, "answered": answered,
+            },
+        )  # fmt: skip
+
+
+def test_a_request_that_its_laboratory_never_acknowledged_is_late(begin, kits):
+    for kit, state, wants in ((kits[0], "sent", True), (kits[1], "sent", False), (kits[2], "acknowledged", True)):
+        request_stands(begin, kit, state, wants=wants)
 
     assert late(begin, READ_AT + DAY) == []
     assert late(begin, READ_AT + 2 * DAY) == [(Late.NOT_ACKNOWLEDGED, kits[0].code, ())]
+
+
+def test_a_request_that_has_not_left_is_late_whether_the_laboratory_answers_or_not(begin, kits):
+    request_stands(begin, kits[0], "owed")
+
+    assert late(begin, READ_AT + DAY) == []
+    assert late(begin, READ_AT + 2 * DAY) == [(Late.NOT_ACKNOWLEDGED, kits[0].code, ())]
+
+
+@pytest.mark.parametrize("wants", [False, True])
+@pytest.mark.parametrize(("state", "what"), [("refused", Late.REQUEST_REFUSED), ("unsure", Late.REQUEST_IN_DOUBT)])
+def test_a_request_that_was_refused_or_is_in_doubt_stands_on_the_desk_at_once(begin, kits, state, what, wants):
+    request_stands(begin, kits[0], state, wants=wants)
+
+    assert late(begin, READ_AT) == [(what, kits[0].code, ())]
+    assert [(each.check, each.ids) for each in strike(begin, lambda: READ_AT, services(begin)).late] == [
+        (what, (kits[0].code,))
+    ]
 
 
 def test_each_contract_has_its_own_days(begin, kits):
