@@ -11,7 +11,14 @@ from app.database import Begin
 from app.wiring import Clock, Wiring, connect, hl7_words, lab_requests
 from flows.guard import guarded
 from integrations.ports import FileStore, LabLine, NotSent, Unsure
-from models.actions.lab_request import Sending, acknowledge_by_results, claim_sending, settle_sending, take_answer
+from models.actions.lab_request import (
+    Sending,
+    acknowledge_by_results,
+    claim_sending,
+    drop_needless,
+    settle_sending,
+    take_answer,
+)
 from models.rules.errors import Code, ServiceError
 from models.rules.lab_request import RequestForm, RequestState, RequestWay
 from models.rules.secrets import Cipher
@@ -36,6 +43,8 @@ class Tally:
     unsure: int = 0
     by_results: int = 0
     """Requests that a result made needless to answer."""
+    not_needed: int = 0
+    """Requests that don't leave: their kit was cancelled."""
     refused_late: int = 0
     """Refusals that came on the line after a first answer, which they overrule or repeat."""
     labs_down: int = 0
@@ -64,6 +73,7 @@ def send_requests(desk: Desk, *, limit: int) -> Tally:
     tally = Tally()
     with desk.begin() as session:
         tally.by_results = acknowledge_by_results(session)
+        tally.not_needed = drop_needless(session)
     for service_id, in_force in desk.services.items():
         for contract in in_force.service.labs:
             if contract.requests is RequestForm.NONE:

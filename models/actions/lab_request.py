@@ -1,8 +1,8 @@
 """What laboratories are told of dispatched kits: claimed, sent once, acknowledged (FEATURES 82).
 
 A request is owed in the transaction that dispatches its kit (`owed.owe_lab_request`). A file that was cut
-short is made again with the same bytes under the same name; a message that may have arrived is unsure, and
-no machine sends it again.
+short is made again with the same bytes under the same name: what it holds is settled by what was claimed for
+it, whatever has become of that since. A message that may have arrived is unsure, and no machine sends it again.
 """
 
 import secrets
@@ -74,8 +74,9 @@ def claim_sending(
         """
         UPDATE lab_request
         SET state = 'sending', batch = %s, claimed_until = clock_timestamp() + make_interval(secs => %s)
-        WHERE id IN (SELECT id FROM lab_request WHERE state = 'owed' AND service_id = %s AND lab = %s
-                     ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED)
+        WHERE id IN (SELECT r.id FROM lab_request r JOIN kit k ON k.id = r.kit_id
+                     WHERE r.state = 'owed' AND r.service_id = %s AND r.lab = %s AND k.state <> 'cancelled'
+                     ORDER BY r.id LIMIT %s FOR UPDATE OF r SKIP LOCKED)
         """,
         (batch, LEASE_SECONDS, *scope, size),
     )
@@ -83,12 +84,13 @@ def claim_sending(
 
 
 def _requests(session: Session, batch: str, cipher: Cipher) -> tuple[KitRequest, ...]:
+    """All that was claimed together: one that a lab answered meanwhile stands in the file all the same."""
     on = cursor(session)
     on.execute(
         """
         SELECT left(r.ref, %s), k.id, k.code, k.dispatched_at, p.ref, p.date_of_birth
         FROM lab_request r JOIN kit k ON k.id = r.kit_id JOIN person p ON p.id = k.person_id
-        WHERE r.batch = %s AND r.state = 'sending' ORDER BY r.id
+        WHERE r.batch = %s ORDER BY r.id
         """,
         (CONTROL_ID_CHARACTERS, batch),
     )
@@ -137,14 +139,17 @@ def ask_again(
     """A person asked the lab, and has one kit's request sent once more, under the same control id: a repeat is known.
 
     No machine does this (a request in doubt may have arrived). Raises ServiceError(NOT_FOUND), or
-    ServiceError(CONFLICT) for a request that waits already, is under way, or was answered; BAD_INPUT without a reason.
+    ServiceError(CONFLICT) for a request that waits already, is under way, or was answered; NOT_NOW while a file that
+    holds it is not written for certain; BAD_INPUT without a reason.
     """
     if not because.strip():
         raise ServiceError(Code.BAD_INPUT, "Say what the laboratory said: it is kept in the audit.")
     on = cursor(session)
     on.execute(
         """
-        SELECT r.id, r.state, r.service_id, k.id FROM lab_request r JOIN kit k ON k.id = r.kit_id
+        SELECT r.id, r.state, r.service_id, k.id,
+               EXISTS (SELECT FROM lab_request o WHERE o.batch = r.batch AND o.state = 'sending')
+        FROM lab_request r JOIN kit k ON k.id = r.kit_id
         WHERE k.code = %s AND k.service_id = ANY(%s) FOR UPDATE OF r
         """,
         (code, list(services)),
@@ -152,11 +157,16 @@ def ask_again(
     found = on.fetchone()
     if found is None:
         raise ServiceError(Code.NOT_FOUND, f"No laboratory was to be told of kit {show_kit_code(code)}.", ref=code)
-    request_id, state, service_id, kit_id = found
+    request_id, state, service_id, kit_id, is_being_written = found
     if state not in {RequestState.UNSURE, RequestState.REFUSED, RequestState.SENT}:
         raise ServiceError(
             Code.CONFLICT, f"The request of kit {show_kit_code(code)} is {state}: nothing is to be sent.", ref=code
         )
+    if is_being_written:
+        raise ServiceError(
+            Code.NOT_NOW, f"The file with the request of kit {show_kit_code(code)} is being written: try again later.",
+            ref=code,
+        )  # fmt: skip
     on.execute("UPDATE lab_request SET state = 'owed', batch = '', error_code = '' WHERE id = %s", (request_id,))
     audit.record(
         session,
@@ -208,6 +218,18 @@ def acknowledge_by_results(session: Session) -> int:
         UPDATE lab_request r SET state = 'acknowledged', acknowledged_at = k.received_at, error_code = ''
         FROM kit k WHERE k.id = r.kit_id AND k.received_at IS NOT NULL
           AND r.state IN ('owed', 'sent', 'unsure', 'refused')
+        """
+    )
+    return on.rowcount
+
+
+def drop_needless(session: Session) -> int:
+    """Of a kit that was cancelled no laboratory is told any more: no sample of it is to be tested. Says how many."""
+    on = cursor(session)
+    on.execute(
+        """
+        UPDATE lab_request r SET state = 'not_needed' FROM kit k
+        WHERE k.id = r.kit_id AND k.state = 'cancelled' AND r.state = 'owed'
         """
     )
     return on.rowcount

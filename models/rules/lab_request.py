@@ -42,6 +42,8 @@ class RequestState(StrEnum):
     """It may have reached the lab: never sent again by itself."""
     REFUSED = "refused"
     """The lab said no: a person asks why."""
+    NOT_NEEDED = "not_needed"
+    """Its kit was cancelled while it was owed: it does not leave."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ class LabRequest(SQLModel, table=True):
         sa.ForeignKeyConstraint(["kit_id", "service_id"], ["kit.id", "kit.service_id"]),
         sa.CheckConstraint("(state = 'acknowledged') = (acknowledged_at IS NOT NULL)", name="acknowledged_at_a_time"),
         sa.Index("ix_lab_request_open", "id", postgresql_where=sa.text("state <> 'acknowledged'")),
+        sa.Index("ix_lab_request_batch", "batch"),
         sa.Index("ix_lab_request_control_id", "lab", sa.text("left(ref, 20)")),
     )
 

@@ -19,9 +19,10 @@ from flows.request_tests import Desk, Tally, check_all_were_told, send_requests
 from integrations.lab.hl7_words import answer, header_of
 from integrations.lab.mllp import ListenerChoices, MllpAddress, MllpListener, MllpSender
 from integrations.ports import NotSent, Unsure
-from models.actions.lab_request import ask_again
+from models.actions.lab_request import ask_again, claim_sending, take_answer
 from models.actions.parcel import pair_and_dispatch
 from models.rules.errors import Code, ServiceError
+from models.rules.lab import Answer
 from models.rules.lab_request import RequestForm, RequestWay
 from models.tables.audit import Audit
 from tests.support import build, s10
@@ -214,6 +215,83 @@ def test_a_file_that_was_cut_short_is_made_again_with_the_same_bytes_under_the_s
     assert len(store.objects) == 2
     assert all(len(set(versions.values())) == 1 for versions in store.objects.values())
     assert states(begin) == [("sent", ""), ("sent", "")]
+
+
+@pytest.fixture
+def cut_short(begin, db, dispatch):
+    """A file of two requests that was written by a run that was killed before it could say so; its store, its kits."""
+    service = council(requests=RequestForm.CSV)
+    kits = [dispatch(service) for _ in range(2)]
+    store = DeadlyStore(after=True)
+    with pytest.raises(KeyboardInterrupt):
+        send_requests(desk(begin, store, service), limit=10)
+    lease_runs_out(db)
+    return service, store, kits
+
+
+def test_a_file_made_again_holds_what_was_claimed_for_it_whatever_was_answered_meanwhile(begin, db, cut_short):
+    service, store, (_, cancelled) = cut_short
+    [(first,)] = ask(begin, "SELECT left(ref, 20) FROM lab_request ORDER BY id LIMIT 1")
+    with begin() as session:
+        assert take_answer(session, Answer("AA", first), lab=LAB, now=build.NOW)
+    cancel(db, cancelled)
+
+    send_requests(desk(begin, store, service), limit=10)
+
+    [versions] = store.objects.values()
+    assert (len(versions), len(set(versions.values()))) == (2, 1)
+    assert states(begin) == [("acknowledged", ""), ("sent", "")]
+
+
+def test_a_request_is_not_asked_for_again_while_a_file_that_holds_it_may_be_made_again(begin, cut_short):
+    service, store, (refused, _) = cut_short
+    [(first,)] = ask(begin, "SELECT left(ref, 20) FROM lab_request ORDER BY id LIMIT 1")
+    with begin() as session:
+        take_answer(session, Answer("AR", first), lab=LAB, now=build.NOW)
+
+    def again():
+        with begin() as session:
+            ask_again(session, refused.code, services=["larkfield"], because="mended", now=build.NOW, actor="cli:lab")
+
+    with pytest.raises(ServiceError) as not_yet:
+        again()
+    assert not_yet.value.code is Code.NOT_NOW
+    send_requests(desk(begin, store, service), limit=10)
+    again()
+    assert [state for state, _ in states(begin)] == ["owed", "sent"]
+
+
+@pytest.mark.parametrize(
+    "way", [{"requests": RequestForm.CSV}, {"requests": RequestForm.HL7, "requests_by": RequestWay.MLLP}]
+)
+def test_of_a_kit_that_was_cancelled_before_its_request_left_no_laboratory_is_told(begin, db, store, dispatch, way):
+    service = council(**way)
+    cancel(db, dispatch(service))
+
+    tallies = [send_requests(desk(begin, store, service), limit=10) for _ in range(2)]
+
+    assert states(begin) == [("not_needed", "")]
+    assert [(tally.not_needed, tally.sent) for tally in tallies] == [(1, 0), (0, 0)]
+    assert store.objects == {}
+    assert found(begin) == set()
+
+
+def test_a_kit_that_is_cancelled_while_a_run_goes_on_is_not_claimed(begin, db, dispatch):
+    service = council(requests=RequestForm.CSV)
+    cancel(db, dispatch(service))
+
+    with begin() as session:
+        assert claim_sending(
+            session, service_id="larkfield", lab=LAB, size=5, again=True, cipher=build.cipher()
+        ) is None  # fmt: skip
+
+
+def cancel(db, kit):
+    with db.owner_engine.begin() as owner:
+        owner.exec_driver_sql(
+            "UPDATE kit SET state = 'cancelled', closed_reason = 'asked', closed_at = dispatched_at WHERE id = %s",
+            (kit.id,),
+        )
 
 
 def lease_runs_out(db):

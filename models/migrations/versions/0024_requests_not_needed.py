@@ -1,0 +1,30 @@
+"""Requests that are not needed, because their kit was cancelled, and all requests of one file in whatever state"""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0024"
+down_revision: str | None = "0020"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+BEFORE = ("owed", "sending", "sent", "acknowledged", "unsure", "refused")
+
+
+def _states(*allowed: str) -> None:
+    name = op.f("ck_lab_request_state")
+    op.drop_constraint(name, "lab_request", type_="check")
+    op.create_check_constraint(name, "lab_request", sa.column("state").in_(allowed))
+
+
+def upgrade() -> None:
+    _states(*BEFORE, "not_needed")
+    op.create_index("ix_lab_request_batch", "lab_request", ["batch"])
+
+
+def downgrade() -> None:
+    op.drop_index("ix_lab_request_batch", table_name="lab_request")
+    op.execute("UPDATE lab_request SET state = 'owed' WHERE state = 'not_needed'")
+    _states(*BEFORE)
