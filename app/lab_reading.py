@@ -8,7 +8,6 @@ from typing import Final
 from sqlmodel import Session
 
 from app.database import Begin
-from app.lab_arrivals import COMPANIONS
 from app.wiring import Clock, Wiring, lab_files
 from integrations.ports import FileStore
 from models.actions import lab_file, quarantine
@@ -16,7 +15,7 @@ from models.actions.quarantine import Again, Which
 from models.actions.result import Desk, FileRef, ReadMessage
 from models.actions.service import keep_lab_map_version
 from models.rules.errors import Code, ServiceError
-from models.rules.lab import Fault, LabMap, LabMessage
+from models.rules.lab import COMPANIONS, Fault, LabMap, LabMessage
 from models.rules.result import interpret
 from models.rules.secrets import BlindIndex, Cipher
 from models.rules.service import Services

@@ -2,15 +2,14 @@
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from app.lab_arrivals import COMPANIONS
 from app.lab_reading import Ingest
 from integrations.ports import LabDrop
 from models.actions.lab_receipt import finished_file, receipt_of
-from models.rules.lab import LabMap, is_under_way
+from models.rules.lab import COMPANIONS, LabMap, as_agreed, is_companion, is_under_way
 from models.rules.lab_receipt import receipt_as_json, receipt_as_text
 
 IN_MEMORY_BYTES: Final = 8 << 20
@@ -37,37 +36,39 @@ async def collect_files(ingest: Ingest, lab: str, drop: LabDrop) -> Collected:
     """
     done = Collected()
     names = await drop.names()
+    spelt = {as_agreed(name): name for name in names}
     for name in whole_files(names, ingest.maps[lab]):
-        await _take(ingest, lab, drop, name, ["", *(end for end in COMPANIONS if name + end in names)])
+        beside = {ending: spelt[name + ending] for ending in COMPANIONS if name + ending in spelt}
+        await _take(ingest, lab, drop, {"": name, **beside})
         done.files += 1
     left = set(await drop.receipts())
     for name in await drop.collected():
-        if f"{name}.receipt.txt" not in left and not name.endswith(COMPANIONS):
+        if f"{name}.receipt.txt" not in left and not is_companion(name):
             done.receipts += await _leave_receipt(ingest, lab, drop, name)
     return done
 
 
 def whole_files(names: Sequence[str], lab_map: LabMap) -> list[str]:
     """The files that are there whole, by their names: not under way, and with what the lab writes last beside them."""
-    there = set(names)
+    there = {as_agreed(name) for name in names}
     return [
         name
         for name in names
-        if not is_under_way(name) and not name.endswith(COMPANIONS) and name + lab_map.companion_of(name) in there
+        if not is_under_way(name) and not is_companion(name) and name + lab_map.companion_of(name) in there
     ]
 
 
-async def _take(ingest: Ingest, lab: str, drop: LabDrop, name: str, endings: Sequence[str]) -> None:
-    """One file and what stands beside it. What says that it is whole comes last here too."""
+async def _take(ingest: Ingest, lab: str, drop: LabDrop, names: Mapping[str, str]) -> None:
+    """One file and, by their endings, those beside it. What says that it is whole comes last here too."""
     stored = ""
-    for ending in endings:
+    for ending, name in names.items():
         with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as content:
-            digest = await drop.fetch(name + ending, content)
+            digest = await drop.fetch(name, content)
             stored = stored or f"{digest[:_DIGEST_CHARACTERS]}-{_ODD.sub('_', name)[-_LONGEST_NAME:]}"
             content.seek(0)
             ingest.store.put_file(f"{lab}/incoming/{stored}{ending}", content)
-    for ending in endings:
-        await drop.put_aside(name + ending, stored + ending)
+    for ending, name in names.items():
+        await drop.put_aside(name, stored + ending)
 
 
 async def _leave_receipt(ingest: Ingest, lab: str, drop: LabDrop, name: str) -> int:

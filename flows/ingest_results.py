@@ -16,7 +16,7 @@ from typing import Final
 from prefect import flow
 from sqlmodel import Session
 
-from app.lab_arrivals import COMPANIONS, find_arrivals
+from app.lab_arrivals import companions_of, find_arrivals
 from app.lab_messages import file_messages
 from app.lab_reading import Ingest, ingest_of
 from app.prefect.events import TEXT_OWED, tell
@@ -193,8 +193,11 @@ def _bytes_of(ingest: Ingest, file: lab_file.ClaimedFile) -> Iterator[bytes]:
 
 def _control_of(ingest: Ingest, file: lab_file.ClaimedFile) -> bytes | None:
     """The control file beside a file, if the lab wrote one."""
+    beside = companions_of(ingest.store, file.key).get(".ctl")
+    if beside is None:
+        return None
     try:
-        return ingest.store.read(f"{file.key}.ctl")
+        return ingest.store.read(beside)
     except ServiceError as error:
         if error.code is Code.NOT_FOUND:
             return None
@@ -213,8 +216,8 @@ def put_away(ingest: Ingest) -> int:
         _move(ingest, file.key, place, file.version_id)
         # The lab may have sent another file under the same name meanwhile: what stands beside it is then its own.
         if not any(each.key == file.key for each in ingest.store.list(file.key)):
-            for ending in COMPANIONS:
-                _move(ingest, file.key + ending, place + ending)
+            for ending, beside in companions_of(ingest.store, file.key).items():
+                _move(ingest, beside, place + ending)
         _leave_receipt(ingest, file.id, place)
         with ingest.begin() as session:
             lab_file.note_moved(session, file.id)

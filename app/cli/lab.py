@@ -64,6 +64,7 @@ def explain(
     from app.service.labs import FOLDER, load_lab_maps
     from app.wiring import lab_files, local_place
     from models.rules.errors import ServiceError
+    from models.rules.lab import as_agreed
 
     try:
         maps = load_lab_maps(local_place().labs_dir or FOLDER)
@@ -85,11 +86,12 @@ def explain(
             _stop(f"{file.name} was not read. {recognised.fault.detail} Name the lab with --lab if you know it.")
         assert recognised.lab is not None, "either a lab or a fault is recognised"
         chosen = recognised.lab
-    beside = chosen.companion_of(file.name)
-    if beside and not file.with_name(f"{file.name}{beside}").is_file():
-        typer.echo(f"{file.name}: sent like this it would wait: {file.name}{beside} must follow it.", err=True)
-    control = file.with_name(f"{file.name}.ctl")
-    verdict = lab_files.check_file(_chunks(file), chosen, control.read_bytes() if control.is_file() else None)
+    beside = {as_agreed(each.name).removeprefix(file.name): each for each in file.parent.iterdir() if each.is_file()}
+    last = chosen.companion_of(file.name)
+    if last and last not in beside:
+        typer.echo(f"{file.name}: sent like this it would wait: {file.name}{last} must follow it.", err=True)
+    control = beside.get(".ctl")
+    verdict = lab_files.check_file(_chunks(file), chosen, control.read_bytes() if control else None)
     for warning in verdict.warnings:
         typer.echo(f"{file.name}: {warning}", err=True)
     if verdict.held is not None:

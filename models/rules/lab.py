@@ -154,6 +154,23 @@ def is_under_way(name: str) -> bool:
     return name.startswith(".") or name.casefold().endswith(_UNDER_WAY_ENDINGS)
 
 
+COMPANIONS: Final = (".ctl", ".done")
+"""Endings of files that stand beside a file and say that it is whole."""
+
+
+def is_companion(name: str) -> bool:
+    """Whether a file only speaks of the one beside it."""
+    return as_agreed(name).endswith(COMPANIONS)
+
+
+def as_agreed(name: str) -> str:
+    """A name with a companion's ending spelt as it was agreed: a system that writes R.CSV writes R.CSV.CTL too."""
+    for ending in COMPANIONS:
+        if name[-len(ending) :].lower() == ending:
+            return name[: -len(ending)] + ending
+    return name
+
+
 # ── How one lab is understood ────────────────────────────────────────────────────────────────
 
 

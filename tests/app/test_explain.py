@@ -217,10 +217,11 @@ def test_a_missing_file_or_lab_ends_with_2_and_one_sentence(tmp_path: Path, opti
     assert "Traceback" not in result.output
 
 
-def test_a_control_file_beside_the_table_is_believed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("beside", ["t.csv.ctl", "t.csv.CTL"])
+def test_a_control_file_beside_the_table_is_believed(tmp_path: Path, beside: str) -> None:
     table = (GOLDEN / "07-csv-dialect-a.csv").read_bytes()
     file = written(tmp_path, table, "t.csv")
-    written(tmp_path, "rows=5\nsha256=" + "0" * 64, "t.csv.ctl")
+    written(tmp_path, "rows=5\nsha256=" + "0" * 64, beside)
 
     result = explain(file, "--json")
 

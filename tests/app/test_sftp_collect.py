@@ -88,6 +88,18 @@ def test_a_table_is_fetched_with_its_control_file_and_not_without(begin, server,
     assert [name.partition("-")[2] for name in lies_at(server, "collected")] == ["r.csv", "r.csv.ctl"]
 
 
+def test_a_system_that_writes_capitals_is_understood(begin, server, ours, kits):
+    content = long_table(kits[0].rows())
+    (server.folder / "R.CSV").write_bytes(content)
+    (server.folder / "R.CSV.CTL").write_bytes(control_file(content))
+    ready = ingest(begin, MemoryStore())
+
+    assert visit(ready, ours).files == 1
+    ingest_waiting_files(ready, limit=10)
+    assert ask(begin, "SELECT state, complete FROM lab_file") == [("done", True)]
+    assert lies_at(server) == []
+
+
 def test_a_marker_is_waited_for(begin, server, ours):
     with begin() as session:
         [kit] = send_kits(session, 1, lab="QUAYSIDE")
