@@ -1,14 +1,17 @@
 """Files fetched from laboratories' SFTP servers: into the store first, put aside there after, receipts back."""
 
+import hashlib
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Final
 
 from app.lab_reading import Ingest
 from integrations.ports import LabDrop
 from models.actions.lab_receipt import finished_file, receipt_of
+from models.rules.errors import Code, ServiceError
 from models.rules.lab import COMPANIONS, LabMap, as_agreed, is_companion, is_under_way
 from models.rules.lab_receipt import receipt_as_json, receipt_as_text
 
@@ -18,6 +21,8 @@ IN_MEMORY_BYTES: Final = 8 << 20
 _ODD: Final = re.compile(r"[^A-Za-z0-9._-]")
 _DIGEST_CHARACTERS: Final = 12
 _LONGEST_NAME: Final = 120
+_PUT_ASIDE: Final = re.compile(rf"[0-9a-f]{{{_DIGEST_CHARACTERS}}}-", re.ASCII)
+"""How every name begins that we gave in collected/."""
 
 
 @dataclass(slots=True)
@@ -26,25 +31,47 @@ class Collected:
 
     files: int = 0
     receipts: int = 0
+    passed_over: int = 0
+    """Links, folders and other things that are no files."""
+    failed: list[str] = field(default_factory=list)
+    """A sentence for each file that the server refused."""
+
+    @contextmanager
+    def each_by_itself(self, name: str) -> Iterator[None]:
+        """What goes wrong with one file keeps no other, and is told at the end.
+
+        The file is named by a hash of its name, in which a laboratory may have put a person's (law 8).
+        """
+        try:
+            yield
+        except ServiceError as error:
+            if error.code is not Code.BAD_INPUT:
+                raise
+            mark = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:_DIGEST_CHARACTERS]
+            self.failed.append(f"A file was left as it is (SHA-256 of its name: {mark}…). {error.message}")
 
 
 async def collect_files(ingest: Ingest, lab: str, drop: LabDrop) -> Collected:
     """Takes every whole file from one laboratory's server, and leaves the receipts of those read since.
 
     A file is put aside only after the store has it. Killed in between, it is fetched again under the same
-    name, and the same bytes twice have no effect. Raises ServiceError(NOT_NOW | STORE_DOWN).
+    name, and the same bytes twice have no effect. A file that the server refuses is left, and told.
+    Raises ServiceError(NOT_NOW | STORE_DOWN).
     """
-    done = Collected()
-    names = await drop.names()
+    listing = await drop.look()
+    done = Collected(passed_over=listing.passed_over)
+    names = listing.names
     spelt = {as_agreed(name): name for name in names}
     for name in whole_files(names, ingest.maps[lab]):
         beside = {ending: spelt[name + ending] for ending in COMPANIONS if name + ending in spelt}
-        await _take(ingest, lab, drop, {"": name, **beside})
-        done.files += 1
+        with done.each_by_itself(name):
+            await _take(ingest, lab, drop, {"": name, **beside})
+            done.files += 1
     left = set(await drop.receipts())
     for name in await drop.collected():
-        if f"{name}.receipt.txt" not in left and not is_companion(name):
-            done.receipts += await _leave_receipt(ingest, lab, drop, name)
+        if f"{name}.receipt.txt" not in left and _PUT_ASIDE.match(name) and not is_companion(name):
+            with done.each_by_itself(name):
+                done.receipts += await _leave_receipt(ingest, lab, drop, name)
     return done
 
 

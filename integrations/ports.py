@@ -25,6 +25,7 @@ __all__ = [
     "LabDrop",
     "LabLine",
     "LabelPrinter",
+    "Listing",
     "MailSender",
     "NotSent",
     "OutgoingMail",
@@ -321,11 +322,24 @@ class PostageSeller(Protocol):
 # ── Laboratories ─────────────────────────────────────────────────────────────────────────────
 
 
-class LabDrop(Protocol):
-    """A laboratory's directory on its own server. Nothing is ever deleted there."""
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What lies in a laboratory's directory, apart from what we put there."""
 
-    async def names(self) -> Sequence[str]:
-        """The names of the files that lie there, in order."""
+    names: Sequence[str]
+    """Of its files, in order. Bytes that are no UTF-8 stand in them as surrogates."""
+    passed_over: int
+    """Links, folders and other things that are no files."""
+
+
+class LabDrop(Protocol):
+    """A laboratory's directory on its own server. Nothing of the laboratory's is ever deleted there.
+
+    Whatever takes a name raises ServiceError(BAD_INPUT) where the server refuses that one: others may still do.
+    """
+
+    async def look(self) -> Listing:
+        """What lies there now."""
         ...
 
     async def collected(self) -> Sequence[str]:

@@ -11,15 +11,15 @@ def collect(
 ) -> None:
     """Fetch whole files from laboratories' SFTP servers, and leave receipts there. Stays until Ctrl-C.
 
-    The servers are set by KITPOST_SFTP_LABS. A server that can't be used stops no other; with --once the
-    command then fails.
+    The servers are set by KITPOST_SFTP_LABS. A server or a file that can't be used stops no other; with --once
+    the command then fails.
     """
     import asyncio
     import contextlib
     import time
 
     from app.lab_reading import ingest_of
-    from app.sftp_collect import Collected, collect_files
+    from app.sftp_collect import collect_files
     from app.wiring import connect
     from models.rules.errors import Code, ServiceError
 
@@ -28,18 +28,27 @@ def collect(
     if not labs:
         raise ServiceError(Code.SETTINGS, "KITPOST_SFTP_LABS names no server: there is nothing to collect.")
 
-    async def visit(lab: str) -> Collected:
+    passed_over = dict.fromkeys(labs, 0)
+
+    async def visit(lab: str) -> None:
         async with product.open_drop(lab) as drop:
-            return await collect_files(ingest, lab, drop)
+            done = await collect_files(ingest, lab, drop)
+        if done.files or done.receipts:
+            typer.echo(f"{lab}: {done.files} files fetched, {done.receipts} receipts left.")
+        if done.passed_over != passed_over[lab]:  # said once, and again when it changes
+            passed_over[lab] = done.passed_over
+            typer.echo(f"{lab}: {done.passed_over} links or folders passed over.")
+        for sentence in done.failed:
+            typer.echo(f"{lab}: {sentence}", err=True)
+        if done.failed:
+            raise ServiceError(Code.NOT_NOW, f"The laboratory's server refused {len(done.failed)} files.")
 
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             failed: ServiceError | None = None
             for lab in labs:
                 try:
-                    done = asyncio.run(visit(lab))
-                    if done.files or done.receipts:
-                        typer.echo(f"{lab}: {done.files} files fetched, {done.receipts} receipts left.")
+                    asyncio.run(visit(lab))
                 except ServiceError as error:
                     failed = error
                     typer.echo(f"{lab}: {error.message}", err=True)

@@ -1,22 +1,24 @@
 """A laboratory's SFTP drop directory: what lies there, fetched over SSH with the host's key pinned.
 
-Nothing is ever deleted on the laboratory's server: what was stored here is moved to `collected/` beside it.
+Nothing of the laboratory's is ever deleted on its server: what was stored here is moved to `collected/` beside it.
+Names are bytes there, of any encoding or none, and stay bytes on the way; here they are text with surrogates.
 """
 
 import hashlib
-import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, cast
 
 import asyncssh
 
+from integrations.ports import Listing
 from models.rules.errors import Code, ServiceError
 
 _COLLECTED: Final = "collected"
 _RECEIPTS: Final = "receipts"
+_NOT_THE_LABS: Final = {".", "..", _COLLECTED, _RECEIPTS}
 _PIECE_BYTES: Final = 1 << 18
 _LARGEST_BYTES: Final = 4 << 30
 
@@ -41,54 +43,100 @@ class SftpDrop:
         self._client = client
         self._folder = folder.rstrip("/")
 
-    async def names(self) -> list[str]:
-        """The names of the files that lie there, in order."""
-        return await self._names("")
+    async def look(self) -> Listing:
+        """What lies there now."""
+        kinds = await self._kinds("")
+        things = {name: kind for name, kind in kinds.items() if name not in _NOT_THE_LABS}
+        names = [name for name, kind in sorted(things.items()) if await self._is_file(name, kind)]
+        return Listing(names, passed_over=len(things) - len(names))
 
     async def collected(self) -> list[str]:
         """The names of the files that were put aside."""
-        return await self._names(_COLLECTED)
+        return sorted(await self._kinds(_COLLECTED))
 
     async def receipts(self) -> list[str]:
         """The names of the receipts that were left."""
-        return await self._names(_RECEIPTS)
+        return sorted(await self._kinds(_RECEIPTS))
 
-    async def _names(self, folder: str) -> list[str]:
+    async def _kinds(self, folder: str) -> dict[str, int]:
+        """What a folder holds, and what the server says that each thing is."""
         found = await self._client.readdir(self._path(folder))
-        plain = [each for each in found if each.attrs.type == asyncssh.FILEXFER_TYPE_REGULAR]
-        return sorted(os.fsdecode(each.filename) for each in plain)
+        return {_as_text(cast("bytes", each.filename)): each.attrs.type for each in found}
+
+    async def _is_file(self, name: str, kind: int) -> bool:
+        """A listing need not say what a thing is: then the server is asked. What it never says is tried as a file."""
+        if kind == asyncssh.FILEXFER_TYPE_UNKNOWN:
+            with suppress(asyncssh.SFTPError):  # it will be said of the file when it is fetched
+                kind = (await self._client.lstat(self._path(name))).type
+        return kind in {asyncssh.FILEXFER_TYPE_REGULAR, asyncssh.FILEXFER_TYPE_UNKNOWN}
 
     async def fetch(self, name: str, into: IO[bytes]) -> str:
         """Writes one file into `into` and returns the SHA-256 of its bytes in hexadecimal."""
         digest, size = hashlib.sha256(), 0
-        async with self._client.open(self._path(name), "rb") as remote:
-            while piece := cast("bytes", await remote.read(_PIECE_BYTES)):
-                size += len(piece)
-                if size > _LARGEST_BYTES:
-                    raise ServiceError(Code.BAD_INPUT, "A file on the laboratory's server is larger than 4 GiB.")
-                digest.update(piece)
-                into.write(piece)
+        with _one_of_many():
+            async with self._client.open(self._path(name), "rb") as remote:
+                while piece := cast("bytes", await remote.read(_PIECE_BYTES)):
+                    size += len(piece)
+                    if size > _LARGEST_BYTES:
+                        raise ServiceError(Code.BAD_INPUT, "It is larger than 4 GiB.")
+                    digest.update(piece)
+                    into.write(piece)
         return digest.hexdigest()
 
     async def put_aside(self, name: str, as_name: str) -> None:
         """Moves a file to collected/. The same bytes under the same name there already are no error."""
-        await self._client.posix_rename(self._path(name), self._path(f"{_COLLECTED}/{as_name}"))
+        with _one_of_many():
+            await self._rename(self._path(name), self._path(f"{_COLLECTED}/{as_name}"))
 
     async def leave(self, name: str, content: bytes) -> None:
         """Writes a file into receipts/, whole before it has its name."""
-        path = self._path(f"{_RECEIPTS}/{name}")
-        async with self._client.open(f"{path}.part", "wb") as remote:
-            await remote.write(content)
-        await self._client.posix_rename(f"{path}.part", path)
+        path, under_way = self._path(f"{_RECEIPTS}/{name}"), self._path(f"{_RECEIPTS}/{name}.part")
+        with _one_of_many():
+            async with self._client.open(under_way, "wb") as remote:
+                await remote.write(content)
+            await self._rename(under_way, path)
+
+    async def _rename(self, path: bytes, to: bytes) -> None:
+        """Gives a file its new name; one of our own that has it already makes way."""
+        try:
+            await self._client.posix_rename(path, to)
+        except asyncssh.SFTPOpUnsupported:
+            await self._rename_plainly(path, to)
+
+    async def _rename_plainly(self, path: bytes, to: bytes) -> None:
+        """For servers without OpenSSH's extension, which rename only to a name that is free."""
+        try:
+            await self._client.rename(path, to)
+        except (asyncssh.SFTPFailure, asyncssh.SFTPFileAlreadyExists):
+            await self._client.remove(to)
+            await self._client.rename(path, to)
 
     async def prepare(self) -> None:
-        """Makes the two folders that we write to."""
-        for folder in (_COLLECTED, _RECEIPTS):
-            with suppress(asyncssh.SFTPFailure, asyncssh.SFTPFileAlreadyExists):
-                await self._client.mkdir(self._path(folder))
+        """Makes the two folders that we write to. On some servers we may not, and the laboratory has made them."""
+        for folder in map(self._path, (_COLLECTED, _RECEIPTS)):
+            try:
+                await self._client.stat(folder)
+            except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath):
+                await self._client.mkdir(folder)
 
-    def _path(self, name: str) -> str:
-        return f"{self._folder}/{name}" if name else self._folder
+    def _path(self, name: str) -> bytes:
+        return (f"{self._folder}/{name}" if name else self._folder).encode("utf-8", "surrogateescape")
+
+
+def _as_text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+@contextmanager
+def _one_of_many() -> Iterator[None]:
+    """What a server refuses of one file is that file's own failure; a connection that is gone ends the visit."""
+    try:
+        yield
+    except (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection):
+        raise
+    except asyncssh.SFTPError as error:
+        # Without the error's words, which may name the file.
+        raise ServiceError(Code.BAD_INPUT, f"The server refuses it ({type(error).__name__}).") from None
 
 
 @asynccontextmanager

@@ -1,13 +1,17 @@
 """Files from a laboratory's SFTP server, over real SSH on loopback: whole ones only, stored first, receipts back."""
 
 import asyncio
+import hashlib
 import json
+import os
+from copy import copy
 from dataclasses import replace
 
 import asyncssh
 import pytest
+from asyncssh import sftp
 
-from app.sftp_collect import collect_files, whole_files
+from app.sftp_collect import Collected, collect_files, whole_files
 from flows.ingest_results import ingest_waiting_files
 from integrations.lab.sftp import SftpServer, open_drop
 from models.rules.errors import Code, ServiceError
@@ -15,7 +19,7 @@ from tests.support.ingesting import ask, ingest, lab_maps, texts_of
 from tests.support.lab_files import QUOTED, control_file, hl7, long_table, quoted_table
 from tests.support.many_kits import send_kits
 from tests.support.memory_store import MemoryStore
-from tests.support.sftp import sftp_server
+from tests.support.sftp import refuse, sftp_server
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +120,123 @@ def test_a_marker_is_waited_for(begin, server, ours):
 @pytest.mark.parametrize("name", ["a.hl7.part", "a.hl7.tmp", ".a.hl7"])
 def test_a_file_that_is_still_being_written_is_left_alone(name):
     assert whole_files([name, "b.hl7"], lab_maps()["NORTHLAB"]) == ["b.hl7"]
+
+
+def test_a_name_that_is_no_utf_8_is_kept_under_a_readable_one(begin, server, ours, kits):
+    (server.folder / os.fsdecode(b"r\xe9sultats.hl7")).write_bytes(hl7(kits[0].rows()))
+    (server.folder / "z.hl7").write_bytes(hl7(kits[1].rows()))
+
+    assert visit(ingest(begin, MemoryStore()), ours).files == 2
+    assert sorted(name.partition("-")[2] for name in lies_at(server, "collected")) == ["r_sultats.hl7", "z.hl7"]
+
+
+def test_a_file_that_the_server_refuses_keeps_no_other_and_is_told_without_its_name(
+    begin, server, ours, kits, monkeypatch
+):
+    (server.folder / "SMITH.hl7").write_bytes(hl7(kits[0].rows()))
+    (server.folder / "b.hl7").write_bytes(hl7(kits[1].rows()))
+    refuse(monkeypatch, "open", b"/SMITH.hl7")
+
+    done = visit(ingest(begin, MemoryStore()), ours)
+
+    assert done.files == 1
+    assert lies_at(server) == ["SMITH.hl7"]
+    mark = hashlib.sha256(b"SMITH.hl7").hexdigest()[:12]
+    assert done.failed == [
+        f"A file was left as it is (SHA-256 of its name: {mark}…). The server refuses it (SFTPPermissionDenied)."
+    ]
+
+
+def test_a_receipt_that_the_server_refuses_keeps_no_other(begin, server, ours, kits, monkeypatch):
+    for name, kit in zip(("a.hl7", "b.hl7"), kits, strict=True):
+        (server.folder / name).write_bytes(hl7(kit.rows()))
+    ready = ingest(begin, MemoryStore())
+    visit(ready, ours)
+    ingest_waiting_files(ready, limit=10)
+    refuse(monkeypatch, "open", b"a.hl7.receipt.json.part")
+
+    done = visit(ready, ours)
+
+    assert (done.receipts, len(done.failed)) == (1, 1)
+    assert visit(ready, ours).receipts == 0
+
+
+@pytest.fixture
+def without_posix_rename(monkeypatch):
+    """A server without OpenSSH's extension."""
+    known = sftp.SFTPServerHandler._extensions
+    plain = [each for each in known if not each[0].startswith(b"posix-rename")]
+    monkeypatch.setattr(sftp.SFTPServerHandler, "_extensions", plain)
+
+
+@pytest.mark.usefixtures("without_posix_rename")
+def test_a_server_without_posix_rename_is_collected_from_too(begin, server, ours, kits):
+    ready = ingest(begin, MemoryStore())
+    for _ in range(2):  # the second time a file of that name lies in collected/ already
+        (server.folder / "a.hl7").write_bytes(hl7(kits[0].rows()))
+        (server.folder / "b.hl7").write_bytes(hl7(kits[1].rows()))
+        assert visit(ready, ours).files == 2
+    ingest_waiting_files(ready, limit=10)
+    assert visit(ready, ours) == Collected(receipts=2)
+
+    assert lies_at(server) == []
+    assert len(lies_at(server, "collected")) == 2
+
+
+def test_a_server_that_tells_no_types_is_collected_from_too(begin, server, ours, kits, monkeypatch):
+    # Version 3 of the protocol leaves permissions out at will, and the type stands in them.
+    told = sftp.SFTPAttrs.encode
+    monkeypatch.setattr(sftp.SFTPAttrs, "encode", lambda self, version: told(silent(self), version))
+    (server.folder / "a.hl7").write_bytes(hl7(kits[0].rows()))
+    ready = ingest(begin, MemoryStore())
+
+    assert visit(ready, ours) == Collected(files=1)
+    ingest_waiting_files(ready, limit=10)
+    assert visit(ready, ours) == Collected(receipts=1)
+
+
+def silent(attributes):
+    """The same without permissions."""
+    less = copy(attributes)
+    less.permissions = None
+    return less
+
+
+def test_a_type_that_the_listing_leaves_out_is_asked_for(begin, server, ours, kits, monkeypatch):
+    told = sftp.SFTPName.encode
+    monkeypatch.setattr(
+        sftp.SFTPName,
+        "encode",
+        lambda self, version: told(sftp.SFTPName(self.filename, self.longname, silent(self.attrs)), version),
+    )
+    (server.folder / "a.hl7").write_bytes(hl7(kits[0].rows()))
+    (server.folder / "old").mkdir()
+
+    assert visit(ingest(begin, MemoryStore()), ours) == Collected(files=1, passed_over=1)
+
+
+def test_links_and_folders_are_passed_over_and_counted(begin, server, ours, kits):
+    (server.folder / "old").mkdir()
+    (server.folder / "old" / "a.hl7").write_bytes(hl7(kits[0].rows()))
+    (server.folder / "b.hl7").symlink_to(server.folder / "old" / "a.hl7")
+
+    assert visit(ingest(begin, MemoryStore()), ours) == Collected(passed_over=2)
+
+
+def test_folders_that_the_laboratory_made_need_not_be_made(begin, server, ours, kits, monkeypatch):
+    for folder in ("collected", "receipts"):
+        (server.folder / folder).mkdir()
+        refuse(monkeypatch, "mkdir", folder.encode())
+    (server.folder / "a.hl7").write_bytes(hl7(kits[0].rows()))
+
+    assert visit(ingest(begin, MemoryStore()), ours).files == 1
+
+
+def test_what_is_not_ours_in_collected_is_nobodys_business(begin, server, ours):
+    (server.folder / "collected").mkdir()
+    (server.folder / "collected" / os.fsdecode(b"\xe9t\xe9.hl7")).touch()
+
+    assert visit(ingest(begin, MemoryStore()), ours) == Collected()
 
 
 class DownStore(MemoryStore):

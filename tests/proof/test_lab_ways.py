@@ -23,7 +23,7 @@ from tests.support.ingesting import ask, ingest, texts_of
 from tests.support.lab_files import hl7
 from tests.support.many_kits import send_kits
 from tests.support.mllp import Line, client_tls
-from tests.support.sftp import sftp_server
+from tests.support.sftp import refuse, sftp_server
 
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(180)]
 
@@ -180,7 +180,7 @@ def test_tens_of_messages_a_second_are_stored_and_gathered_into_few_files(here, 
     print(f"{len(sent) / took:.0f} messages a second, {files} files")
 
 
-def test_kitpost_collect_fetches_once_and_says_what_it_did(here, begin, tmp_path):
+def test_kitpost_collect_fetches_once_and_says_what_it_did(here, begin, tmp_path, monkeypatch):
     key = asyncssh.generate_private_key("ssh-ed25519")
     (tmp_path / "id").write_bytes(key.export_private_key())
     (tmp_path / "id").chmod(0o600)
@@ -193,6 +193,16 @@ def test_kitpost_collect_fetches_once_and_says_what_it_did(here, begin, tmp_path
         done = here.start("collect", "--once", SFTP_LABS=json.dumps({"NORTHLAB": known}))
         assert done.communicate(timeout=60)[0] == "NORTHLAB: 1 files fetched, 0 receipts left.\n"
         assert done.returncode == 0
+
+        (server.folder / "SMITH.hl7").touch()
+        (server.folder / "old").mkdir()
+        refuse(monkeypatch, "open", b"SMITH.hl7")
+        failed = here.start("collect", "--once", SFTP_LABS=json.dumps({"NORTHLAB": known}))
+        told = failed.communicate(timeout=60)[0]
+        assert "NORTHLAB: 1 links or folders passed over.\n" in told
+        assert "The laboratory's server refused 1 files." in told
+        assert "SMITH" not in told
+        assert failed.returncode == 1
 
         ingest_waiting_files(here.ready, limit=5)
         assert texts_of(begin, kit.id) == [("all_clear", "owed")]

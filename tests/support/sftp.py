@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncssh
+import pytest
 
 
 @dataclass(frozen=True)
@@ -50,3 +51,15 @@ def sftp_server(root: Path, client_key: asyncssh.SSHKey) -> Iterator[LabServer]:
         thread.join(10)
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, what: str, name: bytes) -> None:
+    """Servers of this process refuse to do one thing with one file."""
+    real = getattr(asyncssh.SFTPServer, what)
+
+    def answer(self, path, *more):
+        if path.endswith(name):
+            raise asyncssh.SFTPPermissionDenied("Not this one.")
+        return real(self, path, *more)
+
+    monkeypatch.setattr(asyncssh.SFTPServer, what, answer)
