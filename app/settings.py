@@ -106,6 +106,8 @@ class SftpLab(BaseModel):
     key: Path
     host_key: str
     folder: str = "."
+    renames: bool = False
+    """The laboratory writes every file under another name and renames it: what has its own name is whole."""
 
 
 class Bell(BaseModel):
@@ -284,7 +286,8 @@ class Settings(BaseSettings):
     sftp_labs: dict[str, SftpLab] = Field(
         default_factory=dict,
         description='laboratories whose SFTP servers we fetch files from, as JSON: {"QUAYSIDE": {"host": "…", '
-        '"user": "kitpost", "key": "id_ed25519", "host_key": "ssh-ed25519 AAAA…", "folder": "results"}}',
+        '"user": "kitpost", "key": "id_ed25519", "host_key": "ssh-ed25519 AAAA…", "folder": "results"}}; with '
+        '"renames": true the laboratory promises to rename a file once it is whole',
     )
     mllp_longest_message_bytes: int = Field(
         default=1 << 20, ge=1024, le=1 << 20, description="longer messages are refused, and the connection ended"

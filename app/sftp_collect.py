@@ -6,10 +6,13 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from functools import partial
+from typing import IO, Final
 
 from app.lab_reading import Ingest
+from app.wiring import lab_files
 from integrations.ports import LabDrop
+from models.actions.lab_drop import forget_looks, has_lain_still
 from models.actions.lab_receipt import finished_file, receipt_of
 from models.rules.errors import Code, ServiceError
 from models.rules.lab import COMPANIONS, LabMap, as_agreed, is_companion, is_under_way
@@ -18,6 +21,7 @@ from models.rules.lab_receipt import receipt_as_json, receipt_as_text
 IN_MEMORY_BYTES: Final = 8 << 20
 """Larger files pass through a nameless temporary file."""
 
+_PIECE_BYTES: Final = 1 << 20
 _ODD: Final = re.compile(r"[^A-Za-z0-9._-]")
 _DIGEST_CHARACTERS: Final = 12
 _LONGEST_NAME: Final = 120
@@ -31,6 +35,8 @@ class Collected:
 
     files: int = 0
     receipts: int = 0
+    waiting: int = 0
+    """Files that may still be being written: taken by a later visit that finds them just the same."""
     passed_over: int = 0
     """Links, folders and other things that are no files."""
     failed: list[str] = field(default_factory=list)
@@ -47,7 +53,7 @@ class Collected:
         except ServiceError as error:
             if error.code is not Code.BAD_INPUT:
                 raise
-            mark = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:_DIGEST_CHARACTERS]
+            mark = hashlib.sha256(_as_bytes(name)).hexdigest()[:_DIGEST_CHARACTERS]
             self.failed.append(f"A file was left as it is (SHA-256 of its name: {mark}…). {error.message}")
 
 
@@ -58,21 +64,10 @@ async def collect_files(ingest: Ingest, lab: str, drop: LabDrop) -> Collected:
     name, and the same bytes twice have no effect. A file that the server refuses is left, and told.
     Raises ServiceError(NOT_NOW | STORE_DOWN).
     """
-    listing = await drop.look()
-    done = Collected(passed_over=listing.passed_over)
-    names = listing.names
-    spelt = {as_agreed(name): name for name in names}
-    for name in whole_files(names, ingest.maps[lab]):
-        beside = {ending: spelt[name + ending] for ending in COMPANIONS if name + ending in spelt}
-        with done.each_by_itself(name):
-            await _take(ingest, lab, drop, {"": name, **beside})
-            done.files += 1
-    left = set(await drop.receipts())
-    for name in await drop.collected():
-        if f"{name}.receipt.txt" not in left and _PUT_ASIDE.match(name) and not is_companion(name):
-            with done.each_by_itself(name):
-                done.receipts += await _leave_receipt(ingest, lab, drop, name)
-    return done
+    visit = _Visit(ingest, lab, drop)
+    await visit.take_files()
+    await visit.leave_receipts()
+    return visit.done
 
 
 def whole_files(names: Sequence[str], lab_map: LabMap) -> list[str]:
@@ -85,27 +80,85 @@ def whole_files(names: Sequence[str], lab_map: LabMap) -> list[str]:
     ]
 
 
-async def _take(ingest: Ingest, lab: str, drop: LabDrop, names: Mapping[str, str]) -> None:
-    """One file and, by their endings, those beside it. What says that it is whole comes last here too."""
-    stored = ""
-    for ending, name in names.items():
-        with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as content:
-            digest = await drop.fetch(name, content)
-            stored = stored or f"{digest[:_DIGEST_CHARACTERS]}-{_ODD.sub('_', name)[-_LONGEST_NAME:]}"
-            content.seek(0)
-            ingest.store.put_file(f"{lab}/incoming/{stored}{ending}", content)
-    for ending, name in names.items():
-        await drop.put_aside(name, stored + ending)
+class _Visit:
+    """One visit to one laboratory's server."""
+
+    def __init__(self, ingest: Ingest, lab: str, drop: LabDrop) -> None:
+        self._ingest = ingest
+        self._lab = lab
+        self._map = ingest.maps[lab]
+        self._drop = drop
+        self._looks: list[bytes] = []
+        """Of files that may still be being written."""
+        self.done = Collected()
+
+    async def take_files(self) -> None:
+        """Takes what is whole. What may not be is remembered for the next visit."""
+        listing = await self._drop.look()
+        self.done.passed_over = listing.passed_over
+        spelt = {as_agreed(name): name for name in listing.names}
+        for name in whole_files(listing.names, self._map):
+            beside = {ending: spelt[name + ending] for ending in COMPANIONS if name + ending in spelt}
+            with self.done.each_by_itself(name):
+                self.done.files += await self._take({"": name, **beside})
+        with self._ingest.begin() as session:
+            forget_looks(session, lab=self._lab, but=self._looks)
+
+    async def _take(self, names: Mapping[str, str]) -> bool:
+        """One file and, by their endings, those beside it. What says that it is whole comes last here too."""
+        stored = ""
+        for ending, name in names.items():
+            with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as content:
+                digest = await self._drop.fetch(name, content)
+                if not stored and not self._is_whole(name, content, digest):
+                    return False
+                stored = stored or f"{digest[:_DIGEST_CHARACTERS]}-{_ODD.sub('_', name)[-_LONGEST_NAME:]}"
+                content.seek(0)
+                self._ingest.store.put_file(f"{self._lab}/incoming/{stored}{ending}", content)
+        for ending, name in names.items():
+            await self._drop.put_aside(name, stored + ending)
+        return True
+
+    def _is_whole(self, name: str, content: IO[bytes], digest: str) -> bool:
+        """Whether nobody writes into a file any more: by what was agreed, by what it counts itself, or by lying still.
+
+        The bytes that were seen lying still are those that are stored, whatever the server says of sizes and times.
+        """
+        if self._drop.renames or self._map.companion_of(name) or self._proves_itself(content):
+            return True
+        look = hashlib.sha256(_as_bytes(name) + bytes.fromhex(digest)).digest()
+        with self._ingest.begin() as session:
+            if has_lain_still(session, lab=self._lab, look=look):
+                return True
+        self._looks.append(look)
+        self.done.waiting += 1
+        return False
+
+    def _proves_itself(self, content: IO[bytes]) -> bool:
+        """One HL7 message alone does not: cut between two segments it reads as if it were whole (law 2)."""
+        content.seek(0)
+        verdict = lab_files.check_file(iter(partial(content.read, _PIECE_BYTES), b""), self._map)
+        return verdict.held is None and verdict.is_complete
+
+    async def leave_receipts(self) -> None:
+        """Leaves the receipts that are missing."""
+        left = set(await self._drop.receipts())
+        for name in await self._drop.collected():
+            if f"{name}.receipt.txt" not in left and _PUT_ASIDE.match(name) and not is_companion(name):
+                with self.done.each_by_itself(name):
+                    self.done.receipts += await self._leave_receipt(name)
+
+    async def _leave_receipt(self, name: str) -> bool:
+        with self._ingest.begin() as session:
+            file_id = finished_file(session, lab=self._lab, digest=name[:_DIGEST_CHARACTERS])
+            if file_id is None:
+                return False
+            receipt = receipt_of(session, file_id)
+        # The one that tells that both are there comes last.
+        await self._drop.leave(f"{name}.receipt.json", receipt_as_json(receipt))
+        await self._drop.leave(f"{name}.receipt.txt", receipt_as_text(receipt))
+        return True
 
 
-async def _leave_receipt(ingest: Ingest, lab: str, drop: LabDrop, name: str) -> int:
-    digest = name[:_DIGEST_CHARACTERS]
-    with ingest.begin() as session:
-        file_id = finished_file(session, lab=lab, digest=digest)
-        if file_id is None:
-            return 0
-        receipt = receipt_of(session, file_id)
-    # The one that tells that both are there comes last.
-    await drop.leave(f"{name}.receipt.json", receipt_as_json(receipt))
-    await drop.leave(f"{name}.receipt.txt", receipt_as_text(receipt))
-    return 1
+def _as_bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")

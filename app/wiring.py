@@ -302,7 +302,11 @@ class Wiring:
         from integrations.lab.sftp import SftpServer, open_drop
 
         found = self.settings.sftp_labs[lab]
-        return open_drop(SftpServer(found.host, found.port, found.user, found.key, found.host_key, found.folder))
+        return open_drop(
+            SftpServer(
+                found.host, found.port, found.user, found.key, found.host_key, found.folder, renames=found.renames
+            )
+        )
 
     def line_to(self, lab: str) -> LabLine:
         """A connection to a laboratory's own listener. Raises ServiceError(SETTINGS) where none is set."""

@@ -338,6 +338,11 @@ class LabDrop(Protocol):
     Whatever takes a name raises ServiceError(BAD_INPUT) where the server refuses that one: others may still do.
     """
 
+    @property
+    def renames(self) -> bool:
+        """Whether the laboratory promised that what has its own name is whole."""
+        ...
+
     async def look(self) -> Listing:
         """What lies there now."""
         ...

@@ -1,8 +1,11 @@
 """`kitpost collect`: fetches files from laboratories' own SFTP servers."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from app.sftp_collect import Collected
 
 
 def collect(
@@ -33,13 +36,8 @@ def collect(
     async def visit(lab: str) -> None:
         async with product.open_drop(lab) as drop:
             done = await collect_files(ingest, lab, drop)
-        if done.files or done.receipts:
-            typer.echo(f"{lab}: {done.files} files fetched, {done.receipts} receipts left.")
-        if done.passed_over != passed_over[lab]:  # said once, and again when it changes
-            passed_over[lab] = done.passed_over
-            typer.echo(f"{lab}: {done.passed_over} links or folders passed over.")
-        for sentence in done.failed:
-            typer.echo(f"{lab}: {sentence}", err=True)
+        _tell(lab, done, passed_over_before=passed_over[lab])
+        passed_over[lab] = done.passed_over
         if done.failed:
             raise ServiceError(Code.NOT_NOW, f"The laboratory's server refused {len(done.failed)} files.")
 
@@ -57,3 +55,15 @@ def collect(
                     raise failed
                 return
             time.sleep(every)
+
+
+def _tell(lab: str, done: "Collected", *, passed_over_before: int) -> None:
+    """What one visit did. What always lies there is said once, and again when it changes."""
+    if done.files or done.receipts:
+        typer.echo(f"{lab}: {done.files} files fetched, {done.receipts} receipts left.")
+    if done.waiting:
+        typer.echo(f"{lab}: {done.waiting} files may still be being written, and wait.")
+    if done.passed_over != passed_over_before:
+        typer.echo(f"{lab}: {done.passed_over} links or folders passed over.")
+    for sentence in done.failed:
+        typer.echo(f"{lab}: {sentence}", err=True)

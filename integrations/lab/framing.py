@@ -319,7 +319,8 @@ def check_hl7(meter: Meter, lab: LabMap) -> FileVerdict:
         fault = envelopes.fault or Fault(Quarantine.EMPTY_FILE, "The file holds no message.")
     if meter.last not in {b"\r", b"\n", b"\x1c"}:
         envelopes.hold("The last segment is cut: it has no end mark.")
-    proven = envelopes.promised is not None and not envelopes.bare
+    # Batches without a file trailer are each counted, and another one may be missing.
+    proven = envelopes.promised is not None and not envelopes.bare and envelopes.file_is_closed
     return FileVerdict(
         fault or envelopes.fault,
         envelopes.promised,

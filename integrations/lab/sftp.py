@@ -34,14 +34,17 @@ class SftpServer:
     host_key: str
     """As in known_hosts, without the host: `ssh-ed25519 AAAA…`."""
     folder: str
+    renames: bool = False
+    """The laboratory promised to write under another name and to rename."""
 
 
 class SftpDrop:
     """One open connection to a laboratory's directory."""
 
-    def __init__(self, client: asyncssh.SFTPClient, folder: str) -> None:
+    def __init__(self, client: asyncssh.SFTPClient, folder: str, *, renames: bool) -> None:
         self._client = client
         self._folder = folder.rstrip("/")
+        self.renames = renames
 
     async def look(self) -> Listing:
         """What lies there now."""
@@ -158,7 +161,7 @@ async def open_drop(server: SftpServer, *, timeout_seconds: float = 30.0) -> Asy
             ) as connection,
             connection.start_sftp_client() as client,
         ):
-            drop = SftpDrop(client, server.folder)
+            drop = SftpDrop(client, server.folder, renames=server.renames)
             await drop.prepare()
             yield drop
     except asyncssh.KeyImportError:

@@ -10,13 +10,15 @@ from dataclasses import replace
 import asyncssh
 import pytest
 from asyncssh import sftp
+from sqlalchemy import text
 
 from app.sftp_collect import Collected, collect_files, whole_files
 from flows.ingest_results import ingest_waiting_files
 from integrations.lab.sftp import SftpServer, open_drop
+from models.actions.lab_drop import STILL_SECONDS
 from models.rules.errors import Code, ServiceError
-from tests.support.ingesting import ask, ingest, lab_maps, texts_of
-from tests.support.lab_files import QUOTED, control_file, hl7, long_table, quoted_table
+from tests.support.ingesting import ask, case_of, ingest, lab_maps, texts_of
+from tests.support.lab_files import QUOTED, control_file, fhir, hl7, lone_hl7, long_table, quoted_table
 from tests.support.many_kits import send_kits
 from tests.support.memory_store import MemoryStore
 from tests.support.sftp import refuse, sftp_server
@@ -237,6 +239,105 @@ def test_what_is_not_ours_in_collected_is_nobodys_business(begin, server, ours):
     (server.folder / "collected" / os.fsdecode(b"\xe9t\xe9.hl7")).touch()
 
     assert visit(ingest(begin, MemoryStore()), ours) == Collected()
+
+
+# ── Is it still being written? ───────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def a_minute_passes(db):
+    """Machine time can't be moved: the looks were a minute earlier instead."""
+
+    def passes(seconds=STILL_SECONDS):
+        with db.owner_engine.begin() as owner:
+            owner.execute(
+                text("UPDATE lab_drop_look SET recorded_at = recorded_at - make_interval(secs => :s)"), {"s": seconds}
+            )
+
+    return passes
+
+
+def test_a_lone_message_that_is_still_being_written_is_never_read_as_whole(begin, server, ours, kits, a_minute_passes):
+    ready = ingest(begin, MemoryStore())
+    with (server.folder / "one.hl7").open("wb") as written:
+        written.write(lone_hl7(kits[0].rows()))  # up to the border of a segment it reads as whole
+        written.flush()
+        assert visit(ready, ours) == Collected(waiting=1)
+        a_minute_passes()
+        written.write(b"NTE|1|L|Specimen leaked in transit: repeat.\r")
+    assert visit(ready, ours) == Collected(waiting=1)
+    a_minute_passes()
+    assert visit(ready, ours) == Collected(files=1)
+
+    ingest_waiting_files(ready, limit=10)
+    assert texts_of(begin, kits[0].id) == []
+    assert case_of(begin, kits[0].id) is not None
+
+
+def test_two_looks_that_find_a_file_the_same_are_a_minute_apart(begin, server, ours, kits, a_minute_passes):
+    (server.folder / "one.hl7").write_bytes(lone_hl7(kits[0].rows()))
+    ready = ingest(begin, MemoryStore())
+
+    assert [visit(ready, ours) for _ in range(2)] == [Collected(waiting=1)] * 2
+    a_minute_passes(STILL_SECONDS - 10)
+    assert visit(ready, ours) == Collected(waiting=1)
+    a_minute_passes(10)
+    assert visit(ready, ours) == Collected(files=1)
+    assert ask(begin, "SELECT * FROM lab_drop_look") == []
+
+
+def test_a_file_that_was_away_is_looked_at_anew(begin, server, ours, kits, a_minute_passes):
+    content, ready = lone_hl7(kits[0].rows()), ingest(begin, MemoryStore())
+    for _ in range(2):
+        (server.folder / "one.hl7").write_bytes(content)
+        assert visit(ready, ours).waiting == 1
+        (server.folder / "one.hl7").unlink()
+        visit(ready, ours)
+        a_minute_passes()
+
+
+def test_another_file_with_the_same_bytes_is_looked_at_by_itself(begin, server, ours, kits, a_minute_passes):
+    ready = ingest(begin, MemoryStore())
+    (server.folder / "one.hl7").write_bytes(lone_hl7(kits[0].rows()))
+    visit(ready, ours)
+    a_minute_passes()
+    (server.folder / "two.hl7").write_bytes(lone_hl7(kits[0].rows()))
+
+    assert visit(ready, ours) == Collected(files=1, waiting=1)
+    assert lies_at(server) == ["two.hl7"]
+
+
+@pytest.mark.parametrize("missing", [1, 9])
+def test_a_batch_that_is_not_all_there_yet_is_not_fetched_to_be_held(begin, server, ours, kits, missing):
+    whole, ready = hl7(kits[0].rows()), ingest(begin, MemoryStore())
+    (server.folder / "a.hl7").write_bytes(whole[:-missing])
+    assert visit(ready, ours) == Collected(waiting=1)
+
+    (server.folder / "a.hl7").write_bytes(whole)
+    assert visit(ready, ours) == Collected(files=1)
+
+
+def test_what_never_comes_whole_is_taken_and_held(begin, server, ours, kits, a_minute_passes):
+    ready = ingest(begin, MemoryStore())
+    (server.folder / "a.hl7").write_bytes(hl7(kits[0].rows())[:-9])
+    visit(ready, ours)
+    a_minute_passes()
+
+    assert visit(ready, ours).files == 1
+    ingest_waiting_files(ready, limit=10)
+    assert ask(begin, "SELECT state, held_because FROM lab_file") == [("held", "incomplete_file")]
+
+
+def test_a_whole_document_proves_itself(begin, server, ours, kits):
+    (server.folder / "a.json").write_bytes(fhir(kits[0].rows()))
+
+    assert visit(ingest(begin, MemoryStore()), ours) == Collected(files=1)
+
+
+def test_a_laboratory_that_promised_to_rename_is_taken_at_its_word(begin, server, ours, kits):
+    (server.folder / "one.hl7").write_bytes(lone_hl7(kits[0].rows()))
+
+    assert visit(ingest(begin, MemoryStore()), replace(ours, renames=True)) == Collected(files=1)
 
 
 class DownStore(MemoryStore):

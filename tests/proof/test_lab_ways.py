@@ -20,7 +20,7 @@ from integrations.store import S3FileStore
 from tests.support import aws
 from tests.support.certificates import Authority
 from tests.support.ingesting import ask, ingest, texts_of
-from tests.support.lab_files import hl7
+from tests.support.lab_files import hl7, lone_hl7
 from tests.support.many_kits import send_kits
 from tests.support.mllp import Line, client_tls
 from tests.support.sftp import refuse, sftp_server
@@ -187,9 +187,9 @@ def test_kitpost_collect_fetches_once_and_says_what_it_did(here, begin, tmp_path
     with begin() as session:
         [kit] = send_kits(session, 1)
     with sftp_server(tmp_path / "lab", key) as server:
-        (server.folder / "a.hl7").write_bytes(hl7(kit.rows()))
+        (server.folder / "a.hl7").write_bytes(lone_hl7(kit.rows()))
         known = {"host": "127.0.0.1", "port": server.port, "user": "kitpost", "key": str(tmp_path / "id"),
-                 "host_key": server.host_key, "folder": "results"}  # fmt: skip
+                 "host_key": server.host_key, "folder": "results", "renames": True}  # fmt: skip
         done = here.start("collect", "--once", SFTP_LABS=json.dumps({"NORTHLAB": known}))
         assert done.communicate(timeout=60)[0] == "NORTHLAB: 1 files fetched, 0 receipts left.\n"
         assert done.returncode == 0

@@ -102,6 +102,12 @@ def hl7(rows: Iterable[Row], *, control_id: str = "", trailer: bool = True) -> b
     return ("\r".join(out) + "\r").encode()
 
 
+def lone_hl7(rows: Iterable[Row]) -> bytes:
+    """The first message of such a file, without an envelope."""
+    batch = hl7(rows)
+    return batch[batch.index(b"MSH") : batch.index(b"BTS")]
+
+
 # ── Tables ───────────────────────────────────────────────────────────────────────────────────
 
 LONG_HEADER = (

@@ -1,6 +1,7 @@
 """HL7 v2: bytes, delimiters, escapes, groups and envelopes, held to two independent libraries."""
 
 import re
+from dataclasses import replace
 
 import hl7
 import hl7kit
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from integrations.lab import hl7v2, reader
+from models.rules.lab import Envelope
 from models.rules.reading import Detail, Finding, Quarantined
 from models.rules.vocabulary import Quarantine
 from tests.support.lab import (
@@ -547,6 +549,13 @@ def test_a_single_message_is_unproven_and_a_counted_batch_proven() -> None:
         1,
         "CTL1",
     )
+
+
+def test_batches_without_a_file_trailer_may_be_followed_by_another_and_are_unproven() -> None:
+    content = f"{BHS}{ONE}BTS|1\r"
+    found = reader.check_file([content.encode()], replace(northlab(), envelope=Envelope.OPTIONAL))
+
+    assert (found.held, found.completeness) == (None, reader.Completeness.UNPROVEN)
 
 
 @pytest.mark.parametrize(
