@@ -13,7 +13,7 @@ from app.lab_reading import Ingest
 from app.wiring import lab_files
 from integrations.ports import LabDrop
 from models.actions.lab_drop import forget_looks, has_lain_still
-from models.actions.lab_receipt import finished_file, receipt_of
+from models.actions.lab_receipt import finished_file, receipt_of, verdicts_changed
 from models.rules.errors import Code, ServiceError
 from models.rules.lab import COMPANIONS, LabMap, as_agreed, is_companion, is_under_way
 from models.rules.lab_receipt import receipt_as_json, receipt_as_text
@@ -141,23 +141,35 @@ class _Visit:
         return verdict.held is None and verdict.is_complete
 
     async def leave_receipts(self) -> None:
-        """Leaves the receipts that are missing."""
+        """Leaves the receipts that are missing, and those that tell another verdict than the newest."""
         left = set(await self._drop.receipts())
-        for name in await self._drop.collected():
-            if f"{name}.receipt.txt" not in left and _PUT_ASIDE.match(name) and not is_companion(name):
-                with self.done.each_by_itself(name):
-                    self.done.receipts += await self._leave_receipt(name)
-
-    async def _leave_receipt(self, name: str) -> bool:
+        names = [each for each in await self._drop.collected() if _PUT_ASIDE.match(each) and not is_companion(each)]
         with self._ingest.begin() as session:
-            file_id = finished_file(session, lab=self._lab, digest=name[:_DIGEST_CHARACTERS])
+            changed = {_digest_of(sha256) for sha256 in verdicts_changed(session, lab=self._lab)}
+        for name in names:
+            is_left = f"{name}.receipt.txt" in left
+            if not is_left or _digest_of(name) in changed:
+                with self.done.each_by_itself(name):
+                    self.done.receipts += await self._leave_receipt(name, is_left=is_left)
+
+    async def _leave_receipt(self, name: str, *, is_left: bool) -> bool:
+        with self._ingest.begin() as session:
+            file_id = finished_file(session, lab=self._lab, digest=_digest_of(name))
             if file_id is None:
                 return False
             receipt = receipt_of(session, file_id)
+        told = receipt_as_text(receipt)
+        if is_left and await self._drop.receipt(f"{name}.receipt.txt") == told:
+            return False
         # The one that tells that both are there comes last.
         await self._drop.leave(f"{name}.receipt.json", receipt_as_json(receipt))
-        await self._drop.leave(f"{name}.receipt.txt", receipt_as_text(receipt))
+        await self._drop.leave(f"{name}.receipt.txt", told)
         return True
+
+
+def _digest_of(name: str) -> str:
+    """How a file's SHA-256 begins, and with it every name under which we put it aside."""
+    return name[:_DIGEST_CHARACTERS]
 
 
 def _as_bytes(name: str) -> bytes:

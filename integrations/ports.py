@@ -363,6 +363,10 @@ class LabDrop(Protocol):
         """Moves a file out of the way, under another name."""
         ...
 
+    async def receipt(self, name: str) -> bytes:
+        """What a receipt that was left says."""
+        ...
+
     async def leave(self, name: str, content: bytes) -> None:
         """Leaves a receipt, whole before it has its name."""
         ...

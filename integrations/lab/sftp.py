@@ -5,6 +5,7 @@ Names are bytes there, of any encoding or none, and stay bytes on the way; here 
 """
 
 import hashlib
+import io
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -90,6 +91,12 @@ class SftpDrop:
         """Moves a file to collected/. The same bytes under the same name there already are no error."""
         with _one_of_many():
             await self._rename(self._path(name), self._path(f"{_COLLECTED}/{as_name}"))
+
+    async def receipt(self, name: str) -> bytes:
+        """What a receipt that was left says."""
+        content = io.BytesIO()
+        await self.fetch(f"{_RECEIPTS}/{name}", content)
+        return content.getvalue()
 
     async def leave(self, name: str, content: bytes) -> None:
         """Writes a file into receipts/, whole before it has its name."""

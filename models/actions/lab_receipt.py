@@ -70,5 +70,18 @@ def finished_file(session: Session, *, lab: str, digest: str) -> int | None:
     return int(found[0]) if found else None
 
 
+def verdicts_changed(session: Session, *, lab: str) -> set[str]:
+    """The SHA-256 of every file with a later verdict than a hold: let go on by a person, or sent again as it was."""
+    on = cursor(session)
+    on.execute(
+        """
+        SELECT DISTINCT held.content_sha256 FROM lab_file held JOIN lab_file later USING (lab, content_sha256)
+        WHERE lab = %s AND held.state = 'held' AND later.id > held.id AND later.finished_at IS NOT NULL
+        """,
+        (lab,),
+    )
+    return {sha256 for (sha256,) in on}
+
+
 def _name(key: str) -> str:
     return key.rsplit("/", 1)[-1]

@@ -6,18 +6,20 @@ import json
 import os
 from copy import copy
 from dataclasses import replace
+from datetime import timedelta
 
 import asyncssh
 import pytest
 from asyncssh import sftp
 from sqlalchemy import text
 
+from app.lab_reading import let_in_again
 from app.sftp_collect import Collected, collect_files, whole_files
 from flows.ingest_results import ingest_waiting_files
 from integrations.lab.sftp import SftpServer, open_drop
 from models.actions.lab_drop import STILL_SECONDS
 from models.rules.errors import Code, ServiceError
-from tests.support.ingesting import ask, case_of, ingest, lab_maps, texts_of
+from tests.support.ingesting import READ_AT, ask, case_of, ingest, lab_maps, texts_of
 from tests.support.lab_files import QUOTED, control_file, fhir, hl7, lone_hl7, long_table, quoted_table
 from tests.support.many_kits import send_kits
 from tests.support.memory_store import MemoryStore
@@ -239,6 +241,49 @@ def test_what_is_not_ours_in_collected_is_nobodys_business(begin, server, ours):
     (server.folder / "collected" / os.fsdecode(b"\xe9t\xe9.hl7")).touch()
 
     assert visit(ingest(begin, MemoryStore()), ours) == Collected()
+
+
+def test_a_file_that_a_person_let_go_on_has_a_new_receipt(begin, server, ours):
+    with begin() as session:
+        many = send_kits(session, 30)
+    odd = [row for kit in many[:9] for row in kit.rows(value="Perhaps")]
+    (server.folder / "a.hl7").write_bytes(hl7([*odd, *(row for kit in many[9:] for row in kit.rows())]))
+    ready = ingest(begin, MemoryStore())
+    visit(ready, ours)
+    ingest_waiting_files(ready, limit=10)
+    assert visit(ready, ours).receipts == 1
+    assert verdicts(server) == ["held"]
+
+    let_in_again(ready, ask(begin, "SELECT ref FROM lab_file")[0][0], actor="Testina Lead")
+    assert visit(ready, ours).receipts == 0  # nobody has read it again yet
+    ingest_waiting_files(ready, limit=10)
+
+    assert [visit(ready, ours).receipts for _ in range(2)] == [1, 0]
+    assert verdicts(server) == ["taken"]
+
+
+def test_a_new_receipt_that_was_half_left_is_left_again(begin, server, ours, kits, monkeypatch):
+    ready = ingest(begin, MemoryStore())
+    (server.folder / "a.hl7").write_bytes(hl7(kits[0].rows(), trailer=False))
+    visit(ready, replace(ours, renames=True))
+    ingest_waiting_files(ready, limit=10)
+    visit(ready, ours)
+    let_in_again(ready, ask(begin, "SELECT ref FROM lab_file")[0][0], actor="Testina Lead")
+    ingest_waiting_files(replace(ready, clock=lambda: READ_AT + timedelta(hours=1)), limit=10)
+    with monkeypatch.context() as meanwhile:
+        refuse(meanwhile, "open", b"a.hl7.receipt.txt.part")
+        assert visit(ready, ours).receipts == 0
+
+    assert [visit(ready, ours).receipts for _ in range(2)] == [1, 0]
+
+
+def verdicts(server):
+    """What the receipts that were left say to machines."""
+    return [
+        json.loads((server.folder / "receipts" / name).read_text())["verdict"]
+        for name in lies_at(server, "receipts")
+        if name.endswith(".json")
+    ]
 
 
 # ── Is it still being written? ───────────────────────────────────────────────────────────────
