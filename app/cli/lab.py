@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
@@ -86,7 +87,8 @@ def explain(
             _stop(f"{file.name} was not read. {recognised.fault.detail} Name the lab with --lab if you know it.")
         assert recognised.lab is not None, "either a lab or a fault is recognised"
         chosen = recognised.lab
-    beside = {as_agreed(each.name).removeprefix(file.name): each for each in file.parent.iterdir() if each.is_file()}
+    near = file.parent.glob(f"{escape(file.name)}.*")
+    beside = {as_agreed(each.name).removeprefix(file.name): each for each in near if each.is_file()}
     last = chosen.companion_of(file.name)
     if last and last not in beside:
         typer.echo(f"{file.name}: sent like this it would wait: {file.name}{last} must follow it.", err=True)
