@@ -82,7 +82,7 @@ def send_requests(desk: Desk, *, limit: int) -> Tally:
             try:
                 send(desk, service_id, contract, tally, limit=limit)
             except ServiceError as error:
-                log.warning("request-tests: %s was not told: %s", contract.lab, error.message)
+                log.warning("request-tests: %s was not told: %s", contract.lab, error.code)
                 tally.fault = tally.fault or error
     return tally
 
