@@ -1,31 +1,92 @@
 """What waits in the labs' incoming folders: found by the sweep, and by whoever hears of a file that landed."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
+from typing import Final
 
 from app.database import Begin
-from integrations.ports import FileStore
+from integrations.ports import ArrivalQueue, FileStore, StoredObject
 from models.actions import lab_file
+from models.rules.errors import Code, ServiceError
 from models.rules.lab import COMPANIONS, LabMap, as_agreed, is_companion, is_under_way
+from models.tables.result import LONGEST_KEY
+
+log: Final = logging.getLogger("kitpost")
 
 
-def find_arrivals(begin: Begin, store: FileStore, maps: Mapping[str, LabMap], *, now: datetime) -> int:
-    """Notes every whole file in every lab's incoming folder, each version once, and says how many are new."""
-    found = []
+@contextmanager
+def stops_no_other(failures: list[Exception], what: str) -> Iterator[None]:
+    """Whatever goes wrong with one thing stands in the log and in `failures`, and what comes after it goes on.
+
+    `what` is our own name for it: what a lab calls its file may name somebody.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it is, the others go on; the run fails at its end
+        # Without the traceback and foreign words, which may show values.
+        why = error.message if isinstance(error, ServiceError) else type(error).__name__
+        log.error("ingest-results: %s: %s", what, why)  # noqa: TRY400
+        failures.append(error)
+
+
+def find_arrivals(
+    begin: Begin, store: FileStore, maps: Mapping[str, LabMap], *, now: datetime, failures: list[Exception]
+) -> int:
+    """Notes every whole file in every lab's incoming folder, each version once, and says how many are new.
+
+    A lab that can't be looked at, or a file that can't be noted, stops no other: why is added to `failures`.
+    """
+    new = 0
     for lab, lab_map in maps.items():
-        listed = {each.key: each for each in store.list(f"{lab}/incoming/")}
-        there = {as_agreed(key) for key in listed}
-        for key, each in listed.items():
-            if is_companion(key) or is_under_way(key.rpartition("/")[2]):
-                continue
-            if key + lab_map.companion_of(key) not in there:
-                continue
-            found.append(lab_file.Arrival(lab, key, each.version_id, each.size_bytes))
+        with stops_no_other(failures, f"the incoming folder of {lab}"):
+            listed = {as_agreed(each.key): each for each in store.list(f"{lab}/incoming/")}
+            for each in listed.values():
+                if _is_whole(each.key, listed, lab_map):
+                    with stops_no_other(failures, f"an object that waits in the incoming folder of {lab}"):
+                        new += _note(begin, store, lab, each.key, now)
+    return new
+
+
+def hear_of_arrivals(
+    queue: ArrivalQueue, begin: Begin, store: FileStore, maps: Mapping[str, LabMap], *, now: datetime
+) -> int:
+    """Waits for word of files that landed, notes them, and says how many are new.
+
+    Every word is taken off the queue, whatever came of it: it is a hint, and would come again for ever. What
+    could not be noted is found by the sweep of the ingest flow, which fails of it (ruling 13).
+    """
+    heard = queue.receive(20)
+    new = 0
+    if any("/incoming/" in key for _, key in heard):
+        new = find_arrivals(begin, store, maps, now=now, failures=[])
+    for receipt, _ in heard:
+        queue.done(receipt)
+    return new
+
+
+def _is_whole(key: str, listed: Mapping[str, StoredObject], lab_map: LabMap) -> bool:
+    if is_companion(key) or is_under_way(key.rpartition("/")[2]):
+        return False
+    return key + lab_map.companion_of(key) in listed
+
+
+def _note(begin: Begin, store: FileStore, lab: str, key: str, now: datetime) -> int:
+    try:
+        found = store.pin(key)
+    except ServiceError as error:
+        if error.code is Code.NOT_FOUND:  # moved away since it was listed: whoever moved it has it
+            return 0
+        raise
     with begin() as session:
-        return lab_file.take_arrivals(session, found, now=now)
+        arrival = lab_file.Arrival(lab, key, found.version_id, found.size_bytes)
+        return lab_file.take_arrivals(session, [arrival], now=now)
 
 
 def companions_of(store: FileStore, key: str) -> dict[str, str]:
     """What stands beside a file in the store and says that it is whole: its ending as agreed, and its key."""
+    if len(key.encode()) >= LONGEST_KEY:  # S3 refuses even to look for a longer one
+        return {}
     beside = {as_agreed(each.key).removeprefix(key): each.key for each in store.list(f"{key}.")}
     return {ending: found for ending, found in beside.items() if ending in COMPANIONS}

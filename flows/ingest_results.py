@@ -16,7 +16,7 @@ from typing import Final
 from prefect import flow
 from sqlmodel import Session
 
-from app.lab_arrivals import companions_of, find_arrivals
+from app.lab_arrivals import companions_of, find_arrivals, stops_no_other
 from app.lab_messages import file_messages
 from app.lab_reading import Ingest, ingest_of
 from app.prefect.events import TEXT_OWED, tell
@@ -64,27 +64,23 @@ class Tally:
 def ingest_waiting_files(ingest: Ingest, *, limit: int) -> Tally:
     """Takes up to `limit` files, ends waits that are over, and puts finished files away.
 
-    A file that can't be read through stops no other: it is tried again once its lease is over, and the
-    run fails at its end with the first such error.
+    A file that can't be read through stops no other: it is tried again once its lease is over. Nor does one
+    that can't be found, noted or put away. The run fails at its end with the first such error.
     """
     tally = Tally()
     failures: list[Exception] = []
-    _sweep(ingest)
+    _sweep(ingest, failures)
     while tally.files < limit:
         with ingest.begin() as session:
             file = lab_file.claim_file(session, labs=ingest.maps)
         if file is None:
-            if not _sweep(ingest):
+            if not _sweep(ingest, failures):
                 break
             continue
-        try:
+        with stops_no_other(failures, f"file {file.ref}"):
             read_file(ingest, file, tally)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other files go on
-            # Without the traceback, which may show values.
-            log.error("ingest-results: file %s: %s", file.ref, type(error).__name__)  # noqa: TRY400
-            failures.append(error)
-        put_away(ingest)
-    put_away(ingest)
+        put_away(ingest, failures)
+    put_away(ingest, failures)
     with ingest.begin() as session:
         tally.waits_ended = release.expire_holds(
             session,
@@ -99,9 +95,10 @@ def ingest_waiting_files(ingest: Ingest, *, limit: int) -> Tally:
     return tally
 
 
-def _sweep(ingest: Ingest) -> int:
-    file_messages(ingest)
-    return find_arrivals(ingest.begin, ingest.store, ingest.maps, now=ingest.clock())
+def _sweep(ingest: Ingest, failures: list[Exception]) -> int:
+    with stops_no_other(failures, "messages that came one by one"):
+        file_messages(ingest)
+    return find_arrivals(ingest.begin, ingest.store, ingest.maps, now=ingest.clock(), failures=failures)
 
 
 def read_file(ingest: Ingest, file: lab_file.ClaimedFile, tally: Tally) -> None:
@@ -204,7 +201,7 @@ def _control_of(ingest: Ingest, file: lab_file.ClaimedFile) -> bytes | None:
         raise
 
 
-def put_away(ingest: Ingest) -> int:
+def put_away(ingest: Ingest, failures: list[Exception]) -> None:
     """Moves finished files out of incoming/, each with its receipt.
 
     Repeating a move or a receipt changes nothing, so a kill in between is harmless.
@@ -212,16 +209,20 @@ def put_away(ingest: Ingest) -> int:
     with ingest.begin() as session:
         waiting = lab_file.files_to_move(session, limit=100)
     for file in waiting:
-        place = file.place
-        _move(ingest, file.key, place, file.version_id)
-        # The lab may have sent another file under the same name meanwhile: what stands beside it is then its own.
-        if not any(each.key == file.key for each in ingest.store.list(file.key)):
-            for ending, beside in companions_of(ingest.store, file.key).items():
-                _move(ingest, beside, place + ending)
-        _leave_receipt(ingest, file.id, place)
-        with ingest.begin() as session:
-            lab_file.note_moved(session, file.id)
-    return len(waiting)
+        with stops_no_other(failures, f"putting away file {file.ref}"):
+            _put_away(ingest, file)
+
+
+def _put_away(ingest: Ingest, file: lab_file.FileToMove) -> None:
+    place = file.place
+    _move(ingest, file.key, place, file.version_id)
+    # The lab may have sent another file under the same name meanwhile: what stands beside it is then its own.
+    if not any(each.key == file.key for each in ingest.store.list(file.key)):
+        for ending, beside in companions_of(ingest.store, file.key).items():
+            _move(ingest, beside, place + ending)
+    _leave_receipt(ingest, file.id, place)
+    with ingest.begin() as session:
+        lab_file.note_moved(session, file.id)
 
 
 def _leave_receipt(ingest: Ingest, file_id: int, place: str) -> None:

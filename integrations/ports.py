@@ -393,11 +393,14 @@ class LabLine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """One object in the store, pinned to its version."""
+    """One object in the store as it stood at one moment."""
 
     key: str
     version_id: str
+    """'' where it was only listed, and in a bucket without versions."""
     size_bytes: int
+    modified_at: datetime
+    """The store's own time, in whole seconds: S3 knows no parts of one."""
 
 
 class FileStore(Protocol):
@@ -412,7 +415,11 @@ class FileStore(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Every object under a prefix, in key order."""
+        """Every object under a prefix, in key order, without its version. One that nobody may read is listed too."""
+        ...
+
+    def pin(self, key: str) -> StoredObject:
+        """The object as it is now, with its version. Raises ServiceError(NOT_FOUND | STORE_DOWN)."""
         ...
 
     def read(self, key: str, version_id: str = "") -> bytes:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_plus
 
@@ -54,13 +55,18 @@ class S3FileStore:
             self._client.upload_fileobj(file, self._bucket, key, Config=_ONE_AT_A_TIME)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Every object under a prefix, in key order, pinned to its version of this moment."""
+        """Every object under a prefix, in key order, without its version."""
         with self._clear_errors():
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
                 for item in page.get("Contents", []):
-                    found = self._head(item["Key"])
-                    if found is not None:  # moved away since it was listed: whoever moved it has it
-                        yield found
+                    yield StoredObject(item["Key"], "", item["Size"], _whole_seconds(item["LastModified"]))
+
+    def pin(self, key: str) -> StoredObject:
+        """The object as it is now, with its version."""
+        found = self._head(key)
+        if found is None:
+            raise _not_found()
+        return found
 
     def read(self, key: str, version_id: str = "") -> bytes:
         """The whole object."""
@@ -105,7 +111,9 @@ class S3FileStore:
             if error.code is Code.NOT_FOUND:
                 return None
             raise
-        return StoredObject(key, found.get("VersionId", ""), found["ContentLength"])
+        return StoredObject(
+            key, found.get("VersionId", ""), found["ContentLength"], _whole_seconds(found["LastModified"])
+        )
 
     @contextmanager
     def _clear_errors(self) -> Iterator[None]:
@@ -187,6 +195,11 @@ def keys_announced(body: str) -> Sequence[str]:
         ]
     except (ValueError, KeyError, TypeError, AttributeError):
         return []
+
+
+def _whole_seconds(at: datetime) -> datetime:
+    """What S3 itself says; some stand-ins are finer in a listing than in an answer to HEAD, and both are compared."""
+    return at.replace(microsecond=0)
 
 
 def _not_found() -> ServiceError:

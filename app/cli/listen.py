@@ -10,7 +10,7 @@ def listen() -> None:
     """
     import contextlib
 
-    from app.lab_arrivals import find_arrivals
+    from app.lab_arrivals import hear_of_arrivals
     from app.prefect.events import LAB_FILE_LANDED, tell
     from app.wiring import connect
 
@@ -19,10 +19,5 @@ def listen() -> None:
     typer.echo("Listening for lab files. Ctrl-C ends it.")
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            heard = arrivals.receive(20)
-            if any("/incoming/" in key for _, key in heard) and find_arrivals(
-                product.begin, product.store, product.lab_maps, now=product.clock()
-            ):
+            if hear_of_arrivals(arrivals, product.begin, product.store, product.lab_maps, now=product.clock()):
                 tell(LAB_FILE_LANDED)
-            for receipt, _ in heard:
-                arrivals.done(receipt)

@@ -19,10 +19,13 @@ from models.rules.lab import Fault
 from models.rules.service import Services
 from models.rules.vocabulary import Quarantine
 from models.tables.bulk import cursor
-from models.tables.result import FileState, LabFile
+from models.tables.result import LONGEST_KEY, FileState, LabFile
 
 LEASE_SECONDS: Final = 120
 """Machine time a reading process may be silent before another takes the file up where it stood."""
+
+LONGEST_ENDING: Final = ".receipt.json"
+"""What is written beside a file that was put away. Its name is cut at the front where both would be too long for S3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +241,9 @@ class FileToMove:
 
 def _place(lab: str, ref: str, key: str, finished_at: datetime, *, held: bool) -> str:
     folder = f"{lab}/quarantine" if held else f"{lab}/processed/{finished_at:%Y/%m/%d}"
-    return f"{folder}/{ref[:12]}-{key.rsplit('/', 1)[-1]}"
+    start = f"{folder}/{ref[:12]}-"
+    name = key.rsplit("/", 1)[-1].encode()[-(LONGEST_KEY - len(start) - len(LONGEST_ENDING)) :]
+    return start + name.decode(errors="ignore")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,16 @@ the versions behind them are insert-only and ready to be (ruling 4).
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
 from models.rules.vocabulary import Outcome, Quarantine, ReportStatus, Site, Test
 from models.tables.columns import identity, link, recorded, reference, words
+
+LONGEST_KEY: Final = 1024
+"""Bytes that S3 allows for a key, and for the id of a version: what a laboratory may call its file."""
 
 
 class FileState(StrEnum):
@@ -44,8 +48,8 @@ class LabFile(SQLModel, table=True):
     id: int | None = identity()
     ref: str = reference()
     lab: str = Field(max_length=40)
-    object_key: str = Field(max_length=400)
-    object_version: str = Field(default="", max_length=120)
+    object_key: str = Field(max_length=LONGEST_KEY)
+    object_version: str = Field(default="", max_length=LONGEST_KEY)
     content_sha256: str = Field(default="", max_length=64)
     control_id: str = Field(default="", max_length=80)
     size_bytes: int = Field(sa_type=sa.BigInteger)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
@@ -72,7 +73,17 @@ class DiskStore:
             # Another process may be moving it.
             with suppress(FileNotFoundError):
                 if key.startswith(prefix) and path.is_file():
-                    yield StoredObject(key, "1", path.stat().st_size)
+                    yield self._as_it_is(key)
+
+    def pin(self, key: str) -> StoredObject:
+        try:
+            return self._as_it_is(key)
+        except FileNotFoundError:
+            raise ServiceError(Code.NOT_FOUND, "There is no such object.") from None
+
+    def _as_it_is(self, key: str) -> StoredObject:
+        found = self.path(key).stat()
+        return StoredObject(key, "1", found.st_size, datetime.fromtimestamp(int(found.st_mtime), UTC))
 
     def stream(self, key: str, version_id: str = "") -> Iterator[bytes]:  # noqa: ARG002 - the port has it
         with self.path(key).open("rb") as body:

@@ -1,6 +1,8 @@
 """A FileStore in memory that obeys the port: versions, key order, moves that may be repeated."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import IO, Final
 
 from integrations.ports import StoredObject
@@ -14,12 +16,16 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, bytes]] = {}
+        self.modified: dict[str, datetime] = {}
+        """When each version was put, by its number: a second after the one before it, unless a test says otherwise."""
         self._puts = 0
+        self._began = datetime.now(UTC).replace(microsecond=0)
 
     def put(self, key: str, body: bytes, content_type: str = "") -> str:  # noqa: ARG002 - the port has it
         """Stores one object and returns its version id."""
         self._puts += 1
         self.objects.setdefault(key, {})[str(self._puts)] = body
+        self.modified[str(self._puts)] = self._began + timedelta(seconds=self._puts)
         return str(self._puts)
 
     def put_file(self, key: str, file: IO[bytes]) -> None:
@@ -27,11 +33,20 @@ class MemoryStore:
         self.put(key, file.read())
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Every object under a prefix, in key order."""
+        """Every object under a prefix, in key order, without its version."""
         for key in sorted(self.objects):
             if key.startswith(prefix):
-                version_id, body = list(self.objects[key].items())[-1]
-                yield StoredObject(key, version_id, len(body))
+                yield replace(self._as_it_is(key), version_id="")
+
+    def pin(self, key: str) -> StoredObject:
+        """The object as it is now, with its version."""
+        if key not in self.objects:
+            raise ServiceError(Code.NOT_FOUND, NOT_THERE)
+        return self._as_it_is(key)
+
+    def _as_it_is(self, key: str) -> StoredObject:
+        version_id, body = list(self.objects[key].items())[-1]
+        return StoredObject(key, version_id, len(body), self.modified[version_id])
 
     def read(self, key: str, version_id: str = "") -> bytes:
         """The whole object."""
