@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from app.database import Begin
-from integrations.ports import ArrivalQueue, FileStore, StoredObject
+from integrations.ports import ArrivalQueue, FileStore
 from models.actions import lab_file
 from models.rules.errors import Code, ServiceError
 from models.rules.lab import COMPANIONS, LabMap, as_agreed, is_companion, is_under_way
@@ -43,9 +43,10 @@ def find_arrivals(
         with stops_no_other(failures, f"the incoming folder of {lab}"):
             listed = {as_agreed(each.key): each for each in store.list(f"{lab}/incoming/")}
             for each in listed.values():
-                if _is_whole(each.key, listed, lab_map):
+                by = listed.get(each.key + lab_map.companion_of(each.key))
+                if _is_file(each.key) and by is not None and each.modified_at <= by.modified_at:
                     with stops_no_other(failures, f"an object that waits in the incoming folder of {lab}"):
-                        new += _note(begin, store, lab, each.key, now)
+                        new += _note(begin, store, lab, each.key, whole_at=by.modified_at, now=now)
     return new
 
 
@@ -66,19 +67,24 @@ def hear_of_arrivals(
     return new
 
 
-def _is_whole(key: str, listed: Mapping[str, StoredObject], lab_map: LabMap) -> bool:
-    if is_companion(key) or is_under_way(key.rpartition("/")[2]):
-        return False
-    return key + lab_map.companion_of(key) in listed
+def _is_file(key: str) -> bool:
+    """Whether an object is a file of results by its name: no folder's marker, no companion, not under way."""
+    return not (key.endswith("/") or is_companion(key) or is_under_way(key.rpartition("/")[2]))
 
 
-def _note(begin: Begin, store: FileStore, lab: str, key: str, now: datetime) -> int:
+def _note(begin: Begin, store: FileStore, lab: str, key: str, *, whole_at: datetime, now: datetime) -> int:
+    """Notes a file as it is now, if what says that it is whole is no older: else that is an earlier file's.
+
+    Within the same second it counts as written after: the store's time knows no less.
+    """
     try:
         found = store.pin(key)
     except ServiceError as error:
         if error.code is Code.NOT_FOUND:  # moved away since it was listed: whoever moved it has it
             return 0
         raise
+    if found.modified_at > whole_at:
+        return 0
     with begin() as session:
         arrival = lab_file.Arrival(lab, key, found.version_id, found.size_bytes)
         return lab_file.take_arrivals(session, [arrival], now=now)

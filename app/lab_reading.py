@@ -8,6 +8,7 @@ from typing import Final
 from sqlmodel import Session
 
 from app.database import Begin
+from app.lab_arrivals import companions_of
 from app.wiring import Clock, Wiring, lab_files
 from integrations.ports import FileStore
 from models.actions import lab_file, quarantine
@@ -15,7 +16,7 @@ from models.actions.quarantine import Again, Which
 from models.actions.result import Desk, FileRef, ReadMessage
 from models.actions.service import keep_lab_map_version
 from models.rules.errors import Code, ServiceError
-from models.rules.lab import COMPANIONS, Fault, LabMap, LabMessage
+from models.rules.lab import Fault, LabMap, LabMessage
 from models.rules.result import interpret
 from models.rules.secrets import BlindIndex, Cipher
 from models.rules.service import Services
@@ -187,9 +188,10 @@ def let_in_again(ingest: Ingest, file_ref: str, *, actor: str) -> None:
         if file is None:
             raise ServiceError(Code.NOT_FOUND, "There is no such file.")
         lab_file.let_in_again(session, file, now=ingest.clock(), actor=actor)
-    for ending in (*COMPANIONS, ""):  # the file last: what stands beside it says that it is whole
+    beside = {file.key: "", **{key: ending for ending, key in companions_of(ingest.store, file.key).items()}}
+    for key, ending in beside.items():  # the file first: what says that it is whole is written last
         try:
-            ingest.store.move(file.key + ending, file.incoming + ending)
+            ingest.store.move(key, file.incoming + ending)
         except ServiceError as error:
             if error.code is not Code.NOT_FOUND:
                 raise

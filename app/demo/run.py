@@ -444,13 +444,13 @@ def _say(demo: Demo, batch: bytes, *, rows: int) -> None:
 
 
 def _leave(demo: Demo, name: str, body: bytes, *, rows: int, control: bool = False) -> None:
+    digest = hashlib.sha256(body).hexdigest()
+    demo.world.put(f"NORTHLAB/incoming/{name}", body)
     if control:
         lines = body.count(b"\r\n") - 1
-        digest = hashlib.sha256(body).hexdigest()
         demo.world.put(f"NORTHLAB/incoming/{name}.ctl", f"file={name}\nrows={lines}\nsha256={digest}\n".encode())
-    demo.world.put(f"NORTHLAB/incoming/{name}", body)
     demo.rows_written += rows
-    demo.note("reported", file=name, rows=rows, sha256=hashlib.sha256(body).hexdigest())
+    demo.note("reported", file=name, rows=rows, sha256=digest)
 
 
 def _rows(part: Sequence[Findings]) -> int:

@@ -269,11 +269,11 @@ def test_a_table_waits_for_its_control_file(begin, kits, store):
 
 def test_a_control_file_in_capitals_is_the_one_that_was_waited_for(begin, kits, store):
     content = long_table(kits[0].rows())
-    store.put("NORTHLAB/incoming/R.CSV.CTL", control_file(content))
+    store.put("NORTHLAB/incoming/R.CSV", content)
     ingest_waiting_files(ingest(begin, store), limit=10)
     assert files(begin) == []
 
-    store.put("NORTHLAB/incoming/R.CSV", content)
+    store.put("NORTHLAB/incoming/R.CSV.CTL", control_file(content))
     ingest_waiting_files(ingest(begin, store), limit=10)
     assert files(begin) == [("done", None)]
     assert ask(begin, "SELECT complete FROM lab_file") == [(True,)]

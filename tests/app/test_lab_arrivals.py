@@ -7,7 +7,7 @@ from flows.ingest_results import ingest_waiting_files
 from models.rules.errors import Code, ServiceError
 from models.tables.result import LONGEST_KEY
 from tests.support.ingesting import READ_AT, ask, drop_bytes, ingest, lab_maps, texts_of
-from tests.support.lab_files import hl7
+from tests.support.lab_files import control_file, hl7, long_table
 from tests.support.many_kits import send_kits
 from tests.support.memory_store import MemoryStore
 
@@ -94,6 +94,64 @@ def test_files_with_long_names_keep_their_endings_apart(begin, store, kits):
     read(begin, store)
 
     assert len([key for key in store.objects if key.endswith(("x-1.hl7", "x-2.hl7"))]) == 2
+
+
+@pytest.mark.parametrize("folder", ["", "today/"])
+def test_the_marker_of_a_folder_is_no_file(begin, store, kits, folder):
+    store.put(f"NORTHLAB/incoming/{folder}", b"")
+    store.put(f"NORTHLAB/incoming/{folder}a.hl7", hl7(kits[0].rows()))
+    read(begin, store)
+
+    assert files(begin) == [(f"NORTHLAB/incoming/{folder}a.hl7", "done", True)]
+    assert ask(begin, "SELECT count(*) FROM clinic_case") == [(0,)]
+
+
+# ── Tables and what stands beside them ───────────────────────────────────────────────────────
+
+TABLE = "NORTHLAB/incoming/results.csv"
+
+
+def put_table(store, kit, *, control=True):
+    content = long_table(kit.rows())
+    store.put(TABLE, content)
+    if control:
+        store.put(f"{TABLE}.ctl", control_file(content))
+    return content
+
+
+def test_a_table_under_the_name_of_one_that_waits_is_read_once_its_own_control_file_comes(begin, store, kits):
+    put_table(store, kits[0])
+    find_arrivals(begin, store, lab_maps(), now=READ_AT, failures=[])
+    later = put_table(store, kits[1], control=False)
+    read(begin, store)
+    assert [state for _, state, _ in files(begin)] == ["done"]
+
+    store.put(f"{TABLE}.ctl", control_file(later))
+    read(begin, store)
+
+    assert [state for _, state, _ in files(begin)] == ["done", "done"]
+    assert [texts_of(begin, kit.id) for kit in kits[:2]] == [[("all_clear", "owed")]] * 2
+    assert [key for key in store.objects if "/incoming/" in key] == []
+
+
+def test_a_control_file_of_the_same_second_is_the_tables_own(begin, store, kits):
+    put_table(store, kits[0])
+    table, control = store.modified
+    store.modified[control] = store.modified[table]
+    read(begin, store)
+
+    assert [state for _, state, _ in files(begin)] == ["done"]
+
+
+def test_a_table_that_is_written_anew_just_as_it_is_found_waits_for_its_own_control_file(begin, store, kits):
+    put_table(store, kits[0])
+
+    def pin(key):  # the lab's next table comes between the listing and the look at the object
+        put_table(store, kits[1], control=False)
+        return MemoryStore.pin(store, key)
+
+    store.pin = pin
+    assert find_arrivals(begin, store, lab_maps(), now=READ_AT, failures=[]) == 0
 
 
 # ── One stops no other ───────────────────────────────────────────────────────────────────────
