@@ -103,9 +103,17 @@ def _sweep(ingest: Ingest, failures: list[Exception]) -> int:
 
 def read_file(ingest: Ingest, file: lab_file.ClaimedFile, tally: Tally) -> None:
     """Reads one file to its verdict: done, held or a known duplicate."""
+    tally.files += 1
+    try:
+        _read_to_its_end(ingest, file, tally)
+    except _Deleted:
+        with ingest.begin() as session:
+            _hold(ingest, session, file, _DELETED, tally)
+
+
+def _read_to_its_end(ingest: Ingest, file: lab_file.ClaimedFile, tally: Tally) -> None:
     lab_map = ingest.maps[file.lab]
     now = ingest.clock()
-    tally.files += 1
     verdict = lab_files.check_file(_bytes_of(ingest, file), lab_map, control=_control_of(ingest, file))
     with ingest.begin() as session:
         version_id = keep_lab_map_version(session, file.lab, lab_map.version)
@@ -158,10 +166,19 @@ class _TooMany(Exception):  # noqa: N818 - takes a chunk back, so that nothing o
     """So much of a file can't be used that the file is wrong, and not its rows."""
 
 
+class _Deleted(Exception):  # noqa: N818 - as above
+    """The very version of a file that was noted is gone: it would be looked for in vain for ever."""
+
+
+_DELETED: Final = Fault(
+    Quarantine.INCOMPLETE_FILE, "The file was deleted before it was read to its end: send it again."
+)
+
+
 def _hold(ingest: Ingest, session: Session, file: lab_file.ClaimedFile, fault: Fault, tally: Tally) -> None:
-    tally.held += 1
-    log.error("ingest-results: file %s of %s is held: %s", file.ref, file.lab, fault.reason)
-    lab_file.end_as_held(session, file, fault, now=ingest.clock(), actor=ACTOR, services=ingest.services)
+    if lab_file.end_as_held(session, file, fault, now=ingest.clock(), actor=ACTOR, services=ingest.services):
+        tally.held += 1
+        log.error("ingest-results: file %s of %s is held: %s", file.ref, file.lab, fault.reason)
 
 
 def _store(
@@ -185,7 +202,12 @@ def _chunks(ingest: Ingest, file: lab_file.ClaimedFile, lab_map: LabMap) -> Iter
 
 
 def _bytes_of(ingest: Ingest, file: lab_file.ClaimedFile) -> Iterator[bytes]:
-    return ingest.store.stream(file.key, file.version_id)
+    try:
+        yield from ingest.store.stream(file.key, file.version_id)
+    except ServiceError as error:
+        if error.code is Code.NOT_FOUND:
+            raise _Deleted from error
+        raise
 
 
 def _control_of(ingest: Ingest, file: lab_file.ClaimedFile) -> bytes | None:

@@ -90,7 +90,7 @@ _CHECKS: Final[tuple[tuple[str, str, str], ...]] = (
         "every row of every finished lab file is stored, a repeat, quarantined, a detail or a known replay",
         """
         SELECT f.ref FROM lab_file f
-        WHERE (f.state = 'done' OR f.held_because = 'too_many_quarantined')
+        WHERE (f.state = 'done' OR (f.state = 'held' AND f.messages_read > 0))
           AND f.rows_read <> f.rows_detail + f.rows_replayed + (
             SELECT count(*) FROM (
                 SELECT position, row_key FROM result_version WHERE file_id = f.id
@@ -101,10 +101,9 @@ _CHECKS: Final[tuple[tuple[str, str, str], ...]] = (
     ),
     (
         "held_file_used_nothing",
-        "nothing of a held or duplicate file was used, but for what came before too much was quarantined",
+        "nothing of a held or duplicate file was used, but for what was read before it had to be held",
         """
-        SELECT f.ref FROM lab_file f WHERE f.state IN ('held', 'duplicate')
-          AND f.held_because IS DISTINCT FROM 'too_many_quarantined'
+        SELECT f.ref FROM lab_file f WHERE (f.state = 'duplicate' OR (f.state = 'held' AND f.messages_read = 0))
           AND (EXISTS (SELECT FROM result_version v WHERE v.file_id = f.id)
                OR EXISTS (SELECT FROM quarantined_row q WHERE q.file_id = f.id))
         """,

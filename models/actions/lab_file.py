@@ -184,15 +184,21 @@ def end_as_duplicate(session: Session, file: ClaimedFile, *, of: int, now: datet
 
 def end_as_held(
     session: Session, file: ClaimedFile, fault: Fault, *, now: datetime, actor: str, services: Services
-) -> None:
-    """A file that can't be trusted as a whole: nothing of it was used, and a person has a due time (law 2)."""
-    cursor(session).execute(
+) -> bool:
+    """A file that can't be trusted as a whole: nothing more of it is used, and a person has a due time (law 2).
+
+    False, and nothing is changed, where another reader brought it to its end: this one was silent for too long.
+    """
+    on = cursor(session)
+    on.execute(
         """
         UPDATE lab_file SET state = 'held', held_because = %s, detail = %s, finished_at = %s, claimed_until = NULL
-        WHERE id = %s
+        WHERE id = %s AND state = 'reading'
         """,
         (fault.reason.value, fault.detail[:400], now, file.id),
     )
+    if not on.rowcount:
+        return False
     audit.record(
         session,
         action="lab_file.held",
@@ -211,6 +217,7 @@ def end_as_held(
     )
     for service in held[:1] or [each.service for each in services.values()][:1]:
         owe_cases(session, [case], service=service, now=now, actor=actor)
+    return True
 
 
 def end_as_done(session: Session, file: ClaimedFile, *, now: datetime, actor: str) -> None:

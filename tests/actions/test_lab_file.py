@@ -2,12 +2,14 @@
 
 import threading
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
-from flows.ingest_results import ingest_waiting_files
+from app.lab_arrivals import find_arrivals
+from flows.ingest_results import Tally, ingest_waiting_files, read_file
 from flows.reconcile import strike
 from integrations.lab import reader as lab_files
 from models.actions import lab_file
@@ -196,6 +198,60 @@ def test_a_file_that_cannot_be_read_stops_no_other_and_is_tried_again(begin, kit
 
     assert texts_of(begin, kits[0].id) == [("all_clear", "owed")]
     assert is_even(begin)
+
+
+def vanish(store, key):
+    """Stands for whoever deletes an object, with the version that was noted."""
+    del store.objects[key]
+
+
+def test_a_file_that_was_deleted_before_it_was_read_is_held_with_a_case_and_the_others_go_on(begin, kits, store):
+    gone = drop_bytes(store, hl7(kits[0].rows()))
+    find_arrivals(begin, store, lab_maps(), now=READ_AT, failures=[])
+    vanish(store, gone)
+    drop_bytes(store, hl7(kits[1].rows()))
+
+    ingest_waiting_files(ingest(begin, store), limit=10)
+
+    assert files(begin) == [("held", "incomplete_file"), ("done", None)]
+    assert "deleted before it was read" in ask(begin, "SELECT detail FROM lab_file ORDER BY id")[0][0]
+    assert ask(begin, "SELECT kind FROM clinic_case") == [("lab_row",)]
+    assert ask(begin, "SELECT moved FROM lab_file") == [(True,), (True,)]
+    assert is_even(begin)
+
+
+def test_what_was_read_of_a_file_before_it_was_deleted_stands_and_is_accounted_for(begin, kits, store, monkeypatch):
+    monkeypatch.setattr("flows.ingest_results.MESSAGES_A_CHUNK", 1)
+    drop_bytes(store, hl7([row for kit in kits for row in kit.rows()]))
+    checked = []
+
+    def stream(key, version_id=""):
+        yield from islice(MemoryStore.stream(store, key, version_id), 4 if checked else None)
+        if checked:
+            raise ServiceError(Code.NOT_FOUND, "It was deleted meanwhile.")
+        checked.append(key)
+
+    store.stream = stream
+    ingest_waiting_files(ingest(begin, store), limit=10)
+
+    assert files(begin) == [("held", "incomplete_file")]
+    assert ask(begin, "SELECT messages_read > 0 FROM lab_file") == [(True,)]
+    assert is_even(begin)
+
+
+def test_a_reader_that_was_silent_for_too_long_can_not_hold_what_another_brought_to_its_end(begin, kits, store, db):
+    key = drop_bytes(store, hl7(kits[0].rows()))
+    find_arrivals(begin, store, lab_maps(), now=READ_AT, failures=[])
+    slow, tally = claim(begin), Tally()
+    lease_runs_out(db)
+    ingest_waiting_files(ingest(begin, store), limit=10)
+    assert key not in store.objects
+
+    read_file(ingest(begin, store), slow, tally)
+
+    assert (tally.files, tally.held) == (1, 0)
+    assert files(begin) == [("done", None)]
+    assert ask(begin, "SELECT count(*) FROM clinic_case") == [(0,)]
 
 
 CUTS = [0.1, 0.5, 0.9, 0.98]
