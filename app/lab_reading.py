@@ -181,17 +181,44 @@ def _file_of(ingest: Ingest, row_ref: str) -> lab_file.KeptFile:
 def let_in_again(ingest: Ingest, file_ref: str, *, actor: str) -> None:
     """Puts a held file back where labs put theirs, so that the next run reads it anew.
 
-    Raises ServiceError(NOT_FOUND | NOT_NOW). Repeating it after a kill in between changes nothing more.
+    Raises ServiceError(NOT_FOUND | NOT_NOW), the latter too where there is nothing to put back, and nothing has
+    changed. Repeating it after a kill in between changes nothing more.
     """
     with ingest.begin() as session:
         file = next(iter(lab_file.kept_files(session, ref=file_ref)), None)
-        if file is None:
-            raise ServiceError(Code.NOT_FOUND, "There is no such file.")
+    if file is None:
+        raise ServiceError(Code.NOT_FOUND, "There is no such file.")
+    _check_can_be_put_back(ingest.store, file)
+    with ingest.begin() as session:
         lab_file.let_in_again(session, file, now=ingest.clock(), actor=actor)
     beside = {file.key: "", **{key: ending for ending, key in companions_of(ingest.store, file.key).items()}}
     for key, ending in beside.items():  # the file first: what says that it is whole is written last
         try:
             ingest.store.move(key, file.incoming + ending)
         except ServiceError as error:
-            if error.code is not Code.NOT_FOUND:
+            if error.code is not Code.NOT_FOUND or not ending:
                 raise
+
+
+def _check_can_be_put_back(store: FileStore, file: lab_file.KeptFile) -> None:
+    """Raises ServiceError(NOT_NOW) unless the file's bytes are at hand, or lie where they belong already."""
+    if file.key == file.incoming:
+        raise ServiceError(Code.NOT_NOW, "This file is just being put away: try again in a minute.")
+    at_hand, waits = _is_there(store, file.key), _is_there(store, file.incoming)
+    if at_hand and waits:
+        raise ServiceError(Code.NOT_NOW, "Another file of this name waits to be read: try again after it.")
+    if not (at_hand or waits):
+        raise ServiceError(
+            Code.NOT_NOW,
+            "This file is not where it was kept. Unless it was read again since, it is lost: ask for it once more.",
+        )
+
+
+def _is_there(store: FileStore, key: str) -> bool:
+    try:
+        store.pin(key)
+    except ServiceError as error:
+        if error.code is Code.NOT_FOUND:
+            return False
+        raise
+    return True

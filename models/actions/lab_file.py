@@ -13,7 +13,7 @@ from sqlmodel import Session
 from models.actions import audit
 from models.actions.owed import OwedCase, owe_cases
 from models.actions.result import FileRef
-from models.rules.clinic import CaseKind
+from models.rules.clinic import CaseKind, CaseOutcome
 from models.rules.errors import Code, ServiceError
 from models.rules.lab import Fault
 from models.rules.service import Services
@@ -164,6 +164,46 @@ def may_go_on(session: Session, file: ClaimedFile, content_sha256: str) -> bool:
     return bool(on.fetchone()[0])  # type: ignore[index]
 
 
+READ_AGAIN: Final = "read_again"
+"""Why a held file's case ended: the same bytes came, or were put, under its name again, and have a new verdict."""
+
+
+def _end_older_holds(session: Session, file: ClaimedFile, *, bytes_of: int, now: datetime, actor: str) -> None:
+    """What is known now of a file's bytes stands in place of every earlier hold of it, whoever had it read again."""
+    on = cursor(session)
+    on.execute(
+        """
+        UPDATE clinic_case c
+        SET closed_at = %(now)s, closed_by = %(actor)s, outcome = %(outcome)s, version = c.version + 1
+        FROM lab_file f, lab_file known
+        WHERE f.lab = %(lab)s AND f.object_key = %(key)s AND f.id < %(id)s AND f.state = 'held'
+          AND known.id = %(bytes_of)s AND f.content_sha256 = known.content_sha256 AND f.content_sha256 <> ''
+          AND c.key = 'file:' || f.id AND c.closed_at IS NULL
+        RETURNING c.id, c.service_id
+        """,
+        {
+            "now": now,
+            "actor": actor,
+            "outcome": CaseOutcome.RESOLVED_WITH_LAB,
+            "lab": file.lab,
+            "key": file.key,
+            "id": file.id,
+            "bytes_of": bytes_of,
+        },
+    )
+    for case_id, service_id in on.fetchall():
+        audit.record(
+            session,
+            action="case.closed",
+            subject="clinic_case",
+            subject_id=case_id,
+            actor=actor,
+            now=now,
+            service_id=service_id,
+            because=READ_AGAIN,
+        )
+
+
 def _as_label(control_id: str) -> str:
     return "".join(filter(str.isprintable, control_id))[:80]
 
@@ -180,6 +220,7 @@ def end_as_duplicate(session: Session, file: ClaimedFile, *, of: int, now: datet
     audit.record(
         session, action="lab_file.duplicate", subject="lab_file", subject_id=file.id, actor=actor, now=now, of=of
     )
+    _end_older_holds(session, file, bytes_of=of, now=now, actor=actor)
 
 
 def end_as_held(
@@ -217,6 +258,7 @@ def end_as_held(
     )
     for service in held[:1] or [each.service for each in services.values()][:1]:
         owe_cases(session, [case], service=service, now=now, actor=actor)
+    _end_older_holds(session, file, bytes_of=file.id, now=now, actor=actor)
     return True
 
 
@@ -226,6 +268,7 @@ def end_as_done(session: Session, file: ClaimedFile, *, now: datetime, actor: st
         "UPDATE lab_file SET state = 'done', finished_at = %s, claimed_until = NULL WHERE id = %s", (now, file.id)
     )
     audit.record(session, action="lab_file.done", subject="lab_file", subject_id=file.id, actor=actor, now=now)
+    _end_older_holds(session, file, bytes_of=file.id, now=now, actor=actor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,10 +343,15 @@ def _as_kept(on: Iterable[tuple[Any, ...]]) -> list[KeptFile]:
 def let_in_again(session: Session, file: KeptFile, *, now: datetime, actor: str) -> None:
     """Somebody looked at a held file and has it read again; one with too much quarantined is then read row by row.
 
-    Raises ServiceError(NOT_NOW) for a file that is not held. The caller puts the bytes back into incoming/.
+    Raises ServiceError(NOT_NOW) for a file that is not held, or whose case is over. The caller puts the bytes back
+    into incoming/; the case ends once they have been read.
     """
     if file.held_because is None:
         raise ServiceError(Code.NOT_NOW, "Only a file that is held can be read again as a whole.")
+    on = cursor(session)
+    on.execute("SELECT EXISTS (SELECT FROM clinic_case WHERE key = %s AND closed_at IS NULL)", (f"file:{file.id}",))
+    if not on.fetchone()[0]:  # type: ignore[index]
+        raise ServiceError(Code.NOT_NOW, "This file's case is over: it was read again since, or settled.")
     if file.held_because is Quarantine.TOO_MANY_QUARANTINED:
         cursor(session).execute("UPDATE lab_file SET go_ahead_by = %s WHERE id = %s", (actor, file.id))
     audit.record(

@@ -531,6 +531,95 @@ def test_a_held_file_that_somebody_lets_in_again_is_read_row_by_row(begin, store
     assert is_even(begin)
 
 
+@pytest.fixture
+def held(begin, kit, store):
+    """The reference of a file that was held, and put away."""
+    take(begin, hl7(kit.rows(), trailer=False), store=store)
+    ((ref,),) = ask(begin, "SELECT ref FROM lab_file")
+    return ref
+
+
+def let_in(begin, store, ref):
+    let_in_again(ingest(begin, store), ref, actor=LIAISON)
+
+
+def read(begin, store):
+    ingest_waiting_files(ingest(begin, store), limit=10)
+
+
+def open_cases(begin):
+    return ask(begin, "SELECT key FROM clinic_case WHERE closed_at IS NULL ORDER BY id")
+
+
+def refused_to_let_in(begin, store, ref):
+    objects, acts = dict(store.objects), ask(begin, "SELECT count(*) FROM audit")
+    with pytest.raises(ServiceError) as refused:
+        let_in(begin, store, ref)
+    assert (store.objects, ask(begin, "SELECT count(*) FROM audit")) == (objects, acts)
+    assert refused.value.code is Code.NOT_NOW
+    return refused.value.message
+
+
+def test_a_file_that_is_held_again_has_one_open_case_and_only_the_newer_hold_can_be_let_in(begin, store, held):
+    let_in(begin, store, held)
+    read(begin, store)
+
+    assert open_cases(begin) == [("file:2",)]
+    assert ask(begin, "SELECT outcome, closed_by FROM clinic_case WHERE closed_at IS NOT NULL") == [
+        ("resolved_with_lab", "flow:ingest_results")
+    ]
+    assert ask(begin, "SELECT actor, because FROM audit WHERE action = 'case.closed'") == [
+        ("flow:ingest_results", "read_again")
+    ]
+    assert "read again since" in refused_to_let_in(begin, store, held)
+    assert is_even(begin)
+
+
+def test_the_case_of_a_held_file_ends_with_the_reading_of_the_same_file_and_of_no_other(begin, kit, store, held):
+    drop_bytes(store, hl7(kit.rows(), trailer=False)[:-4])
+    read(begin, store)
+    assert open_cases(begin) == [("file:1",), ("file:2",)]
+
+    let_in(begin, store, held)
+    read(begin, store)
+    assert open_cases(begin) == [("file:2",), ("file:3",)]
+
+
+def test_a_held_file_that_is_lost_is_not_said_to_be_read_again(begin, store, held):
+    for key in [key for key in store.objects if key.endswith(".hl7")]:
+        del store.objects[key]
+
+    assert "lost" in refused_to_let_in(begin, store, held)
+    assert open_cases(begin) == [("file:1",)]
+
+
+def test_a_held_file_is_let_in_only_once_it_was_put_away(begin, kit, store, monkeypatch):
+    monkeypatch.setattr("flows.ingest_results.put_away", lambda *_: None)
+    take(begin, hl7(kit.rows(), trailer=False), store=store)
+    ((ref,),) = ask(begin, "SELECT ref FROM lab_file")
+
+    assert "just being put away" in refused_to_let_in(begin, store, ref)
+
+
+def test_a_held_file_never_takes_the_place_of_one_that_waits_under_its_name(begin, kit, store, held):
+    ((name,),) = ask(begin, "SELECT object_key FROM lab_file")
+    store.put(name, hl7(kit.rows()))
+
+    assert "Another file of this name waits" in refused_to_let_in(begin, store, held)
+    read(begin, store)
+    let_in(begin, store, held)
+    assert name in store.objects
+
+
+def test_a_case_that_a_person_closed_is_not_opened_by_the_back_door(begin, store, held):
+    with begin() as session:
+        session.connection().exec_driver_sql(
+            "UPDATE clinic_case SET closed_at = now(), closed_by = 'staff:lab-1', outcome = 'resolved_with_lab'"
+        )
+
+    assert "case is over" in refused_to_let_in(begin, store, held)
+
+
 def test_a_file_that_was_read_is_not_let_in_again(begin, kit, store):
     take(begin, hl7(kit.rows()), store=store)
     ((ref,),) = ask(begin, "SELECT ref FROM lab_file")

@@ -237,6 +237,17 @@ def test_a_held_file_is_read_again_when_somebody_says_so(site, kits, begin, stor
     assert ask(begin, "SELECT state FROM lab_file ORDER BY id") == [("held",), ("held",)]
 
 
+def test_a_held_file_that_can_not_be_put_back_is_said_to_be(site, kits, begin, store):
+    take(begin, hl7(kits[0].rows())[:-20], store=store)
+    lara = site.signed_in("demo-lab")
+    form = re.search(r'action="(/labs/files/\w+/again)"', lara.get("/labs").text)[1]
+    store.objects.clear()
+
+    answer = lara.send("/labs", form)
+
+    assert (answer.status_code, "not where it was kept" in answer.text) == (409, True)
+
+
 def test_no_page_of_the_desk_names_a_person_or_what_it_is_about_in_its_address_or_title(site, misspelt, kits):
     lara = site.signed_in("demo-lab")
     for page in ("/labs", *misspelt.values()):
