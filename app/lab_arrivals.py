@@ -4,16 +4,26 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import chain, islice
 from typing import Final
 
 from app.database import Begin
-from integrations.ports import ArrivalQueue, FileStore
+from integrations.ports import ArrivalQueue, FileStore, StoredObject
 from models.actions import lab_file
 from models.rules.errors import Code, ServiceError
-from models.rules.lab import COMPANIONS, LabMap, as_agreed, is_companion, is_under_way
+from models.rules.lab import COMPANIONS, LabMap, Unread, as_agreed, is_companion, is_under_way
 from models.tables.result import LONGEST_KEY
 
 log: Final = logging.getLogger("kitpost")
+
+OURS: Final = ("audit/", "batches/", "sender/")
+"""Folders of the bucket in which the product keeps what is no laboratory's."""
+
+OURS_OF_A_LAB: Final = ("processed/", "quarantine/", "outgoing/")
+"""Folders of a laboratory in which the product puts things; those of one that has left us stay."""
+
+MOST_IN_ONE_PLACE: Final = 1_000
+"""Objects that are named of one misplaced folder: enough to see what it is."""
 
 
 @contextmanager
@@ -43,8 +53,8 @@ def find_arrivals(
         with stops_no_other(failures, f"the incoming folder of {lab}"):
             listed = {as_agreed(each.key): each for each in store.list(f"{lab}/incoming/")}
             for each in listed.values():
-                by = listed.get(each.key + lab_map.companion_of(each.key))
-                if _is_file(each.key) and by is not None and each.modified_at <= by.modified_at:
+                by = _whole_by(each, listed, lab_map)
+                if by is not None and _why_unread(each, listed, lab_map) is Unread.NOT_TAKEN:
                     with stops_no_other(failures, f"an object that waits in the incoming folder of {lab}"):
                         new += _note(begin, store, lab, each.key, whole_at=by.modified_at, now=now)
     return new
@@ -67,9 +77,63 @@ def hear_of_arrivals(
     return new
 
 
-def _is_file(key: str) -> bool:
-    """Whether an object is a file of results by its name: no folder's marker, no companion, not under way."""
-    return not (key.endswith("/") or is_companion(key) or is_under_way(key.rpartition("/")[2]))
+def find_unread(begin: Begin, store: FileStore, maps: Mapping[str, LabMap]) -> None:
+    """Notes what lies in the store for more than a day and is not read, so that the balance and the lab desk name it.
+
+    The bucket is kitpost's alone: what lies anywhere else in it was meant for us, and put there by mistake.
+    """
+    lying = {each.key: each for each in chain(_unread_in_place(store, maps), _misplaced(store, maps))}
+    with begin() as session:
+        lab_file.note_unread(session, list(lying.values()))
+
+
+def _unread_in_place(store: FileStore, maps: Mapping[str, LabMap]) -> Iterator[lab_file.Lying]:
+    for lab, lab_map in maps.items():
+        listed = {as_agreed(each.key): each for each in store.list(f"{lab}/incoming/")}
+        for each in listed.values():
+            why = _why_unread(each, listed, lab_map)
+            if why is not None:
+                yield lab_file.Lying(lab, each.key, why, each.modified_at)
+
+
+def _why_unread(each: StoredObject, listed: Mapping[str, StoredObject], lab_map: LabMap) -> Unread | None:
+    """Why an object is not read, should it lie for long; None for what only stands beside another, and for folders."""
+    if each.key.endswith("/"):
+        return None
+    if _is_under_way(each):
+        return Unread.UNDER_WAY
+    if is_companion(each.key):
+        return None if each.key.rpartition(".")[0] in listed else Unread.ALONE
+    return Unread.NOT_WHOLE if _whole_by(each, listed, lab_map) is None else Unread.NOT_TAKEN
+
+
+def _misplaced(store: FileStore, maps: Mapping[str, LabMap]) -> Iterator[lab_file.Lying]:
+    spelt = {lab.casefold(): lab for lab in maps}
+    for place in _odd_places(store, maps):
+        lab = spelt.get(place.partition("/")[0].casefold(), "")
+        for each in islice(store.list(place), MOST_IN_ONE_PLACE):
+            if not each.key.endswith("/"):
+                yield lab_file.Lying(lab, each.key, Unread.MISPLACED, each.modified_at)
+
+
+def _odd_places(store: FileStore, maps: Mapping[str, LabMap]) -> Iterator[str]:
+    """Folders, and objects outside any, where neither we nor a laboratory puts anything. No file of ours is listed."""
+    for top in store.names(""):
+        if not top.endswith("/"):
+            yield top
+        elif top not in OURS:
+            theirs = {f"{top}{each}" for each in OURS_OF_A_LAB} | {f"{lab}/incoming/" for lab in maps}
+            yield from (inner for inner in store.names(top) if inner not in theirs)
+
+
+def _whole_by(each: StoredObject, listed: Mapping[str, StoredObject], lab_map: LabMap) -> StoredObject | None:
+    """What says that a file is whole: what its lab writes beside it, unless it is an earlier file's; else itself."""
+    by = listed.get(each.key + lab_map.companion_of(each.key))
+    return by if by is not None and each.modified_at <= by.modified_at else None
+
+
+def _is_under_way(each: StoredObject) -> bool:
+    return is_under_way(each.key.rpartition("/")[2])
 
 
 def _note(begin: Begin, store: FileStore, lab: str, key: str, *, whole_at: datetime, now: datetime) -> int:

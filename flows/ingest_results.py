@@ -16,7 +16,7 @@ from typing import Final
 from prefect import flow
 from sqlmodel import Session
 
-from app.lab_arrivals import companions_of, find_arrivals, stops_no_other
+from app.lab_arrivals import companions_of, find_arrivals, find_unread, stops_no_other
 from app.lab_messages import file_messages
 from app.lab_reading import Ingest, ingest_of
 from app.prefect.events import TEXT_OWED, tell
@@ -81,6 +81,8 @@ def ingest_waiting_files(ingest: Ingest, *, limit: int) -> Tally:
             read_file(ingest, file, tally)
         put_away(ingest, failures)
     put_away(ingest, failures)
+    with stops_no_other(failures, "what lies unread in the store"):
+        find_unread(ingest.begin, ingest.store, ingest.maps)
     with ingest.begin() as session:
         tally.waits_ended = release.expire_holds(
             session,

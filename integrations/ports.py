@@ -418,6 +418,10 @@ class FileStore(Protocol):
         """Every object under a prefix, in key order, without its version. One that nobody may read is listed too."""
         ...
 
+    def names(self, folder: str) -> Iterator[str]:
+        """The keys of what stands directly in a folder ('' or ending in '/'); those of folders in it end in '/'."""
+        ...
+
     def pin(self, key: str) -> StoredObject:
         """The object as it is now, with its version. Raises ServiceError(NOT_FOUND | STORE_DOWN)."""
         ...

@@ -61,6 +61,15 @@ class S3FileStore:
                 for item in page.get("Contents", []):
                     yield StoredObject(item["Key"], "", item["Size"], _whole_seconds(item["LastModified"]))
 
+    def names(self, folder: str) -> Iterator[str]:
+        """The keys of what stands directly in a folder, folders in it among them."""
+        with self._clear_errors():
+            for page in self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=folder, Delimiter="/"
+            ):
+                yield from (item["Key"] for item in page.get("Contents", []) if item["Key"] != folder)
+                yield from (each["Prefix"] for each in page.get("CommonPrefixes", []))
+
     def pin(self, key: str) -> StoredObject:
         """The object as it is now, with its version."""
         found = self._head(key)

@@ -170,6 +170,24 @@ def replay(
 
 
 @app.command()
+def unread() -> None:
+    """Name what lies in the store for more than a day and is not read: not whole, misplaced, or not to be noted.
+
+    As the last run of ingest found it. Exits 1 if there is anything. Move, rename or delete it, and it is gone.
+    """
+    from app.wiring import connect
+    from models.actions.lab_file import unread_objects
+
+    with connect().begin() as session:
+        lying = unread_objects(session)
+    for each in lying:
+        typer.echo(f"{each.since:%Y-%m-%d %H:%M}  {each.lab or 'whose is unknown'}  {each.why}  {each.key}")
+    if lying:
+        raise typer.Exit(1)
+    typer.echo("Nothing lies unread.")
+
+
+@app.command()
 def resend(
     code: Annotated[str, typer.Argument(help="The kit that the laboratory was to be told of.")],
     because: Annotated[str, typer.Option(help="What the laboratory said. Kept in the audit.")],

@@ -21,6 +21,7 @@ from models.rules.clinic import (
     Urgency,
 )
 from models.rules.kit import show_kit_code
+from models.rules.lab import Unread
 from models.rules.parcel import WhySetAside
 from models.rules.quarantine import SENTENCES
 from models.rules.referral import ReferralFor
@@ -240,6 +241,15 @@ _TESTS: Final[Mapping[Test, str]] = {
 }
 
 # By type first: members of different enums are equal where their words are.
+_UNREAD: Final[Mapping[Unread, str]] = {
+    Unread.UNDER_WAY: "Its name says that it is still being written: ask the laboratory to rename it",
+    Unread.NOT_WHOLE: "The control file or marker that belongs to it never came: ask the laboratory for it",
+    Unread.ALONE: "A control file or marker without its file: ask the laboratory for the file",
+    Unread.MISPLACED: "It lies where no results are looked for: ask the laboratory to send it to the right folder",
+    Unread.NOT_TAKEN: "We fail to take it: tell support",
+}
+
+
 _SAID: Final[Mapping[type, Mapping[Any, str]]] = {
     WhySetAside: _SET_ASIDE,
     Specimen: _SPECIMENS,
@@ -257,6 +267,7 @@ _SAID: Final[Mapping[type, Mapping[Any, str]]] = {
     ClinicSays: _CLINIC_SAYS,
     ReferralFor: _ASKED,
     Test: _TESTS,
+    Unread: _UNREAD,
 }
 
 

@@ -268,6 +268,11 @@ _CHECKS: Final[tuple[tuple[str, str, str], ...]] = (
         """,
     ),
     (
+        "nothing_lies_unread",
+        "nothing lies in the store for more than a day that nobody reads: not whole, or where no laboratory puts files",
+        "SELECT ref FROM unread_object WHERE gone_at IS NULL",
+    ),
+    (
         "reported_kit_is_told_or_owned",
         "every reported kit is told, has a text on its way, or a case (idea 4)",
         """

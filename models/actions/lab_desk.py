@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlmodel import Session
 
 from models.actions import audit
+from models.actions.lab_file import Lying, unread_objects
 from models.actions.seal import is_shut
 from models.rules.errors import Code, ServiceError
 from models.rules.secrets import Cipher
@@ -191,6 +192,8 @@ class LabDesk:
     page: int
     pages: int
     late: Sequence[LateKit]
+    unread: Sequence[Lying]
+    """What lies in the store for more than a day and is not read."""
 
 
 def lab_desk(
@@ -219,6 +222,7 @@ def lab_desk(
         page,
         max(1, -(-total // PAGE)),
         late,
+        unread_objects(session, labs=chosen),
     )
 
 

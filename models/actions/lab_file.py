@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -15,10 +15,10 @@ from models.actions.owed import OwedCase, owe_cases
 from models.actions.result import FileRef
 from models.rules.clinic import CaseKind, CaseOutcome
 from models.rules.errors import Code, ServiceError
-from models.rules.lab import Fault
+from models.rules.lab import Fault, Unread
 from models.rules.service import Services
 from models.rules.vocabulary import Quarantine
-from models.tables.bulk import cursor
+from models.tables.bulk import as_ids, cursor
 from models.tables.result import LONGEST_KEY, FileState, LabFile
 
 LEASE_SECONDS: Final = 120
@@ -81,6 +81,69 @@ def take_arrivals(session: Session, arrivals: Sequence[Arrival], *, now: datetim
         .returning(sa.literal_column("lab_file.id"))
     )
     return len(session.execute(statement, rows).all())
+
+
+UNREAD_AFTER: Final = timedelta(days=1)
+"""Machine time: what still lies in the store then is named until somebody moves, mends or deletes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lying:
+    """An object that no reading takes up as it stands."""
+
+    lab: str
+    key: str
+    why: Unread
+    since: datetime
+    """By the store's clock."""
+
+
+def note_unread(session: Session, lying: Sequence[Lying]) -> None:
+    """Notes all that lies in the store for too long, and that what was noted before and lies no more is gone.
+
+    A file that was noted as such is not among them: it has a verdict, or waits for one. Each key comes once.
+    """
+    on = cursor(session)
+    # Two runs that draw the same picture: one after the other.
+    on.execute("SELECT pg_advisory_xact_lock(hashtextextended('unread objects', 0))")
+    on.execute(
+        """
+        INSERT INTO unread_object (ref, lab, object_key, why, lies_since)
+        SELECT made.* FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[])
+                           AS made (ref, lab, object_key, why, lies_since)
+        WHERE made.lies_since < clock_timestamp() - %s AND NOT EXISTS (
+            SELECT FROM lab_file f WHERE f.lab = made.lab AND f.object_key = made.object_key AND NOT f.moved)
+        ON CONFLICT (object_key) DO UPDATE
+        SET lab = excluded.lab, why = excluded.why, lies_since = excluded.lies_since, gone_at = NULL
+        RETURNING id
+        """,
+        (
+            [secrets.token_hex(16) for _ in lying],
+            [each.lab for each in lying],
+            [each.key for each in lying],
+            [each.why.value for each in lying],
+            [each.since for each in lying],
+            UNREAD_AFTER,
+        ),
+    )
+    still = [each for (each,) in on.fetchall()]
+    on.execute(
+        "UPDATE unread_object SET gone_at = clock_timestamp() WHERE gone_at IS NULL AND id <> ALL(%s)",
+        (as_ids(still),),
+    )
+
+
+def unread_objects(session: Session, *, labs: Collection[str] | None = None) -> list[Lying]:
+    """What lies in the store for too long and is not read, longest first: of these labs, or all of it."""
+    on = cursor(session)
+    on.execute(
+        """
+        SELECT lab, object_key, why, lies_since FROM unread_object
+        WHERE gone_at IS NULL AND (%(all)s OR lab = ANY(%(labs)s)) ORDER BY lies_since, id
+        """,
+        {"all": labs is None, "labs": list(labs or ())},
+    )
+    return [Lying(lab, key, Unread(why), since) for lab, key, why, since in on]
 
 
 def claim_file(session: Session, *, labs: Iterable[str]) -> ClaimedFile | None:

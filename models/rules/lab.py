@@ -145,6 +145,21 @@ class LabMessage(NamedTuple):
     answer: Answer | None = None
 
 
+class Unread(StrEnum):
+    """Why an object lies in the store and is not read."""
+
+    UNDER_WAY = "under_way"
+    """Its name says that it is still being written."""
+    NOT_WHOLE = "not_whole"
+    """No control file or marker of its own came."""
+    ALONE = "alone"
+    """A control file or marker without its file."""
+    MISPLACED = "misplaced"
+    """It lies where nobody puts or reads anything: a misspelt folder, say."""
+    NOT_TAKEN = "not_taken"
+    """It is whole, and every run failed to note it."""
+
+
 _TABLE_ENDINGS: Final = (".csv", ".tsv")
 _UNDER_WAY_ENDINGS: Final = (".part", ".partial", ".filepart", ".tmp")
 

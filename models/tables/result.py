@@ -11,6 +11,7 @@ from typing import Final
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
+from models.rules.lab import Unread
 from models.rules.vocabulary import Outcome, Quarantine, ReportStatus, Site, Test
 from models.tables.columns import identity, link, recorded, reference, words
 
@@ -76,6 +77,28 @@ class LabFile(SQLModel, table=True):
     """Whether the object stands in processed/ or quarantine/."""
     arrived_at: datetime
     finished_at: datetime | None = None
+    recorded_at: datetime = recorded()
+
+
+class UnreadObject(SQLModel, table=True):
+    """An object that has lain in the store for more than a day and is no file of ours: nobody reads it as it stands.
+
+    A picture of the store, drawn anew by every run of ingest. A row stays when its object is gone.
+    """
+
+    __tablename__ = "unread_object"
+    __table_args__ = (sa.UniqueConstraint("object_key"),)
+
+    id: int | None = identity()
+    ref: str = reference()
+    lab: str = Field(default="", max_length=40)
+    """Whose it is by its folder, however that is spelt; '' where that tells nothing."""
+    object_key: str = Field(max_length=LONGEST_KEY)
+    why: Unread = words(Unread, "why")
+    lies_since: datetime
+    """By the store's clock."""
+    gone_at: datetime | None = None
+    """Machine time: it was read, moved or deleted."""
     recorded_at: datetime = recorded()
 
 

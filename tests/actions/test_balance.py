@@ -98,6 +98,9 @@ ONE_ROW = {
     "failed_text_has_case": f"UPDATE text SET state = 'failed' WHERE kit_id = {CLEAR}",
     "text_not_overdue": f"UPDATE text SET not_before = '2026-11-01T12:00Z' WHERE kit_id = {CLEAR}",
     "nothing_waits_unread": "UPDATE lab_file SET state = 'reading', arrived_at = '2026-11-01T12:00Z' WHERE id = 1",
+    "nothing_lies_unread": """
+        INSERT INTO unread_object (ref, lab, object_key, why, lies_since)
+        VALUES ('unread', 'NORTHLAB', 'northlab/incoming/a.hl7', 'misplaced', '2026-11-01T12:00Z')""",
     "reported_kit_is_told_or_owned": f"""
         UPDATE text SET state = 'cancelled', cancelled_because = 'lost' WHERE kit_id = {CLEAR}""",
     "lab_request_was_sent": f"""

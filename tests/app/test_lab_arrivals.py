@@ -1,11 +1,17 @@
 """What lands in the labs' folders is noted, whatever it is called and whatever is wrong with what lies beside it."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
+from app.audit_seals import FOLDER as SEALS
 from app.lab_arrivals import find_arrivals, hear_of_arrivals
 from flows.ingest_results import ingest_waiting_files
+from flows.notify_residents import RUNS_KEY
+from flows.reconcile import strike
 from models.rules.errors import Code, ServiceError
 from models.tables.result import LONGEST_KEY
+from tests.support.command import at_home
 from tests.support.ingesting import READ_AT, ask, drop_bytes, ingest, lab_maps, texts_of
 from tests.support.lab_files import control_file, hl7, long_table
 from tests.support.many_kits import send_kits
@@ -223,6 +229,126 @@ def test_a_file_that_can_not_be_put_away_stops_no_other_and_is_tried_again(begin
     store.refused.clear()
     read(begin, store)
     assert [moved for _, _, moved in files(begin)] == [True, True]
+
+
+# ── What lies unread ─────────────────────────────────────────────────────────────────────────
+
+
+def unread(begin):
+    return ask(begin, "SELECT lab, object_key, why FROM unread_object WHERE gone_at IS NULL ORDER BY object_key")
+
+
+def put_long_ago(store, key, content=b"x", *, hours=25):
+    """An object that has lain in the store for so long."""
+    version_id = store.put(key, content)
+    store.modified[version_id] = datetime.now(UTC) - timedelta(hours=hours)
+
+
+def checks_that_fail(begin):
+    return {difference.check for difference in strike(begin, lambda: READ_AT).differences}
+
+
+LYING = {
+    "NORTHLAB/incoming/a.hl7.part": ("NORTHLAB", "under_way"),
+    "NORTHLAB/incoming/.b.hl7": ("NORTHLAB", "under_way"),
+    "NORTHLAB/incoming/c.csv": ("NORTHLAB", "not_whole"),
+    "NORTHLAB/incoming/d.csv.ctl": ("NORTHLAB", "alone"),
+    "northlab/incoming/e.hl7": ("NORTHLAB", "misplaced"),
+    "NORTHLAB/incomming/f.hl7": ("NORTHLAB", "misplaced"),
+    "NORTHLAB/g.hl7": ("NORTHLAB", "misplaced"),
+    "incoming/h.hl7": ("", "misplaced"),
+    "UNKNOWN/incoming/i.hl7": ("", "misplaced"),
+    "j.hl7": ("", "misplaced"),
+}
+
+
+@pytest.mark.parametrize("key", LYING)
+def test_what_lies_in_the_store_for_a_day_and_is_not_read_is_named_until_it_is_gone(begin, store, key):
+    put_long_ago(store, key)
+    read(begin, store)
+    assert unread(begin) == [(LYING[key][0], key, LYING[key][1])]
+    assert checks_that_fail(begin) == {"nothing_lies_unread"}
+
+    del store.objects[key]
+    read(begin, store)
+    assert (unread(begin), checks_that_fail(begin)) == ([], set())
+
+    put_long_ago(store, key)
+    read(begin, store)
+    assert len(unread(begin)) == 1
+
+
+@pytest.mark.parametrize("key", LYING)
+def test_nothing_is_said_of_it_on_its_first_day(begin, store, key):
+    put_long_ago(store, key, hours=23)
+    read(begin, store)
+
+    assert unread(begin) == []
+
+
+def test_what_the_product_keeps_in_the_store_is_never_in_its_own_way(begin, store, kits):
+    ours = {
+        SEALS,
+        RUNS_KEY,
+        "batches/b/postage/1.pdf",
+        "batches/b/packs.pdf",
+        "NORTHLAB/outgoing/r.hl7",
+        "GONE/processed/2",
+    }
+    for key in ours:
+        put_long_ago(store, key)
+    put_long_ago(store, "NORTHLAB/incoming/")
+    drop_bytes(store, hl7(kits[0].rows()))
+    drop_bytes(store, hl7(kits[1].rows(), trailer=False))
+    read(begin, store)
+    for version_id in store.modified:
+        store.modified[version_id] -= timedelta(days=9)
+    read(begin, store)
+
+    assert unread(begin) == []
+
+
+def test_a_file_that_waits_to_be_read_or_put_away_does_not_lie_unread(begin, store, kits):
+    for number in (0, 1):
+        put_long_ago(store, f"NORTHLAB/incoming/{number}.hl7", hl7(kits[number].rows()))
+    store.refused["move"] = "NORTHLAB/incoming/0"
+
+    with pytest.raises(ServiceError):
+        ingest_waiting_files(ingest(begin, store), limit=1)
+
+    assert sorted(state for _, state, _ in files(begin)) == ["arrived", "done"]
+    assert unread(begin) == []
+
+
+def test_a_file_that_no_run_can_note_is_named_by_the_balance_too(begin, store, kits):
+    put_long_ago(store, "NORTHLAB/incoming/a.hl7")
+    store.refused["pin"] = "NORTHLAB/"
+
+    with pytest.raises(ServiceError):
+        read(begin, store)
+
+    assert unread(begin) == [("NORTHLAB", "NORTHLAB/incoming/a.hl7", "not_taken")]
+
+
+def test_a_picture_of_the_store_that_can_not_be_drawn_leaves_the_last_one(begin, store):
+    put_long_ago(store, "NORTHLAB/incoming/a.hl7.part")
+    read(begin, store)
+    store.refused["list"] = "SOUTHVALE/incoming/"
+
+    with pytest.raises(ServiceError):
+        read(begin, store)
+
+    assert len(unread(begin)) == 1
+
+
+def test_the_command_names_what_lies_unread_and_where(begin, db, store, monkeypatch, tmp_path):
+    with at_home(db, monkeypatch, tmp_path) as kitpost:
+        assert "Nothing lies unread" in kitpost("lab", "unread")
+
+        put_long_ago(store, "UNKNOWN/incoming/i.hl7")
+        read(begin, store)
+
+        assert "whose is unknown  misplaced  UNKNOWN/incoming/i.hl7" in kitpost("lab", "unread", exit_code=1)
 
 
 # ── Whoever listens ──────────────────────────────────────────────────────────────────────────

@@ -75,6 +75,10 @@ class DiskStore:
                 if key.startswith(prefix) and path.is_file():
                     yield self._as_it_is(key)
 
+    def names(self, folder: str) -> Iterator[str]:
+        for path in sorted(self.path(folder).iterdir()):
+            yield f"{folder}{path.name}{'/' if path.is_dir() else ''}"
+
     def pin(self, key: str) -> StoredObject:
         try:
             return self._as_it_is(key)

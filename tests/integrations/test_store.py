@@ -100,6 +100,15 @@ def test_listing_keeps_to_the_prefix_and_the_order(store):
     assert [item.size_bytes for item in found] == [len(item.key) for item in found]
 
 
+def test_the_names_in_a_folder_are_those_of_its_objects_and_folders_and_of_nothing_deeper(store):
+    for key in ("a.hl7", "northlab/", "northlab/b.hl7", "northlab/incoming/c", "northlab/incoming/d/e"):
+        store.put(key, b"", "text/plain")
+
+    assert sorted(store.names("")) == ["a.hl7", "northlab/"]
+    assert sorted(store.names("northlab/")) == ["northlab/b.hl7", "northlab/incoming/"]
+    assert list(store.names("elsewhere/")) == []
+
+
 def test_an_object_is_pinned_to_its_version_and_dated_as_it_is_listed(store):
     version_id = store.put(LANDED, b"results", "text/plain")
     [listed] = store.list(LANDED)

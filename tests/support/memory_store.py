@@ -38,6 +38,11 @@ class MemoryStore:
             if key.startswith(prefix):
                 yield replace(self._as_it_is(key), version_id="")
 
+    def names(self, folder: str) -> Iterator[str]:
+        """The keys of what stands directly in a folder, folders in it among them."""
+        below = (key.removeprefix(folder) for key in self.objects if key.startswith(folder) and key != folder)
+        yield from sorted({folder + name[: name.find("/") + 1 or None] for name in below})
+
     def pin(self, key: str) -> StoredObject:
         """The object as it is now, with its version."""
         if key not in self.objects:

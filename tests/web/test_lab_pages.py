@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -57,6 +58,19 @@ def test_the_desk_shows_what_waits_what_came_and_who_is_late(site, misspelt):
     assert "Unknown token" in page
     assert re.search(r">Results used</span>3<", page)
     assert re.search(r">Set aside</span>2<", page)
+
+
+def test_the_desk_names_files_of_its_laboratories_that_lie_unread(site, begin, store):
+    for key in ("northlab/incoming/a.hl7", "UNKNOWN/incoming/b.hl7"):
+        store.modified[store.put(key, b"x")] = datetime.now(UTC) - timedelta(days=2)
+    ingest_waiting_files(ingest(begin, store), limit=5)
+
+    page = site.signed_in("demo-lab").get("/labs").text
+
+    assert "Files unread for a day: <strong" in page
+    assert "northlab/incoming/a.hl7" in page
+    assert "It lies where no results are looked for" in page
+    assert "UNKNOWN" not in page
 
 
 def test_only_those_who_look_after_laboratories_are_led_there(site):
