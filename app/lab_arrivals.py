@@ -8,6 +8,7 @@ from itertools import chain, islice
 from typing import Final
 
 from app.database import Begin
+from app.wiring import Clock
 from integrations.ports import ArrivalQueue, FileStore, StoredObject
 from models.actions import lab_file
 from models.rules.errors import Code, ServiceError
@@ -61,7 +62,7 @@ def find_arrivals(
 
 
 def hear_of_arrivals(
-    queue: ArrivalQueue, begin: Begin, store: FileStore, maps: Mapping[str, LabMap], *, now: datetime
+    queue: ArrivalQueue, begin: Begin, store: FileStore, maps: Mapping[str, LabMap], clock: Clock
 ) -> int:
     """Waits for word of files that landed, notes them, and says how many are new.
 
@@ -71,7 +72,7 @@ def hear_of_arrivals(
     heard = queue.receive(20)
     new = 0
     if any("/incoming/" in key for _, key in heard):
-        new = find_arrivals(begin, store, maps, now=now, failures=[])
+        new = find_arrivals(begin, store, maps, now=clock(), failures=[])
     for receipt, _ in heard:
         queue.done(receipt)
     return new

@@ -19,5 +19,5 @@ def listen() -> None:
     typer.echo("Listening for lab files. Ctrl-C ends it.")
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            if hear_of_arrivals(arrivals, product.begin, product.store, product.lab_maps, now=product.clock()):
+            if hear_of_arrivals(arrivals, product.begin, product.store, product.lab_maps, product.clock):
                 tell(LAB_FILE_LANDED)

@@ -355,7 +355,7 @@ def test_the_command_names_what_lies_unread_and_where(begin, db, store, monkeypa
 
 
 def hear(begin, store, queue):
-    return hear_of_arrivals(queue, begin, store, lab_maps(), now=READ_AT)
+    return hear_of_arrivals(queue, begin, store, lab_maps(), lambda: READ_AT)
 
 
 def test_what_is_heard_of_is_noted_and_taken_off_the_queue(begin, store, kits):
