@@ -576,7 +576,7 @@ def test_a_file_that_is_held_again_has_one_open_case_and_only_the_newer_hold_can
 
 
 def test_the_case_of_a_held_file_ends_with_the_reading_of_the_same_file_and_of_no_other(begin, kit, store, held):
-    drop_bytes(store, hl7(kit.rows(), trailer=False)[:-4])
+    drop_bytes(store, hl7(kit.rows(), trailer=False))  # the same bytes under another name: a file of its own
     read(begin, store)
     assert open_cases(begin) == [("file:1",), ("file:2",)]
 
@@ -591,6 +591,18 @@ def test_a_held_file_that_is_lost_is_not_said_to_be_read_again(begin, store, hel
 
     assert "lost" in refused_to_let_in(begin, store, held)
     assert open_cases(begin) == [("file:1",)]
+
+
+def test_a_held_file_that_is_lost_at_the_last_moment_is_not_said_to_be_read_again(begin, store, held):
+    def pin(key):
+        found = MemoryStore.pin(store, key)
+        del store.objects[key]
+        return found
+
+    store.pin = pin
+    with pytest.raises(ServiceError) as refused:
+        let_in(begin, store, held)
+    assert refused.value.code is Code.NOT_FOUND
 
 
 def test_a_held_file_is_let_in_only_once_it_was_put_away(begin, kit, store, monkeypatch):

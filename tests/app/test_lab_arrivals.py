@@ -278,6 +278,14 @@ def test_what_lies_in_the_store_for_a_day_and_is_not_read_is_named_until_it_is_g
     assert len(unread(begin)) == 1
 
 
+def test_a_table_that_was_written_anew_without_its_control_file_is_not_whole(begin, store):
+    put_long_ago(store, f"{TABLE}.ctl", hours=30)
+    put_long_ago(store, TABLE)
+    read(begin, store)
+
+    assert unread(begin) == [("NORTHLAB", TABLE, "not_whole")]
+
+
 @pytest.mark.parametrize("key", LYING)
 def test_nothing_is_said_of_it_on_its_first_day(begin, store, key):
     put_long_ago(store, key, hours=23)
