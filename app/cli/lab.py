@@ -318,8 +318,9 @@ class _Numbers:
         """The reading, or why it can't be used beside those before it."""
         from models.rules.matching import ANOTHERS_ACCESSION, SECOND_ACCESSION
         from models.rules.reading import Finding, follows, refused
+        from models.rules.vocabulary import Outcome
 
-        if not isinstance(reading, Finding) or not reading.accession:
+        if not isinstance(reading, Finding) or not reading.accession or reading.outcome is Outcome.NOT_REQUESTED:
             return reading
         if self._kits.setdefault(reading.accession, reading.kit_code) != reading.kit_code:
             return refused(reading, ANOTHERS_ACCESSION.reason, ANOTHERS_ACCESSION.detail)

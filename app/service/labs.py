@@ -442,6 +442,12 @@ def _unique(entries: Iterable[tuple[K, V]]) -> dict[K, V]:
 _FOUND: Final = frozenset(map(fold_token, ("positive", "pos", "reactive", "detected")))
 _FOUND_CODES: Final = frozenset({"260373001", "10828004", "11214006"})
 """SNOMED CT: Detected, Positive, Reactive."""
+_UNSURE: Final = frozenset(
+    f"{how} {what}".strip()
+    for how in ("low", "weak", "weakly", "presumptive", "presumptively", "borderline", "indeterminate", "equivocal")
+    for what in ("positive", "reactive", "detected", "")
+    if what or how in {"borderline", "indeterminate", "equivocal"}
+) | {"inconclusive"}
 _UNSURE_CODES: Final = frozenset({"419984006", "82334004", "42425007"})
 """SNOMED CT: Inconclusive, Indeterminate, Equivocal."""
 _FINDINGS: Final = frozenset({"positive", "reactive", "low_reactive", "equivocal"})
@@ -483,7 +489,7 @@ def _check_results(written: _File) -> None:
     ]
     for key, text, outcomes in said:
         wrong = {outcome for outcome in outcomes if outcome} - _FINDINGS
-        if "negative" in wrong and text in _UNSURE_CODES:
+        if "negative" in wrong and (fold_token(text) in _UNSURE or text in _UNSURE_CODES):
             raise ValueError(f"{key}: {text!r} can't be negative")
         if wrong and (fold_token(text) in _FOUND or text in _FOUND_CODES):
             raise ValueError(f"{key}: {text!r} can't be {min(wrong)}")

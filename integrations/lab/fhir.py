@@ -6,6 +6,7 @@ lab-messages.md section 3. A file that closes its last bracket is complete; a cu
 
 import hashlib
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -15,7 +16,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 from integrations.lab.framing import BrokenFile, Completeness, FileVerdict, Meter, decode, has_control_bytes
 from integrations.lab.rows import BLANK_ROW, held_if_damaged
 from models.rules import lab_time
-from models.rules.lab import ABSENT, ASIDE, ATTACHED, ORDER_ONLY, Coded, Fault, Form, LabMap, LabMessage, LabRow
+from models.rules.lab import ABSENT, ASIDE, ATTACHED, ORDER_ONLY, SPOILT, Coded, Fault, Form, LabMap, LabMessage, LabRow
 from models.rules.vocabulary import Quarantine
 
 MAX_FHIR_BYTES: Final = 24 << 20
@@ -27,7 +28,12 @@ _TOO_LARGE: Final = f"The FHIR file is larger than {MAX_FHIR_BYTES >> 20} MiB: s
 _MODIFIED: Final = "A resource carries a modifier that can change its meaning and is not known."
 _BUNDLE_TYPES: Final = frozenset({"collection", "message", "transaction", "searchset"})
 _ROOTS: Final = frozenset({"Bundle", "DiagnosticReport", "Observation"})
-_CONTAINED: Final = frozenset({"Observation", "Patient", "Specimen", "ServiceRequest", "Organization", "Practitioner"})
+_CONTAINED: Final = frozenset(
+    {
+        *("Observation", "Patient", "Specimen", "ServiceRequest"),
+        *("Organization", "Practitioner", "PractitionerRole", "Location", "Device"),
+    }
+)
 _NHS_NUMBER: Final = "https://fhir.nhs.uk/Id/nhs-number"
 
 _ANY: Final = "resourceType id meta language text contained extension identifier"
@@ -73,7 +79,36 @@ _SEEN_TO: Final = frozenset(
     }
 )
 """Of these elements those that are words, and those whose type says nothing or is looked at where they are read. All
-others are objects."""
+others are objects, or lists of them."""
+_SINGLE: Final = frozenset(
+    {
+        *(
+            "meta",
+            "text",
+            "code",
+            "subject",
+            "encounter",
+            "type",
+            "collection",
+            "accessionIdentifier",
+            "method",
+            "device",
+        ),
+        *(
+            "dataAbsentReason",
+            "effectivePeriod",
+            "effectiveTiming",
+            "valueCodeableConcept",
+            "valueQuantity",
+            "valueRange",
+        ),
+        *("valueRatio", "valueSampledData", "valuePeriod", "requisition", "performerType", "requester"),
+    }
+)
+_SINGLE_OF_A_RESULT: Final = _SINGLE | {"specimen", "bodySite"}
+"""Elements that are one object and no list."""
+_NOT_READ: Final = "?"
+"""In the place of words that are of another type: known to no map."""
 
 
 _DEEPEST: Final = 60
@@ -234,20 +269,38 @@ def _message_id(root: Resource) -> str:
     return next((_text(one.get("value")) for one in _items(root.get("identifier"))), "") or _text(root.get("id"))
 
 
+def _words(value: object) -> str:
+    """Text without blanks around it; what is no text is not passed over."""
+    return "" if value is None else value.strip() if isinstance(value, str) else _NOT_READ
+
+
 def _concept(value: object) -> tuple[Coded, ...]:
     """A CodeableConcept's codings, and its text as one more without a code."""
     if not isinstance(value, dict):
-        return ()
+        return () if value is None else (Coded("", _NOT_READ, ""),)
+    coding = value.get("coding")
     codings = [
-        Coded(_text(one.get("system")), _text(one.get("code")).strip(), _text(one.get("display")).strip())
-        for one in _items(value.get("coding"))
+        Coded(_text(one.get("system")), _words(one.get("code")), _words(one.get("display"))) for one in _items(coding)
     ]
-    text = _text(value.get("text")).strip()
+    if (isinstance(coding, list) and len(codings) < len(coding)) or not isinstance(coding, list | dict | None):
+        codings.append(Coded("", _NOT_READ, ""))
+    text = _words(value.get("text"))
     return tuple([*codings, Coded("", "", text)] if text else codings)
 
 
 def _notes(resource: Resource) -> tuple[str, ...]:
-    return tuple(filter(None, (_text(note.get("text")).strip() for note in _items(resource.get("note")))))
+    return tuple(filter(None, (_words(note.get("text")) for note in _items(resource.get("note")))))
+
+
+_ASIDE: Final = re.compile(r"\s*\(.*\)")
+"""What stands in brackets behind HL7's own words for a flag: 'Normal (applies to non-numeric results)'."""
+
+
+def _flags(interpretation: object) -> tuple[str, ...]:
+    """Every code and every word of an interpretation: all may contradict. What is not read is no normal flag."""
+    told = [coded for item in _items(interpretation) for coded in _concept(item)]
+    words = (_ASIDE.sub("", word) for coded in told for word in (coded.code, coded.text))
+    return tuple(filter(None, words)) or ((_NOT_READ,) if interpretation else ())
 
 
 class _Entry(NamedTuple):
@@ -449,11 +502,7 @@ class _Reader:
 
     def _with_value(self, row: LabRow, resource: Resource) -> LabRow:
         """The row with its one value, its flags and, for an absent value, the reason."""
-        said = [coded for item in _items(resource.get("interpretation")) for coded in _concept(item)]
-        flags = tuple(coded.code for coded in said if coded.code) or tuple(each.text for each in said if each.text)
-        if resource.get("interpretation") and not flags:
-            flags = ("?",)  # what is not read is no normal flag
-        row = row._replace(flags_raw=flags)
+        row = row._replace(flags_raw=_flags(resource.get("interpretation")))
         values = [key for key in resource if key[:5] == "value"]
         absent = resource.get("dataAbsentReason")
         if len(values) + (absent is not None) > 1:
@@ -699,17 +748,19 @@ def _flaw(resource: Resource) -> Fault | None:
             continue
         if name not in _ELEMENTS[kind]:
             return Fault(Quarantine.MALFORMED, f"The {kind} holds an element that is not of FHIR R4.")
-        if not _is_of_its_type(name, value):
+        if not _is_of_its_type(name, value, _SINGLE_OF_A_RESULT if kind == "Observation" else _SINGLE):
             return Fault(Quarantine.MALFORMED, f"{kind}.{name} is not of the type that it has in FHIR R4.")
     return None
 
 
-def _is_of_its_type(name: str, value: object) -> bool:
+def _is_of_its_type(name: str, value: object, single: frozenset[str]) -> bool:
     """Whether an element is the words or objects that it should be, so that nothing said is passed over."""
     if value is None or name in _SEEN_TO:
         return True
     if name in _WORDS:
         return isinstance(value, str)
+    if name in single:
+        return isinstance(value, dict)
     return all(isinstance(each, dict) for each in (value if isinstance(value, list) else [value]))
 
 
@@ -725,12 +776,9 @@ def _refers(subject: object) -> bool:
     return isinstance(subject, dict) and bool(subject.get("reference"))
 
 
-_SPOILT: Final = frozenset({"unsatisfactory", "unavailable"})
-
-
 def _spoilt(specimen: Resource) -> Iterator[str]:
     """What a specimen says against itself: as SPM-21 and SPM-24 in HL7 v2."""
-    if _text(specimen.get("status")) in _SPOILT:
+    if _text(specimen.get("status")) in SPOILT:
         yield _text(specimen.get("status"))
     for condition in _items(specimen.get("condition")):
         yield from (coded.text or coded.code for coded in _concept(condition))
@@ -742,7 +790,7 @@ def _annulled(entry: _Entry) -> Fault | None:
     if entry.resource.get("resourceType") == "ServiceRequest":
         is_wrong = status == "entered-in-error"
         return Fault(Quarantine.UNKNOWN_STATUS, "The request was entered in error.") if is_wrong else None
-    if status in {"", "available"} | _SPOILT:
+    if status in {"", "available"} | SPOILT:
         return None
     return Fault(Quarantine.UNKNOWN_STATUS, "The specimen's status is not available, unavailable or unsatisfactory.")
 

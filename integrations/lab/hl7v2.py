@@ -59,9 +59,16 @@ _CODED_TYPES: Final = frozenset({"CE", "CWE", "CNE", "CF"})
 _BLANKS: Final = [""] * 30
 """What is missing at the end of a segment is blank."""
 
-_CANCELS: Final = frozenset({"CA", "CR", "DC", "OC", "OD"})
+_CANCELS: Final = frozenset({"CA", "CR", "DC", "DR", "OC", "OD"})
 _CANCELLED: Final = frozenset({"CA", "DC"})
 """ORC-1 and ORC-5 of an order that was cancelled or discontinued (HL7 tables 0119, 0038)."""
+
+_CANCELLED_ORDER: Final = Fault(
+    Quarantine.UNKNOWN_STATUS, "The order is cancelled (ORC-1, ORC-5), and the row is a final result."
+)
+_ANOTHER_TUBE: Final = Fault(
+    Quarantine.TUBE_MISMATCH, "The patient's ids name a tube of the kit, and the orders only others."
+)
 
 _new_row: Final = tuple.__new__
 _CACHE: Final = 16_384
@@ -141,6 +148,11 @@ class _Grammar:
             return (only,) if only else ()
         return tuple(filter(None, map(self.first, raw.split(self.repeat))))
 
+    def reasons(self, raw: str) -> tuple[str, ...]:
+        """The code of each repetition of a coded field, or its text where it has no code."""
+        told = (self.code(one) for one in raw.split(self.repeat)) if raw else ()
+        return tuple(codes[0].code or codes[0].text for codes in told if codes)
+
     def birth_date(self, raw: str) -> str:
         """PID-7 without its degree of precision. Two dates are both told, which is nobody's birthday."""
         raw = raw.rstrip(f"{self.repeat}{self.component} ")
@@ -195,9 +207,8 @@ class _Grammar:
         )
 
     def _flags(self, raw: str) -> tuple[str, ...]:
-        """All repetitions; of a coded flag its code."""
-        codes = (self.text(one.split(self.component)[0]).strip() for one in raw.split(self.repeat))
-        return tuple(code for code in codes if code and code != _NULL)
+        """All repetitions; of a coded flag its code, or its text where it has none."""
+        return self.reasons(raw)
 
     def _specimen(self, raw: str) -> tuple[Coded, ...]:
         """A specimen: code^text^system, or v2.3's source whose first component is code&text&system."""
@@ -382,6 +393,8 @@ class _Person(NamedTuple):
     kit_refs: tuple[str, ...]
     other_refs: tuple[str, ...]
     """Ids without a type: a kit id only where the order names none."""
+    tubes: frozenset[str]
+    """Tubes among ids of no kit's type: labels on a patient, which the orders must know."""
     spelt_like_kits: tuple[str, ...]
     """Of all other ids, PID-2 too, those with the check character of a kit or tube id: their kits must agree."""
     family_name: str
@@ -415,6 +428,8 @@ class _MessageReader:
         self._orc: Sequence[str] = _BLANKS
         self._order: _Order | None = None
         self._order_no = 0
+        self._rows_before = 0
+        """How many rows stood before this patient."""
         self._has_ended = False
         self.fault: Fault | None = None
         self.rows: list[LabRow] = []
@@ -451,6 +466,7 @@ class _MessageReader:
             else:
                 self._other(segment, line)
         self._close_order()
+        self._close_person()
 
     def _other(self, segment: str, line: int) -> None:
         """Any segment that holds nothing we read, or should not stand here."""
@@ -486,11 +502,12 @@ class _MessageReader:
 
     def _take_nte(self, nte: list[str], _: int) -> None:
         if len(nte) > 3 and nte[3]:  # noqa: PLR2004
-            parts = (self._grammar.text(part).strip() for part in nte[3].split(self._grammar.repeat))
-            self._notes_in_hand().extend(filter(None, parts))
+            parts = nte[3].split(self._grammar.repeat)
+            self._notes_in_hand().append("\n".join(self._grammar.text(part) for part in parts).strip())
 
     def _take_pid(self, pid: list[str], _: int) -> None:
         self._close_order()
+        self._close_person()
         self._orc = _BLANKS
         self._person = self._read_person(pid + _BLANKS[:8])
         self._about_person = self._notes = list(self._about_all)
@@ -530,14 +547,26 @@ class _MessageReader:
                 untyped.append(identifier)
             elif _AS_PRINTED.fullmatch(identifier):  # without hyphens one in a hundred hospital numbers would pass
                 others.append(identifier)
+        others += [*untyped, *grammar.every(pid[2])]
         return _Person(
             tuple(kits),
             tuple(untyped or filter(None, [grammar.first(pid[2])])),
-            tuple(filter(None, map(_kit_of, (*untyped, *others, *grammar.every(pid[2]))))),
+            frozenset(filter(None, map(normalise_tube_code, others))),
+            tuple(filter(None, map(_kit_of, others))),
             grammar.first(pid[5]),
             grammar.birth_date(pid[7]),
             nhs_number,
         )
+
+    def _close_person(self) -> None:
+        """Compares a tube among a patient's ids with those of the orders: it need not be every order's, but one's."""
+        if self._person and self._person.tubes:
+            own = self.rows[self._rows_before :]
+            ids = {each for row in own for each in row.kit_refs + row.tube_refs}
+            ordered = set(filter(None, map(normalise_tube_code, ids)))
+            if ordered and not ordered & self._person.tubes:
+                self.rows[self._rows_before :] = [row._replace(fault=row.fault or _ANOTHER_TUBE) for row in own]
+        self._rows_before = len(self.rows)
 
     def _close_order(self) -> None:
         """Builds the rows of the order that ends here; an order without results is one row too."""
@@ -552,8 +581,6 @@ class _MessageReader:
             obr = _BLANKS
         panel = grammar.code(obr[4])
         status = obr[25].strip()
-        if (orc[1] in _CANCELS or orc[5] in _CANCELLED) and status != "X" and any(row[9] != "X" for row in order.rows):
-            fault = fault or Fault(Quarantine.UNKNOWN_STATUS, "The order is cancelled (ORC-1, ORC-5) and has results.")
         if not order.rows:
             order.rows.append((order.line, str(order.line), panel, "", ORDER_ONLY, (), (), "", (), status, "", ""))
         first, time = grammar.first, grammar.time
@@ -568,7 +595,7 @@ class _MessageReader:
         for specimen in order.specimens:
             sites += grammar.specimen(specimen[4]) + grammar.specimen(specimen[8])
             tubes += grammar.every(specimen[2])
-            rejects += grammar.every(specimen[21]) + grammar.every(specimen[24])
+            rejects += grammar.reasons(specimen[21]) + grammar.reasons(specimen[24])
             collected = collected or specimen[17].split(grammar.component, 1)[0]
             received = received or specimen[18]
         tail = (
@@ -596,10 +623,15 @@ class _MessageReader:
         # Adding tuples and tuple.__new__ (LabRow._make without its second look at the length) halve the cost of a row.
         plain = ((), *tail)
         notes = order.notes_of_row
-        self.rows += [
+        rows = [
             _new_row(LabRow, head + ((tuple(notes[row]), *tail) if row in notes else plain))
             for row, head in enumerate(order.rows)
         ]
+        if status != "X" and (orc[1].strip() in _CANCELS or orc[5].strip() in _CANCELLED):
+            rows = [
+                row._replace(fault=row.fault or _CANCELLED_ORDER) if row.row_status_raw == "F" else row for row in rows
+            ]
+        self.rows += rows
 
     _TAKEN: ClassVar[Mapping[str, Callable[["_MessageReader", list[str], int], None]]] = {
         "PID": _take_pid,

@@ -17,10 +17,10 @@ from sqlmodel import Session
 
 from models.actions.lab_request import take_answer
 from models.actions.owed import OwedCase, owe_cases, result_case_key
-from models.rules.beside import EARLY_REFLEX
+from models.rules.beside import EARLY_REFLEX, held
 from models.rules.clinic import CaseKind, due_at
 from models.rules.kit import KIT_STATES, KitState
-from models.rules.lab import Fault, LabMap, LabMessage, LabRow
+from models.rules.lab import ORDER_ONLY, Fault, LabMap, LabMessage, LabRow
 from models.rules.matching import (
     ANOTHERS_ACCESSION,
     CROSSED,
@@ -369,6 +369,13 @@ class _SentRows:
         self._message = message
         self._by_key: dict[str, LabRow] = {}
 
+    def has_final_head(self, number: str) -> bool:
+        """Whether the message has a final order of this number without results: the head of a panel."""
+        return any(
+            row.value_type == ORDER_ONLY and row.accession == number and row.report_status_raw in {"F", "final"}
+            for row in self._message.rows
+        )
+
     def row_of(self, reading: Finding | Quarantined) -> LabRow | None:
         """What a reading was read from."""
         if not self._by_key:
@@ -526,7 +533,7 @@ def _take(found: Finding, kit: _Kit | None, sent: _SentRows, chunk: _Chunk, desk
         return False
     chunk.touched.setdefault(kit.id, found.received_at)
     head = kit.heads.get(target)
-    found = _held_if_early(found, head)
+    found = _held_if_early(found, head, sent)
     comment_to_read = found.comment.encode(errors="replace").decode() if found.note_review else ""
     word = Word(found.outcome, found.status, found.lab_time, found.note_review, comment_to_read, found.order_corrected)
     change = compare(word, head.word if head else None)
@@ -669,12 +676,15 @@ def _reported(found: Finding, *, born: bool, family: bool) -> Reported:
     )
 
 
-def _held_if_early(found: Finding, head: _Head | None) -> Finding:
-    """A reflex, under a number of its own, to a screen that has not come to anything yet: a person decides."""
+def _held_if_early(found: Finding, head: _Head | None, sent: _SentRows) -> Finding:
+    """A reflex, under a number of its own, to a screen that has not come to anything yet: a person decides.
+
+    What waited may have been the head of a panel, which this very message calls final beside its results.
+    """
     if head is None or head.word.outcome is not Outcome.PENDING or found.outcome is Outcome.PENDING:
         return found
-    is_reflex = head.accession != _accession(found)
-    return found._replace(note_review=True, comment=EARLY_REFLEX) if is_reflex else found
+    is_reflex = head.accession != _accession(found) and not sent.has_final_head(head.accession)
+    return held(found, EARLY_REFLEX) if is_reflex else found
 
 
 # ── Writing ──────────────────────────────────────────────────────────────────────────────────

@@ -5,7 +5,7 @@ taken back; nothing here makes a result better than its own row does. Sources: l
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date, datetime
 from typing import Final, NamedTuple
 
@@ -27,7 +27,7 @@ _TOO_MANY: Final = Fault(Quarantine.CONFLICTING_VALUES, "One test has more resul
 _CONTRADICTION: Final = Fault(
     Quarantine.CONFLICTING_VALUES, "Two rows give different values for the same test and site."
 )
-_STRAY: Final = "A row beside this result does not say for certain whose it is."
+_STRAY: Final = "A row beside this result can't be read, or does not say for certain whose it is."
 EARLY_REFLEX: Final = "A reflex test came before its screen was final."
 OWN_COMMENTS: Final = frozenset({ATTACHED, EARLY_REFLEX, _STRAY, _ANOTHERS.detail, _TOO_MANY.detail})
 """What we say ourselves beside a finding that a person reads first, with nothing personal in it."""
@@ -35,9 +35,9 @@ OWN_COMMENTS: Final = frozenset({ATTACHED, EARLY_REFLEX, _STRAY, _ANOTHERS.detai
 
 def why_held(row: LabRow, found: Finding) -> str:
     """Why a person reads a result first, without the words of any comment."""
-    said = found.comment.split("\n")
+    said = [line for line in found.comment.split("\n") if line.strip()]
     why = [sentence for sentence in said if sentence in OWN_COMMENTS]
-    if any(line.strip() and line not in OWN_COMMENTS for line in said):
+    if len(why) < len(said):
         why.append("A comment is not on the reviewed list.")
     if row.reject_raw:
         why.append("The specimen has a reason to be rejected.")
@@ -53,7 +53,7 @@ class Support(NamedTuple):
     """Its place among the readings."""
     kept: Quarantined
     """The row as it is kept for a person where it can't be heard, but for the reason."""
-    dob: date | None
+    dob: date
     family_name: str | None
     meaning: Meaning
     """Of an index; a document has none, and no test."""
@@ -68,28 +68,43 @@ class Support(NamedTuple):
         return self.kept._replace(reason=why.reason, detail=why.detail)
 
 
-def hear(
-    lab: LabMap, form: Form, readings: list[Reading], supports: Sequence[Support], strays: Sequence[date | None]
-) -> None:
-    """Lets the rows of a message speak to each other.
+class Stray(NamedTuple):
+    """An index or a document that can't be heard: it may belong to any result of the kits and the person it names."""
 
-    `strays`: the dates of birth of indexes and documents whose kit is not certain.
-    """
-    if supports:
-        _hear_indexes(lab, readings, [each for each in supports if each.meaning.test is not None])
-        _hear_documents(readings, [each for each in supports if each.meaning.test is None])
-    if strays:
-        _hold_beside_strays(readings, set(strays))
+    kits: frozenset[str]
+    dob: date | None
+
+
+class Beside(NamedTuple):
+    """What stands beside the results of one message."""
+
+    supports: list[Support]
+    strays: list[Stray]
+    panels: set[str]
+    """Keys of the orders without results that ask for several tests: the head of a panel is no screen."""
+
+
+def hear(lab: LabMap, form: Form, readings: list[Reading], beside: Beside) -> None:
+    """Lets the rows of a message speak to each other."""
+    if beside.supports:
+        _hear_indexes(lab, readings, [each for each in beside.supports if each.meaning.test is not None])
+        _hear_documents(readings, [each for each in beside.supports if each.meaning.test is None])
+    if beside.strays:
+        _hold_beside_strays(readings, beside.strays)
     if len(readings) > 1:
         _refuse_contradictions(form, readings)
-        _hold_early_reflexes(readings)
+        _hold_early_reflexes(readings, beside.panels)
 
 
-def _held(found: Finding, said: str) -> Finding:
-    """A finding that a person reads first, with what there is to read."""
-    known = found.comment.split("\n")
+def held(found: Finding, said: str) -> Finding:
+    """A finding that a person reads first, with what there is to read. A comment that needed no reading is left out."""
+    if not found.note_review:
+        return found._replace(note_review=True, comment=said)
+    if f"\n{said}\n" in f"\n{found.comment}\n":
+        return found
+    known = set(found.comment.split("\n"))
     more = [line for line in said.split("\n") if line not in known]
-    return found._replace(note_review=True, comment="\n".join(filter(None, [found.comment, *more])))
+    return found._replace(comment="\n".join(filter(None, [found.comment, *more])))
 
 
 # ── Documents, and rows of no certain kit ────────────────────────────────────────────────────
@@ -101,17 +116,20 @@ def _hear_documents(readings: list[Reading], documents: Sequence[Support]) -> No
     for number, found in enumerate(readings if documents else ()):
         if isinstance(found, Finding) and found.kit_code in kits:
             done |= {found.kit_code} if found.status is not ReportStatus.PRELIMINARY else set()
-            readings[number] = _held(found, ATTACHED)
+            readings[number] = held(found, ATTACHED)
     for document in documents:
         if document.kept.kit_code not in done:
             readings[document.at] = document.refused(_UNREAD)
 
 
-def _hold_beside_strays(readings: list[Reading], people: set[date | None]) -> None:
-    """What is not certain whose it is may belong to any result of its person, or of its message."""
+def _hold_beside_strays(readings: list[Reading], strays: Sequence[Stray]) -> None:
+    """Holds what a row that can't be heard may be about; one that names nobody may be about anybody of the message."""
+    kits = frozenset[str]().union(*(stray.kits for stray in strays))
+    people = {stray.dob for stray in strays if stray.dob}
+    is_anybodys = any(not stray.kits and not stray.dob for stray in strays)
     for number, found in enumerate(readings):
-        if isinstance(found, Finding) and (found.dob in people or None in people):
-            readings[number] = _held(found, _STRAY)
+        if isinstance(found, Finding) and (is_anybodys or found.kit_code in kits or found.dob in people):
+            readings[number] = held(found, _STRAY)
 
 
 # ── Cut-off indexes ──────────────────────────────────────────────────────────────────────────
@@ -141,7 +159,7 @@ def _hear_indexes(lab: LabMap, readings: list[Reading], indexes: Sequence[Suppor
         for number in alike if doubts else ():
             reading = readings[number]
             if isinstance(reading, Finding):
-                readings[number] = _held(reading, "\n".join(sorted(doubts)))
+                readings[number] = held(reading, "\n".join(sorted(doubts)))
 
 
 def _doubt_about(index: Support, alike: Sequence[Reading]) -> Fault | None:
@@ -174,7 +192,7 @@ def _beside(lab: LabMap, found: Finding, index: Support) -> Finding | Quarantine
     """A result that is final or failed, seen beside its index and beside what is said of that."""
     meaning, fault = index.meaning, index.meaning.fault
     if index.said:
-        found = _held(found, index.said)._replace(urgent_note=found.urgent_note or index.is_urgent)
+        found = held(found, index.said)._replace(urgent_note=found.urgent_note or index.is_urgent)
     if meaning.status not in _DONE:  # a failed test may have an index that failed too
         return found if found.status is ReportStatus.CANCELLED else found._replace(note_review=True)
     if fault is not None and (found.outcome is Outcome.NEGATIVE or fault.reason is Quarantine.CONFLICTING_VALUES):
@@ -220,18 +238,18 @@ def _refuse_contradictions(form: Form, readings: list[Reading]) -> None:
                 readings[number] = _taken_back(reading, _CONTRADICTION)
 
 
-def _hold_early_reflexes(readings: list[Reading]) -> None:
+def _hold_early_reflexes(readings: list[Reading], panels: Collection[str]) -> None:
     """A reflex while its screen is not final yet: what the screen comes to, a person decides (lab-messages.md 2.1).
 
-    However it names its screen, or does not. An interim row of the very same report is no screen.
+    However it names its screen, or does not. An interim row of the very same report and the head of a panel are none.
     """
-    screens: dict[tuple[object, ...], set[str]] = defaultdict(set)
+    screens: dict[tuple[object, ...], set[tuple[str, str]]] = defaultdict(set)
     for found in readings:
-        if isinstance(found, Finding) and found.outcome is Outcome.PENDING:
-            screens[found.kit_code, found.test, found.site].add(found.accession)
+        if isinstance(found, Finding) and found.outcome is Outcome.PENDING and found.row_key not in panels:
+            screens[found.kit_code, found.test, found.site].add((found.accession, found.parent_ref))
     for number, found in enumerate(readings if screens else ()):
         if not isinstance(found, Finding) or found.outcome is Outcome.PENDING:
             continue
         waiting = screens.get((found.kit_code, found.test, found.site), set())
-        if waiting and (found.parent_ref or waiting - {found.accession}):
-            readings[number] = _held(found, EARLY_REFLEX)
+        if waiting - {(found.accession, found.parent_ref)}:
+            readings[number] = held(found, EARLY_REFLEX)

@@ -58,6 +58,9 @@ ABSENT: Final = "ABSENT"
 """`value_type` of a row whose value is a reason for having none."""
 
 
+SPOILT: Final = frozenset({"unsatisfactory", "unavailable"})
+"""What FHIR says of a specimen that bears no result, and so of that of every failed test."""
+
 ATTACHED: Final = "The report has an attachment, which is not read."
 """A comment beside every result of a report with a document."""
 

@@ -123,7 +123,7 @@ _SAYS_LITTLE: Final = frozenset(
         *(*_NOT_DONE, "unknown", "asked-unknown", "temporarily-unknown", "asked-declined", "masked", "unsupported"),
         *("as-text", "error", "not-permitted"),
     )
-    for spelt in (code, code.replace("-", " "))
+    for spelt in (code, code.replace("-", " "), code.replace("asked-", "asked but "))
 )
 """FHIR's own codes for why there is no value, and their displays: they say less than the words beside them."""
 
@@ -131,7 +131,9 @@ _NUMERIC_TYPES: Final = frozenset({"SN", "NM"})
 _TEXT_TYPES: Final = frozenset({"", "ST", "TX", "FT", "IS", "ID"})
 _CODED_TYPES: Final = frozenset({"CE", "CWE", "CNE", "CF"})
 
-_NORMAL_FLAGS: Final = frozenset({"N", "NEG", "ND", "NR", "NORMAL"})
+_NORMAL_FLAGS: Final = frozenset(
+    {"N", "NEG", "ND", "NR", "NORMAL", "NEGATIVE", "NOT DETECTED", "NON-REACTIVE", "NONREACTIVE", "NON REACTIVE"}
+)
 _FOUND: Final = frozenset({Outcome.POSITIVE, Outcome.REACTIVE, Outcome.LOW_REACTIVE, Outcome.EQUIVOCAL})
 
 _ORGANISMS: Final[Mapping[Test, tuple[str, ...]]] = {
@@ -443,6 +445,9 @@ def _fhir_states(statuses: str, report: RowState | None) -> tuple[RowState | Non
         return None, report
     careful = (RowState.WITHDRAWN, RowState.CANCELLED, RowState.PENDING, RowState.CORRECTED)
     row = next(state for state in (*careful, RowState.FINAL) if state in states)
+    if row is RowState.PENDING and RowState.CORRECTED in states:
+        # A correction in what is not final yet: heard in a partial report, else a contradiction, never 'no effect'.
+        return RowState.CORRECTED, RowState.CORRECTED if report is RowState.PARTIAL else RowState.PENDING
     if report is RowState.PARTIAL:  # only a correction is heard before the report is whole
         return row, row if row is RowState.CORRECTED else RowState.PENDING
     return RowState.CORRECTED if row is RowState.FINAL and report is RowState.CORRECTED else row, report
@@ -490,7 +495,8 @@ def meaning_of(  # noqa: PLR0911, PLR0913, PLR0917, C901 - the decision order of
     test = None if isinstance(entry, CombinedCode) else entry.test
     site = site_of(lab, sites, frozenset(Site) if isinstance(entry, DetailCode) else entry.sites)
     if isinstance(state, Fault):
-        return Meaning(test, site if isinstance(site, Site) else None, None, None, state, is_risky=True)
+        known = site if isinstance(site, Site) and not isinstance(entry, DetailCode) else None
+        return Meaning(test, known, None, None, state, is_risky=True, is_detail=isinstance(entry, DetailCode))
     status = _STATUS.get(state, ReportStatus.FINAL)
     if isinstance(entry, DetailCode):
         is_none = state in _FINAL_STATES and not any(flags) and _is_no_index(lab, entry.test, _Value(kind, raw, codes))

@@ -12,12 +12,14 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from models.rules import lab_time
-from models.rules.beside import Support, hear
+from models.rules.beside import Beside, Stray, Support, hear
 from models.rules.kit import normalise_kit_code, normalise_tube_code
 from models.rules.lab import (
     ASIDE,
     ORDER_ONLY,
+    SPOILT,
     CombinedCode,
+    DetailCode,
     Fault,
     Form,
     LabMap,
@@ -217,15 +219,20 @@ def _too_old(lab: LabMap, site: Site | None, times: RowTimes) -> Fault | None:
 # ── Comments ─────────────────────────────────────────────────────────────────────────────────
 
 
+def _is_reviewed(lab: LabMap, note: str) -> bool:
+    """Whether a note is blank or on the reviewed list, as a whole or line by line."""
+    if note.strip() in {"", '""'} or fold_token(note) in lab.boiler_plate:
+        return True
+    return all(fold_token(line) in lab.boiler_plate for line in note.split("\n") if line.strip())
+
+
 def _comment(lab: LabMap, notes: tuple[str, ...]) -> tuple[bool, bool, str]:
     """(held for review, urgent, text). Each note, or all of them as one text, must be on the reviewed list."""
     comment = "\n".join(note for note in notes if note.strip() and note.strip() != '""')
     if not comment:
         return False, False, ""
     folded = fold_token(comment)
-    held = folded not in lab.boiler_plate and any(
-        fold_token(note) not in lab.boiler_plate for note in notes if note.strip() and note.strip() != '""'
-    )
+    held = folded not in lab.boiler_plate and not all(_is_reviewed(lab, note) for note in notes)
     return held, held and any(word in folded for word in lab.urgent_words), comment
 
 
@@ -246,7 +253,8 @@ def _open_orders(lab: LabMap, message: LabMessage) -> frozenset[int]:
     )
 
 
-_ANYWHERE: Final = frozenset(Site)
+_MOST_PARENTS: Final = 20
+"""Orders that one result may answer: more are no panel's heads."""
 
 
 class _Answer(NamedTuple):
@@ -268,9 +276,10 @@ def _heads(lab: LabMap, message: LabMessage) -> frozenset[str]:
     answers: dict[object, set[_Answer]] = defaultdict(set)
     for row in message.rows if orders else ():
         parents = numbers & numbers_in(row.parent_ref) if row.parent_ref else ()
-        if not parents or row.value_type in {ORDER_ONLY, ASIDE} or row.fault:
+        if not 0 < len(parents) <= _MOST_PARENTS or row.value_type in {ORDER_ONLY, ASIDE} or row.fault:
             continue
-        site, (kits, tubes) = site_of(lab, row.sites_raw, _ANYWHERE), _ids_of(row)
+        entry, (kits, tubes) = test_of(lab, row.test_codes), _ids_of(row)
+        site = None if isinstance(entry, Fault | DetailCode) else site_of(lab, row.sites_raw, entry.sites)
         if isinstance(site, Site):
             told = {_Answer(test, site, tubes) for test in _tests_of(lab, row)}
             for number in parents:
@@ -358,8 +367,7 @@ def interpret(message: LabMessage, lab: LabMap) -> list[Reading]:
     Pure. Never raises on any content of a row; never gives an outcome that the lab map does not hold.
     """
     readings: list[Reading] = []
-    supports: list[Support] = []
-    strays: list[date | None] = []
+    beside = Beside([], [], set())
     open_orders, heads = _open_orders(lab, message), _heads(lab, message)
     message_fault = message.fault or _not_live(message)
     # Kept for the next row and no longer: rows of one order share them, and no name stays in memory.
@@ -377,26 +385,32 @@ def interpret(message: LabMessage, lab: LabMap) -> list[Reading]:
         meaning = _row_meaning(lab, message, row, open_orders, heads)
         times = times_of(message, row, lab)
         fault = message_fault or row.fault
-        if meaning.is_detail and fault is None:
-            speaks = meaning.test is not None or meaning is _DOCUMENT
-            if not speaks or identity.fault is None:
-                if speaks:
-                    kept = _quarantine(message, row, identity, meaning, times, _UNHEARD)
-                    supports.append(_support(lab, row, identity, meaning, times, kept, at=len(readings)))
-                readings.append(Detail(row.position, row.row_key))
-                continue
-            fault = identity.fault
-            strays.append(identity.dob)
-        elif not meaning.is_detail:
+        if not meaning.is_detail:
             fault = fault or identity.fault or meaning.fault or times.fault or _too_old(lab, meaning.site, times)
             if row.revision_raw and _revision(row.revision_raw) is None:
                 fault = fault or Fault(Quarantine.MALFORMED, "The revision is not a whole number.")
+            if row.value_type == ORDER_ONLY and meaning.parts:
+                beside.panels.add(row.row_key)
+        elif _speaks(meaning):
+            fault = fault or identity.fault or (meaning.fault if meaning.status is None else None)
+            if fault is None:
+                kept = _quarantine(message, row, identity, meaning, times, _UNHEARD)
+                beside.supports.append(_support(lab, row, identity, meaning, times, kept, at=len(readings)))
+            else:
+                beside.strays.append(Stray(frozenset(identity.named), identity.dob))
         if fault is not None:
             readings.append(_quarantine(message, row, identity, meaning, times, fault))
+        elif meaning.is_detail:
+            readings.append(Detail(row.position, row.row_key))
         else:
             readings += _findings(lab, message, row, identity, meaning, times)
-    hear(lab, message.form, readings, supports, strays)
+    hear(lab, message.form, readings, beside)
     return readings
+
+
+def _speaks(meaning: Meaning) -> bool:
+    """Whether a row that is no result says something of one: an index, or a document."""
+    return meaning.test is not None or meaning is _DOCUMENT
 
 
 def _findings(
@@ -410,7 +424,7 @@ def _findings(
     review, urgent, comment = False, False, ""
     if row.notes or row.order_notes or row.person_notes:
         review, urgent, comment = _comment(lab, row.notes + row.order_notes + row.person_notes)
-    if meaning.needs_review or (row.reject_raw and _says_more(lab, row.reject_raw, meaning.status)):
+    if meaning.needs_review or _says_more(lab, row.reject_raw, meaning.status):
         review = True
     collected, _, received, authorised, tested, _ = times
     stamp = tested or authorised
@@ -450,13 +464,11 @@ def _findings(
     return found
 
 
-_SPOILT: Final = frozenset({"unsatisfactory", "unavailable"})
-"""What FHIR says of the specimen of every failed test."""
-
-
-def _says_more(lab: LabMap, rejected: tuple[str, ...], status: ReportStatus) -> bool:
+def _says_more(lab: LabMap, rejected: tuple[str, ...], status: ReportStatus | None) -> bool:
     """Whether reasons to reject a specimen say more than that its test failed."""
-    known = lab.cancel_reasons.keys() | _SPOILT
+    if not rejected:
+        return False
+    known = lab.cancel_reasons.keys() | SPOILT
     return status is not ReportStatus.CANCELLED or any(fold_token(word) not in known for word in rejected)
 
 
@@ -477,7 +489,9 @@ def _support(
 ) -> Support:
     """An index or a document, with what a person must read about it."""
     review, urgent, comment = _comment(lab, row.notes + row.order_notes + row.person_notes)
+    review = review or _says_more(lab, row.reject_raw, meaning.status)
     stamp = times.tested or times.authorised
+    assert identity.dob is not None, "an identity without a fault has a date of birth"
     return Support(
         at,
         kept,
@@ -485,7 +499,7 @@ def _support(
         identity.family_name,
         meaning,
         (stamp.at if stamp else None, _revision(row.revision_raw)),
-        "\n".join(filter(None, [comment, *row.reject_raw])) if review or row.reject_raw else "",
+        "\n".join(filter(None, [comment, *row.reject_raw])) if review else "",
         urgent,
     )
 

@@ -9,7 +9,7 @@ from flows.ingest_results import ingest_waiting_files
 from flows.reconcile import strike
 from models.rules.lab import fold_token
 from models.rules.vocabulary import Outcome, Test
-from tests.support import lab_files
+from tests.support import build, lab_files
 from tests.support.ingesting import (
     READ_AT,
     ask,
@@ -212,6 +212,38 @@ def test_a_reflex_before_its_screen_is_final_waits_for_a_person(begin, kit):
 
     assert effects_of(begin, kit.id, "chlamydia") == [("pending", "first"), ("negative", "progress")]
     assert no_result_text(begin, kit)
+
+
+def test_a_reflex_that_is_held_as_early_keeps_the_comment_that_holds_it(begin, kit):
+    screen, *others = kit.rows(at=EARLIER)
+    take(begin, hl7([screen._replace(status="P"), *others]))
+    early = screen._replace(at=LATER, accession=f"{screen.accession}R", comment="Result is from another sample.")
+    take(begin, hl7([early]))
+
+    [sealed] = ask(
+        begin,
+        "SELECT v.comment, concat_ws(':', f.ref, v.position, v.row_key) FROM result_version v "
+        "JOIN lab_file f ON f.id = v.file_id WHERE v.comment IS NOT NULL",
+    )
+    comment = build.cipher().decrypt("result_version", "comment", sealed[1], sealed[0])
+    assert comment == "Result is from another sample.\nA reflex test came before its screen was final."
+
+
+def test_a_panel_that_waited_and_then_comes_whole_is_told(begin, kit):
+    first = kit.rows(at=EARLIER)
+    number = first[0].accession
+    children = [
+        row._replace(at=LATER, accession=f"{number}{place}", parent=f"{number}&NORTHLAB")
+        for place, row in enumerate(first[:2])
+    ]
+    waiting = hl7([row._replace(status="P", value="") for row in first[:2]] + first[2:])
+    take(begin, waiting)
+    whole = hl7(children).decode()
+    order = next(line for line in whole.split("\r") if line.startswith("OBR"))
+    head = "|".join([*order.split("|")[:3], f"{number}^NORTHLAB", *order.split("|")[4:26]])
+    take(begin, whole.replace(order, f"{head}\r{order}", 1).encode())
+
+    assert ("all_clear", "owed") in texts_of(begin, kit.id)
 
 
 def test_a_parent_that_is_not_the_report_we_have_links_nothing(begin, kit):

@@ -105,6 +105,8 @@ def test_any_change_of_a_map_is_a_new_version(tmp_path: Path) -> None:
             "cancel_reasons",
         ),
         ('"POS" = "positive"', '"POS" = "insufficient"', "words.naat"),
+        ('"POS" = "positive"', '"POS" = "positive"\n"Weak positive" = "negative"', "words.naat"),
+        ('"POS" = "positive"', '"POS" = "positive"\n"Equivocal" = "negative"', "words.naat"),
         ('result_columns = ["ct_ur", ', 'result_columns = ["ct_ur", "ct_ur", ', "csv.result_columns"),
     ],
 )

@@ -665,6 +665,37 @@ def test_more_indexes_than_are_compared_hold_the_screen_and_take_no_time() -> No
     assert {say(each) for each in indexes} == {"conflicting_values"}
 
 
+@pytest.mark.parametrize(
+    ("index", "reason"),
+    [
+        ((obx("42.7", code=HIVC, kind="NM", status="M"),), "unknown_status"),
+        (("ORC|CA", INDEX_ORDER, obx("42.7", code=HIVC, kind="NM")), "unknown_status"),
+    ],
+)
+def test_an_index_that_can_not_be_heard_holds_the_screen_too(index: tuple[str, ...], reason: str) -> None:
+    found, kept = beside(*index)
+
+    assert isinstance(found, Finding)
+    assert isinstance(kept, Quarantined)
+    assert (found.outcome, found.note_review, kept.reason) == ("negative", True, reason)
+
+
+def test_a_failed_test_with_an_index_that_failed_too_is_a_failed_test() -> None:
+    failed = obx("QNS", code=HIVS, status="X"), obx("", code=HIVC, kind="NM", status="X")
+    found = only(ordered(*failed, "SPM|1||||||||||||||||||||QNS", **BLOOD))
+
+    assert isinstance(found, Finding)
+    assert (found.outcome, found.note_review) == ("insufficient", False)
+
+
+def test_a_comment_of_many_lines_beside_many_rows_takes_no_time() -> None:
+    note = "\\.br\\".join(f"line {number}" for number in range(1_000))
+    screens = [obx("Non-reactive", code=HIVS)] * 50 + [obx("0.1", code=HIVC, kind="NM")] * 50
+    found = read(message(obr(**BLOOD), f"NTE|1|L|{note}", *screens))
+
+    assert all(each.note_review for each in found if isinstance(each, Finding))
+
+
 @pytest.mark.parametrize(("kind", "value"), [("SN", "^"), ("NM", '""'), ("ST", "")])
 def test_an_index_that_is_none_says_nothing(kind: str, value: str) -> None:
     found = beside(obx(value, code=HIVC, kind=kind))[0]
@@ -680,6 +711,8 @@ def test_an_index_that_is_none_says_nothing(kind: str, value: str) -> None:
         ("QS|||Wrong patient", "QNS", "insufficient", True),
         ("QNS~RH", "", "conflicting_values", None),
         ("QNS~QS", "", "insufficient", False),
+        ("^QNS^L", "", "insufficient", False),
+        ("^Wrong patient^L", "QNS", "insufficient", True),
     ],
 )
 def test_every_reason_to_reject_a_specimen_counts(
@@ -734,6 +767,14 @@ def test_a_comment_holds_all_that_it_is_about(place: str) -> None:
 
     held = [r.note_review for r in readings if isinstance(r, Finding)]
     assert held == {"person": [True] * 3, "order": [True, True, False], "result": [True, False, False]}[place]
+
+
+def test_a_text_of_a_flag_or_a_rejection_without_a_code_is_not_passed_over() -> None:
+    found = only(ordered(obx(), "SPM|1||||||||||||||||||||^Leaked in transit^L"))
+
+    assert isinstance(found, Finding)
+    assert found.note_review
+    assert said(ordered(obx(flag="^Abnormal^L"))) == ["flag_conflict"]
 
 
 # ── Identity ─────────────────────────────────────────────────────────────────────────────────

@@ -399,7 +399,6 @@ def test_a_year_of_collection_beside_a_day_of_it_adds_nothing() -> None:
         ({"valueCodeableConcept": {"coding": [{"system": SNOMED, "code": "11214006"}]}}, "unknown_token"),
         ({"valueCodeableConcept": {"text": "Reactive"}}, "unknown_token"),
         ({"valueRange": {"low": {"value": 8}}}, "unknown_token"),
-        ({"valueQuantity": [{"value": 42}]}, "unknown_token"),
         ({"interpretation": [{"coding": [{"code": "POS"}]}]}, "unknown_token"),
         ({"valueQuantity": {"value": 0.2}}, "negative"),
         ({"valueQuantity": {"value": "", "code": "42.7"}}, "unknown_token"),
@@ -419,17 +418,61 @@ def test_an_index_that_is_not_read_is_not_blank(index: Body, expected: str) -> N
     [
         {"valueString": 42.7},
         {"valueString": ["42.7"]},
+        {"valueQuantity": [{"value": 42}]},
         {"interpretation": ["H"]},
         {"note": ["leaked"]},
         {"note": "leaked"},
+        {"subject": [{"reference": "#p"}]},
+        {"bodySite": [{"text": "Rectal swab"}]},
     ],
     ids=str,
 )
 def test_an_element_of_another_type_than_it_has_is_not_passed_over(wrong: Body) -> None:
-    assert said(with_index(**wrong))[3] == "malformed"
-    assert said(observation(**wrong | ({"valueCodeableConcept": None} if "valueString" in wrong else {}))) == [
-        "malformed"
-    ]
+    beside = with_index(**wrong)
+    own_value = {"valueCodeableConcept": None} if any(key[:5] == "value" for key in wrong) else {}
+
+    assert said(beside)[3] == "malformed"
+    assert [each.note_review for each in findings(beside) if each.test == "hiv"] == [True]
+    assert said(observation(**wrong | own_value)) == ["malformed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"note": [{"text": ["leaked"]}]}, "negative"),
+        ({"interpretation": [{"coding": [{"code": "N"}], "text": "Abnormal"}]}, "flag_conflict"),
+        ({"interpretation": [{"coding": [{"code": "N"}]}, {"text": "Reactive"}]}, "flag_conflict"),
+        ({"interpretation": [{"coding": [{"code": "N", "display": "Positive"}]}]}, "flag_conflict"),
+        ({"interpretation": [{"coding": ["N"]}]}, "flag_conflict"),
+        ({"valueCodeableConcept": {"coding": ["260415000"]}}, "unknown_token"),
+        ({"bodySite": {"text": ["Rectal swab"]}}, "site_unknown"),
+    ],
+)
+def test_what_stands_deeper_and_is_not_read_is_not_passed_over_either(change: Body, expected: str) -> None:
+    body = observation(**change)
+
+    assert said(body) == [expected]
+    assert [each.note_review for each in findings(body)] == ([True] if expected == "negative" else [])
+
+
+@pytest.mark.parametrize(
+    "normal",
+    [
+        {"coding": [{"code": "N", "display": "Normal (applies to non-numeric results)"}]},
+        {"coding": [{"code": "NEG", "display": "Negative"}], "text": "Negative"},
+        {"text": "Normal"},
+    ],
+)
+def test_a_normal_flag_in_hl7s_own_words_contradicts_no_negative(normal: Body) -> None:
+    assert said(observation(interpretation=[normal])) == ["negative"]
+
+
+@pytest.mark.parametrize("kind", ["Practitioner", "PractitionerRole", "Organization", "Location", "Device"])
+def test_who_made_a_result_may_stand_inside_it(kind: str) -> None:
+    body = observation()
+    body["contained"].append({"resourceType": kind, "id": "x"})
+
+    assert said(body) == ["negative"]
 
 
 def test_an_element_that_is_null_is_not_there() -> None:
@@ -494,7 +537,8 @@ def test_the_only_specimen_of_a_report_or_group_must_agree_with_the_results_own(
     other = copy.deepcopy(resource(body, 6)) | change
     body["entry"].append({"fullUrl": "urn:uuid:other", "resource": other | {"id": "other"}})
     owner = body["entry"][-2]["resource"] if around == "group" else resource(body, 2)
-    owner["specimen"] = [{"reference": "urn:uuid:other"}]
+    other_one = {"reference": "urn:uuid:other"}
+    owner["specimen"] = other_one if around == "group" else [other_one]
 
     assert expected in said(body)
     assert "positive" not in said(body)
@@ -521,6 +565,22 @@ def test_a_time_that_can_not_be_read_is_not_passed_over_for_its_day(clock: str) 
         resource(body, 6)["collection"] = {"collectedDateTime": "2026-11-03"}
 
     assert said(bundle(change))[0] == "date_implausible"
+
+
+@pytest.mark.parametrize(
+    ("report", "group", "expected"),
+    [
+        ("final", "preliminary", "unknown_status"),
+        ("partial", "registered", "positive"),
+        ("partial", "final", "positive"),
+    ],
+)
+def test_a_correction_in_a_group_that_is_not_final_never_becomes_a_wait(report: str, group: str, expected: str) -> None:
+    body = in_group(status=group)
+    resource(body, 2)["status"] = report
+    resource(body, 4)["status"] = "corrected"
+
+    assert expected in said(body)
 
 
 def test_a_correction_in_a_partial_report_is_heard_and_nothing_else_of_it_is() -> None:

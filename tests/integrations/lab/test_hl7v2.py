@@ -28,6 +28,7 @@ from tests.support.lab import (
     ordered,
     read,
     said,
+    say,
 )
 
 HL7 = sorted(path.name for path in GOLDEN.glob("*.hl7"))
@@ -350,6 +351,18 @@ def test_an_order_that_asks_for_more_than_its_children_say_does_not_vanish(
     assert said(message(obr(**head), *children))[0] == expected
 
 
+def test_the_head_of_a_panel_of_blood_needs_no_specimen() -> None:
+    codes = ("HIVS", "Non-reactive"), ("TREP", "Non-reactive")
+    blood = {"specimen": "", "placer": f"{KIT}-2^ANYSVC"}
+    children = [
+        segment
+        for code, word in codes
+        for segment in (obr(filler="26V9", parent="^26V0451201", **blood), obx(word, code=code))
+    ]
+
+    assert said(message(obr(panel="BBVS^Blood screen^NORTHLAB", **blood), *children)) == ["negative", "negative"]
+
+
 @pytest.mark.parametrize("specimen", ["VVS", "VVS^Swab^NORTHLAB", "^Vulvovaginal swab", ""])
 def test_a_head_may_spell_its_specimen_in_another_way(specimen: str) -> None:
     both = [segment for code in CHILDREN for segment in child(code, "^26V0451201")]
@@ -416,6 +429,24 @@ def test_a_document_beside_results_holds_them_and_is_no_result() -> None:
     assert said(ordered(obx(kind="ED"))) == ["unknown_token"]
 
 
+def test_a_partial_panels_head_is_no_screen() -> None:
+    head = obr(status="A")
+    child = obr(panel=CHILDREN[0], filler="26V0451201C^NORTHLAB", parent="^26V0451201"), obx()
+    found = [each for each in read(message(head, *child)) if isinstance(each, Finding)]
+
+    assert [(each.test, each.outcome, each.note_review) for each in found if each.outcome != "pending"] == [
+        ("chlamydia", "negative", False)
+    ]
+
+
+def test_an_interim_and_a_final_word_of_one_child_are_no_reflex() -> None:
+    child = obr(panel=CHILDREN[0], filler="26V0451201C^NORTHLAB", parent="^26V0451201")
+    interim, final = read(message(child, obx(status="P", at="20261102090000"), obx()))
+
+    assert isinstance(final, Finding)
+    assert (say(interim), final.outcome, final.note_review) == ("pending", "negative", False)
+
+
 @pytest.mark.parametrize("link", ["^26V0451201", "CTN&Chlamydia&NORTHLAB^1^DETECTED", ""])
 def test_a_reflex_before_its_screen_is_final_is_read_by_a_person(link: str) -> None:
     screen = obr(panel=CHILDREN[0], status="P"), obx("DETECTED", status="P")
@@ -437,6 +468,11 @@ def test_an_interim_word_before_the_final_one_of_the_same_report_is_no_screen() 
     assert (interim.outcome, final.outcome, final.note_review) == ("pending", "negative", False)
 
 
+def test_a_tube_among_a_patients_ids_that_no_order_knows_is_for_a_person() -> None:
+    for pid in (f"PID|1|{KIT}-2|{KIT}^^^ANYSVC^KIT", f"PID|1||{KIT}^^^ANYSVC^KIT~{KIT}-2^^^NORTHLAB^MR"):
+        assert said(message(pid=f"{pid}||Kit^Testina^^^^^L||19990214|F")) == ["tube_mismatch"]
+
+
 def test_a_tubes_label_as_a_patients_id_says_no_more_than_its_kit() -> None:
     blood = obr(placer=f"{KIT}-2^ANYSVC", filler="26V2", specimen="CAP"), obx("Non-reactive", code="HIVS")
     for pid in (f"PID|1|{KIT}-1|{KIT}^^^ANYSVC^KIT", f"PID|1||{KIT}^^^ANYSVC^KIT~{KIT}-1^^^NORTHLAB^MR"):
@@ -451,16 +487,25 @@ def test_a_reflex_that_contradicts_the_screen_is_for_a_person() -> None:
     assert said(content) == ["conflicting_values"] * 2
 
 
-@pytest.mark.parametrize("orc", ["ORC|CA", "ORC|OC", "ORC|RE||||CA", "ORC|RE||||DC"])
+@pytest.mark.parametrize("orc", ["ORC|CA", "ORC|OC ", "ORC|DR", "ORC|RE||||CA", "ORC|RE||||DC"])
 def test_an_order_that_was_cancelled_and_has_results_is_for_a_person(orc: str) -> None:
     assert said(message(obr(), obx(), orc=orc)) == ["unknown_status"]
+    assert said(message(obr(), obx(status="W"), obx("DETECTED", code="GCN", status="C"), orc=orc)) == [
+        "withdrawn",
+        "positive",
+    ]
+    assert said(message(obr(), obx("QNS", status="X"), obx("", code="GCN", status="N"), orc=orc)) == [
+        "insufficient",
+        "not_requested",
+    ]
     assert said(message(obr(status="X"), obx("QNS", status="X"), orc=orc)) == ["insufficient"]
     assert said(message(obr(), obx("QNS", status="X"), orc=orc)) == ["insufficient"]
 
 
 def test_repetitions_of_a_note_are_notes_of_their_own() -> None:
     reviewed = "Dual target NAAT \\T\\ internal control valid."
-    found = only(ordered(obx(), f"NTE|1|L|{reviewed}~{reviewed}"))
+    lines = "Screening assay only.~A venous sample is required for confirmation."
+    found = only(ordered(obx(), f"NTE|1|L|{reviewed}~{reviewed}", f"NTE|2|L|{lines}"))
 
     assert isinstance(found, Finding)
     assert not found.note_review
