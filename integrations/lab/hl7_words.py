@@ -14,6 +14,8 @@ from models.rules.lab import Answer
 from models.rules.working_days import LONDON
 
 _LEAST_FIELDS: Final = 18
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+"""What no database stores, no log shows and no second sending mends."""
 _SECOND_HEADER: Final = re.compile(rb"[\r\n\x0b](?:MSH|FHS|BHS|BTS|FTS)")
 
 
@@ -151,8 +153,12 @@ def complaint_about(header: Header | None, message: bytes) -> Complaint | None:
         return Complaint("MSH^1", "100", "This is no HL7 message: it does not begin with MSH and its delimiters.")
     if not header.control_id:
         return Complaint("MSH^1^10", "101", "MSH-10 is empty: every message needs a control id of its own.")
+    if _CONTROL.search(header.control_id):
+        return Complaint("MSH^1^10", "102", "MSH-10 holds a control character: send a plain control id.")
     if message_kind(header) != ("ORU", "R01") and not is_answer(header):
         return Complaint("MSH^1^9", "200", "Only results (ORU^R01) and answers to our requests are taken here.")
+    if is_answer(header) and _CONTROL.search("".join(answer_in(message))):
+        return Complaint("MSA^1^2", "102", "MSA holds a control character: no control id of ours does.")
     if header.processing_id.split(header.marks[0])[0].strip() != "P":
         return Complaint("MSH^1^11", "202", "MSH-11 is not P: only what is live is taken here.")
     if _SECOND_HEADER.search(message):

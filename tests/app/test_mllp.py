@@ -166,6 +166,8 @@ def test_bytes_of_any_encoding_reach_the_store_unchanged(begin, store, ready, li
         (b"ORU^R01", b"ADT^A01", ("AR", "MSH^1^9", "200^Unsupported message type^HL70357")),
         (b"|NL0|P|", b"|NL0|T|", ("AR", "MSH^1^11", "202^Unsupported processing id^HL70357")),
         (b"|NL0|P|", b"||P|", ("AR", "MSH^1^10", "101^Required field missing^HL70357")),
+        (b"|NL0|P|", b"|NL\x000|P|", ("AR", "MSH^1^10", "102^Data type error^HL70357")),
+        (b"|NL0|P|", b"|NL\x7f0|P|", ("AR", "MSH^1^10", "102^Data type error^HL70357")),
         (b"WINLIMS", b"OTHERLIMS", ("AR", "MSH^1^3", "103^Table value not found^HL70357")),
         (b"\rPID", b"\rMSH|^~\\&|x\rPID", ("AR", "MSH^2", "100^Segment sequence error^HL70357")),
         (b"\rPID", b"\rBTS|7\rPID", ("AR", "MSH^2", "100^Segment sequence error^HL70357")),
@@ -181,6 +183,12 @@ def test_what_can_not_be_a_report_gets_ar_with_place_and_reason(begin, line, kit
     assert codes(answer) == expected
     assert re.search(r"ERR\|\|[^|]+\|[^|]+\|E\|\|\|\|\w[^|]+\r", answer)
     assert stored(begin) == 0
+
+
+def test_an_answer_that_names_no_id_at_all_gets_ar_and_is_not_asked_for_again(line):
+    answer = line.send(b"MSH|^~\\&|WINLIMS|NORTHLAB|||||ACK|L1|P|2.5.1\rMSA|AA|ab\x00cd\r")
+
+    assert codes(answer) == ("AR", "MSA^1^2", "102^Data type error^HL70357")
 
 
 def test_before_version_2_5_the_reason_stands_where_that_version_has_it(line, kits):
