@@ -24,6 +24,7 @@ log: Final = logging.getLogger("kitpost")
 
 START: Final = b"\x0b"
 END: Final = b"\x1c\r"
+_BEGUN_ANEW: Final = START + b"MSH"
 
 Take = Callable[[str, bytes], bytes]
 """Takes one message of a lab and returns the answer. Runs in a thread; stores before it returns."""
@@ -135,6 +136,7 @@ class MllpListener:
                     head = await reader.read(2048)
                     await _write(writer, self._too_long(head))
                     return
+            message = _last_begun(lab, message)
             # Shielded: when we are told to stop, what is being stored is still answered.
             answering = asyncio.ensure_future(asyncio.to_thread(self._take, lab, message))
             try:
@@ -143,6 +145,15 @@ class MllpListener:
                 await _write(writer, await answering)
                 raise
             await _write(writer, answer)
+
+
+def _last_begun(lab: str, frame: bytes) -> bytes:
+    """The message that a frame ends with. One that broke off before it has no answer, so its sender has it still."""
+    unfinished, begun, rest = frame.lstrip(START).rpartition(_BEGUN_ANEW)
+    if not begun:
+        return rest
+    log.warning("mllp: %s broke off %d messages and began anew", lab, unfinished.count(_BEGUN_ANEW) + 1)
+    return begun.removeprefix(START) + rest
 
 
 async def _write(writer: asyncio.StreamWriter, message: bytes) -> None:

@@ -133,6 +133,24 @@ def test_frames_that_come_in_pieces_or_together_are_each_answered(begin, line, k
     assert stored(begin) == 3
 
 
+@pytest.mark.parametrize("half", [200, -1], ids=["cut anywhere", "cut at its end"])
+def test_a_message_that_broke_off_does_not_spoil_the_one_that_follows_it(begin, store, ready, line, kits, caplog, half):
+    first, second, _ = messages(kits)
+    line.socket.sendall(START + first[:half])
+    answer = line.send(second)
+
+    assert codes(answer) == ("AA",)
+    assert "MSA|AA|NL1" in answer
+    assert "NORTHLAB broke off 1 messages" in caplog.text
+    file_messages(ready)
+    assert [store.read(key) for key in store.objects] == [second]
+
+
+def test_a_frame_that_begins_twice_is_one_message(begin, line, kits):
+    assert codes(line.send(START + messages(kits[:1])[0])) == ("AA",)
+    assert stored(begin) == 1
+
+
 def test_the_same_message_again_gets_aa_and_is_stored_once(begin, line, kits):
     [message] = messages(kits[:1])
 
