@@ -52,8 +52,14 @@ class ListenerChoices:
     idle_seconds: float = 600.0
     """Between two messages."""
     frame_seconds: float = 30.0
-    """From a message's first byte to its last, and for the handshake."""
+    """From a message's first byte to its last, for its answer to be read, and for the handshake."""
     most_connections: int = 64
+    """Of all laboratories together; each has the same share of them, so that none shuts out another."""
+
+    @property
+    def most_of_a_lab(self) -> int:
+        """How many connections one laboratory may have open."""
+        return max(1, self.most_connections // len(set(self.peers.values()) or {""}))
 
 
 class MllpListener:
@@ -65,7 +71,8 @@ class MllpListener:
         self._too_long = too_long
         self._tls = _server_tls(choices)
         self._networks = {} if choices.clients_ca else _networks(choices.peers)
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.Task[None], str | None] = {}
+        """Each conversation under way, and whose it is."""
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[int]:
@@ -91,12 +98,12 @@ class MllpListener:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None, "asyncio runs this in a task"
-        self._open.add(task)
+        self._open[task] = None
         try:
-            lab = self._lab_of(writer)
+            self._open[task] = lab = self._lab_of(writer)
             if lab is None:
                 log.warning("mllp: a peer that is not on the list was refused")
-            elif len(self._open) > self._choices.most_connections:
+            elif list(self._open.values()).count(lab) > self._choices.most_of_a_lab:
                 log.warning("mllp: %s was refused: too many connections", lab)
             else:
                 await self._converse(lab, reader, writer)
@@ -105,10 +112,16 @@ class MllpListener:
         except Exception as error:  # noqa: BLE001 - asyncio would log it with its words, which may hold values
             log.error("mllp: a connection failed: %s", type(error).__name__)  # noqa: TRY400
         finally:
-            self._open.discard(task)
-            writer.close()
-            with suppress(OSError, asyncio.CancelledError):
+            await self._hang_up(writer)
+            del self._open[task]
+
+    async def _hang_up(self, writer: asyncio.StreamWriter) -> None:
+        """Ends a connection. Whoever does not read the last answer, or say goodbye, is not waited for without end."""
+        writer.close()
+        with suppress(OSError, asyncio.CancelledError):
+            async with asyncio.timeout(self._choices.frame_seconds):
                 await writer.wait_closed()
+        writer.transport.abort()
 
     def _lab_of(self, writer: asyncio.StreamWriter) -> str | None:
         """Whose connection this is, by the certificate that was checked or by its address."""
@@ -134,7 +147,7 @@ class MllpListener:
                 except asyncio.LimitOverrunError:
                     log.warning("mllp: %s sent a longer message than is allowed, and was cut off", lab)
                     head = await reader.read(2048)
-                    await _write(writer, self._too_long(head))
+                    await self._write(writer, self._too_long(head))
                     return
             message = _last_begun(lab, message)
             # Shielded: when we are told to stop, what is being stored is still answered.
@@ -142,9 +155,15 @@ class MllpListener:
             try:
                 answer = await asyncio.shield(answering)
             except asyncio.CancelledError:
-                await _write(writer, await answering)
+                await self._write(writer, await answering)
                 raise
-            await _write(writer, answer)
+            await self._write(writer, answer)
+
+    async def _write(self, writer: asyncio.StreamWriter, message: bytes) -> None:
+        """Raises TimeoutError where the peer does not read what it is answered."""
+        writer.write(START + message + END)
+        async with asyncio.timeout(self._choices.frame_seconds):
+            await writer.drain()
 
 
 def _last_begun(lab: str, frame: bytes) -> bytes:
@@ -154,11 +173,6 @@ def _last_begun(lab: str, frame: bytes) -> bytes:
         return rest
     log.warning("mllp: %s broke off %d messages and began anew", lab, unfinished.count(_BEGUN_ANEW) + 1)
     return begun.removeprefix(START) + rest
-
-
-async def _write(writer: asyncio.StreamWriter, message: bytes) -> None:
-    writer.write(START + message + END)
-    await writer.drain()
 
 
 def _server_tls(choices: ListenerChoices) -> ssl.SSLContext | None:

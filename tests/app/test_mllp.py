@@ -5,6 +5,7 @@ Issue's law: AA for what is durable and for nothing else; everyone who is not on
 
 import re
 import ssl
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -310,6 +311,35 @@ def test_without_client_certificates_only_an_address_on_the_list_may_speak(begin
             else:
                 assert refused(port, client_tls(authority.certificate))
     assert stored(begin) == 1
+
+
+def test_one_laboratory_can_not_take_another_ones_connections(ready, authority, northlab, kits):
+    southvale = authority.issue("lims.southvale.example")
+    peers = {LAB: "NORTHLAB", "lims.southvale.example": "SOUTHVALE"}
+    with (
+        running(listener(ready, authority, peers=peers, most_connections=4)) as port,
+        ExitStack() as stack,
+    ):
+        tls = client_tls(authority.certificate, northlab)
+        first, second, third = (stack.enter_context(Line(port, tls)) for _ in range(3))
+        assert third.answer() == ""  # beyond its share
+
+        other = stack.enter_context(Line(port, client_tls(authority.certificate, southvale)))
+        assert codes(other.send(messages(kits[:1])[0]))[0] == "AR"  # it is spoken to: only the message is not its own
+        assert [codes(each.send(messages(kits[:1])[0])) for each in (first, second)] == [("AA",)] * 2
+
+
+def test_a_peer_that_reads_no_answer_does_not_keep_its_connection():
+    choices = ListenerChoices("127.0.0.1", 0, {"127.0.0.1": "NORTHLAB"}, frame_seconds=0.2, most_connections=1)
+    with (
+        running(MllpListener(choices, lambda *_: b"MSH|" + b"a" * 1_000_000, lambda _: b"")) as port,
+        Line(port) as deaf,
+    ):
+        deaf.socket.sendall((START + b"MSH|" + END) * 50)
+        ends = time.monotonic() + 10
+        while refused(port, None) and time.monotonic() < ends:
+            time.sleep(0.1)
+        assert not refused(port, None)
 
 
 def test_plain_mllp_is_for_loopback_only(ready, authority):
