@@ -46,7 +46,9 @@ QUARANTINE_SYSTEM: Final = "urn:kitpost:quarantine"
 """Of the codes in `details`: the words of docs/lab-integration.md."""
 
 _TAKEN_TYPES: Final = frozenset({FHIR_JSON, "application/json"})
-_CORRELATION: Final = re.compile(r"[A-Za-z0-9._~:+=@-]{1,200}")
+_CORRELATION: Final = r"[A-Za-z0-9._~:+=@-]{1,200}"
+_NO_NAMES: Final = frozenset({".", ".."})
+"""In an address they are the folder and the one above it: nobody could ask what became of such a document."""
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9.-]{1,64}")
 
 Severity = Literal["error", "warning", "information"]
@@ -190,7 +192,8 @@ def lab_results_router(api: LabResultsApi) -> APIRouter:
         responses=outcomes(401, 403, 404, 422, 503),
     )
     def show(
-        by: Caller, correlation_id: Annotated[str, Path(description="Your name for the document.", max_length=200)]
+        by: Caller,
+        correlation_id: Annotated[str, Path(description="Your name for the document.", pattern=f"^{_CORRELATION}$")],
     ) -> DeliveryOut:
         """How far one of your documents got, and its receipt once it was read."""
         with api.ingest().begin() as session:
@@ -230,7 +233,7 @@ class OutcomeRoute(APIRoute):
             except Refusal as refused:
                 return _refused(refused)
             except RequestValidationError:
-                return _refused(Refusal(422, "invalid", "A part of the address is too long."))
+                return _refused(Refusal(422, "invalid", "A part of the address is too long, or no name that we take."))
             except OperationalError:
                 return _refused(Refusal(503, "transient", "It could not be stored just now: send it again."))
             except ServiceError as error:
@@ -284,8 +287,8 @@ def correlation_id_of(*sent: str | None) -> str:
         sentence = "Send X-Correlation-ID." if not named else "X-Correlation-ID and Idempotency-Key differ: send one."
         raise Refusal(400, "required" if not named else "invalid", sentence, "http.X-Correlation-ID")
     [correlation_id] = named
-    if not _CORRELATION.fullmatch(correlation_id):
-        sentence = "A correlation id has 1 to 200 letters, digits or . _ ~ : + = @ - and nothing else."
+    if correlation_id in _NO_NAMES or not re.fullmatch(_CORRELATION, correlation_id):
+        sentence = "A correlation id has 1 to 200 letters, digits or . _ ~ : + = @ -, and is more than a dot or two."
         raise Refusal(400, "invalid", sentence, "http.X-Correlation-ID")
     return correlation_id
 
@@ -339,7 +342,7 @@ def _issues(body: bytes, lab_map: LabMap, *, is_new: bool) -> Iterator[Issue]:
         f"{len(readings)} results, of which {len(held)} wait for a person." if held else f"{len(readings)} results."
     )
     yield Issue(severity="information", code="informational", diagnostics=f"{before} {counts}")
-    root = str(json.loads(body.removeprefix(b"\xef\xbb\xbf"))["resourceType"])
+    root = _root_of(body) if held else ""
     for reading in held:
         yield Issue(
             severity="warning",
@@ -351,6 +354,12 @@ def _issues(body: bytes, lab_map: LabMap, *, is_new: bool) -> Iterator[Issue]:
             diagnostics=reading.detail,
             expression=[_place(root, reading)],
         )
+
+
+def _root_of(body: bytes) -> str:
+    """The type of a document that was read before. Its numbers stay text: Python makes none of thousands of digits."""
+    document = json.loads(body.removeprefix(b"\xef\xbb\xbf"), parse_int=str, parse_float=str)
+    return str(document["resourceType"])
 
 
 def _place(root: str, reading: Reading) -> str:

@@ -174,6 +174,16 @@ def test_what_can_not_be_used_is_stored_and_named_with_its_place_and_reason(clie
     assert ask(begin, "SELECT DISTINCT reason FROM quarantined_row") == [("unknown_token",)]
 
 
+def test_a_number_of_thousands_of_digits_is_stored_and_answered(client, begin, kit):
+    content = json.dumps(lone_observation(kit, valueInteger="digits")).replace('"digits"', "9" * 5000)
+
+    answers = [client.post(PATH, content=content) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [202, 200]
+    assert answers[0].json()["issue"][1]["expression"] == ["Observation"]
+    assert stored(begin) == 1
+
+
 def test_what_is_sent_stands_in_the_database_before_the_answer_and_nobody_can_read_it_there(api, begin, kit):
     class Down(MemoryStore):
         def put(self, *_):
@@ -214,6 +224,9 @@ def test_other_content_under_a_used_id_is_a_conflict(client, begin, kit):
         ({"Idempotency-Key": "other"}, 400),
         ({"X-Correlation-ID": "with a space"}, 400),
         ({"X-Correlation-ID": "x" * 201}, 400),
+        ({"X-Correlation-ID": "."}, 400),
+        ({"X-Correlation-ID": ".."}, 400),
+        ({"X-Correlation-ID": "..."}, 202),
     ],
 )
 def test_one_usable_correlation_id_is_asked_for(client, kit, headers, status):
@@ -286,6 +299,12 @@ def test_an_unknown_document_is_not_found(client):
     answer = client.get(f"{PATH}/never-sent")
 
     assert (answer.status_code, issues(answer)) == (404, [("error", "not-found")])
+
+
+def test_what_can_be_no_name_of_a_document_is_never_looked_for(client):
+    answer = client.get(f"{PATH}/%00")
+
+    assert (answer.status_code, issues(answer)) == (422, [("error", "invalid")])
 
 
 # ── Described ────────────────────────────────────────────────────────────────────────────────
