@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from sqlmodel import Session
+
 from app.lab_reading import Ingest
 from app.wiring import hl7_words
-from models.actions import lab_message, lab_request
+from models.actions import lab_message, lab_notice, lab_request
 from models.rules.errors import Code, ServiceError
 from models.rules.lab import Form
+from models.rules.vocabulary import Quarantine
 from models.tables.lab_message import WayIn
 
 log: Final = logging.getLogger("kitpost")
@@ -54,23 +57,14 @@ class MllpDesk:
         """
         now = self.ingest.clock()
         header = hl7_words.header_of(message)
-        complaint = hl7_words.complaint_about(header, message) or self._stranger(lab, message)
-        if complaint is not None:
-            return _answered(header, "AR", now, complaint)
-        assert header is not None, "without one there was a complaint"
-        if hl7_words.is_answer(header):
-            return self._take_answer(lab, header, message, now)
         try:
-            self._keep(lab, header.control_id, message, now)
-        except ServiceError as error:
-            if error.code is Code.CONFLICT:
-                return _answered(header, "AR", now, hl7_words.Complaint("MSH^1^10", "205", error.message))
-            if error.code is Code.BAD_INPUT:
-                return _answered(header, "AR", now, hl7_words.Complaint("MSH^1^10", "102", error.message))
-            return self._try_again(header, now, error)
+            complaint = self._taken(lab, header, message, now)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not stored, and the lab must hear so
-            return self._try_again(header, now, error)
-        return _answered(header, "AA", now, None)
+            # Without the error's words, which may hold values.
+            log.error("mllp: a message was not stored: %s", type(error).__name__)  # noqa: TRY400
+            complaint = hl7_words.Complaint("MSH^1", "207", "It could not be stored just now: send it again.")
+            return _answered(header, "AE", now, complaint)
+        return _answered(header, "AR" if complaint else "AA", now, complaint)
 
     def too_long(self, head: bytes) -> bytes:
         """The answer to a message that is longer than allowed, seen from its first bytes."""
@@ -79,44 +73,62 @@ class MllpDesk:
             hl7_words.header_of(head), "AR", self.ingest.clock(), hl7_words.Complaint("MSH^1", "207", sentence)
         )
 
-    def _take_answer(self, lab: str, header: "hl7_words.Header", message: bytes, now: datetime) -> bytes:
-        """A lab's answer to a request of ours, sent as a message of its own (ORL^O22, or an ACK that came late)."""
-        answer = hl7_words.answer_in(message)
-        try:
-            with self.ingest.begin() as session:
-                known = lab_request.take_answer(session, answer, lab=lab, now=now)
-        except Exception as error:  # noqa: BLE001 - as for a result
-            return self._try_again(header, now, error)
-        sentence = "MSA-2 is the control id of no request of ours that waits for an answer."
-        complaint = None if known else hl7_words.Complaint("MSA^1^2", "103", sentence)
-        return _answered(header, "AA" if known else "AR", now, complaint)
+    def _taken(
+        self, lab: str, header: "hl7_words.Header | None", message: bytes, now: datetime
+    ) -> "hl7_words.Complaint | None":
+        """Takes one message, or says why it can't be taken."""
+        complaint = hl7_words.complaint_about(header, message) or self._stranger(lab, message)
+        if complaint is not None:
+            return complaint
+        assert header is not None, "without one there was a complaint"
+        if hl7_words.is_answer(header):
+            return self._take_answer(lab, message, now)
+        return self._keep(lab, header.control_id, message, now)
 
-    def _stranger(self, lab: str, message: bytes) -> hl7_words.Complaint | None:
+    def _take_answer(self, lab: str, message: bytes, now: datetime) -> "hl7_words.Complaint | None":
+        """A lab's answer to a request of ours, sent as a message of its own (ORL^O22, or an ACK that came late)."""
+        with self.ingest.begin() as session:
+            known = lab_request.take_answer(session, hl7_words.answer_in(message), lab=lab, now=now)
+        if known:
+            return None
+        sentence = "MSA-2 is the control id of no request of ours that waits for an answer."
+        return hl7_words.Complaint("MSA^1^2", "103", sentence)
+
+    def _stranger(self, lab: str, message: bytes) -> "hl7_words.Complaint | None":
         if hl7_words.sender_of(message) in self.ingest.maps[lab].senders:
             return None
         return hl7_words.Complaint("MSH^1^3", "103", "MSH-3 and MSH-4 are not those agreed for this connection.")
 
-    def _keep(self, lab: str, control_id: str, message: bytes, now: datetime) -> None:
+    def _keep(self, lab: str, control_id: str, message: bytes, now: datetime) -> "hl7_words.Complaint | None":
+        """Stores a report. One under a used control id is stored too, and the lab desk is told in the same breath."""
         with self.ingest.begin() as session:
-            lab_message.keep_message(
-                session,
-                message,
-                way=WayIn.MLLP,
-                lab=lab,
-                service_id="",
-                key=control_id,
-                form=Form.HL7,
-                now=now,
-                cipher=self.ingest.cipher,
-                indexes=self.ingest.indexes,
-            )
+            try:
+                kept = lab_message.keep_message(
+                    session,
+                    message,
+                    way=WayIn.MLLP,
+                    lab=lab,
+                    service_id="",
+                    key=control_id,
+                    form=Form.HL7,
+                    now=now,
+                    cipher=self.ingest.cipher,
+                    indexes=self.ingest.indexes,
+                )
+            except ServiceError as error:
+                if error.code is not Code.BAD_INPUT:
+                    raise
+                return hl7_words.Complaint("MSH^1^10", "102", error.message)
+            if kept is lab_message.Kept.UNDER_A_USED_ID:
+                self._notice(session, lab, message, Quarantine.CONTROL_ID_REUSE, now, refused=False)
+        return None
 
-    @staticmethod
-    def _try_again(header: "hl7_words.Header", now: datetime, error: Exception) -> bytes:
-        # Without the error's words, which may hold values.
-        log.error("mllp: a message was not stored: %s", type(error).__name__)
-        complaint = hl7_words.Complaint("MSH^1", "207", "It could not be stored just now: send it again.")
-        return _answered(header, "AE", now, complaint)
+    def _notice(
+        self, session: Session, lab: str, message: bytes, reason: Quarantine, now: datetime, *, refused: bool
+    ) -> None:
+        noticed = lab_notice.Noticed(lab, WayIn.MLLP, reason, refused)
+        tools = self.ingest
+        lab_notice.take_notice(session, noticed, message, now=now, indexes=tools.indexes, services=tools.services)
 
 
 def _answered(

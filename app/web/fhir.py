@@ -26,7 +26,7 @@ from sqlalchemy.exc import OperationalError
 from app.lab_messages import file_messages
 from app.lab_reading import Ingest
 from app.wiring import lab_files
-from models.actions.lab_message import find_message, keep_message
+from models.actions.lab_message import Kept, find_message, keep_message
 from models.actions.lab_receipt import receipt_of
 from models.rules.errors import Code, ServiceError
 from models.rules.lab import Form, LabMap
@@ -166,7 +166,7 @@ def lab_results_router(api: LabResultsApi) -> APIRouter:
             raise Refusal(422, _ISSUE_CODES.get(verdict.held.reason, "invalid"), verdict.held.detail)
         ingest = api.ingest()
         with ingest.begin() as session:
-            is_new = keep_message(
+            kept = keep_message(
                 session,
                 body,
                 way=WayIn.HTTP,
@@ -178,6 +178,7 @@ def lab_results_router(api: LabResultsApi) -> APIRouter:
                 cipher=ingest.cipher,
                 indexes=ingest.indexes,
             )
+        is_new = kept is Kept.NEW
         if is_new:
             later.add_task(_file_now, ingest)
         outcome = OperationOutcome(issue=list(_issues(body, lab_map, is_new=is_new)))

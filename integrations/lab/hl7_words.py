@@ -97,7 +97,6 @@ _WORDS_0357: Final = {
     "103": "Table value not found",
     "200": "Unsupported message type",
     "202": "Unsupported processing id",
-    "205": "Duplicate key identifier",
     "207": "Application internal error",
 }
 

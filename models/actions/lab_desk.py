@@ -15,6 +15,7 @@ from sqlmodel import Session
 
 from models.actions import audit
 from models.actions.lab_file import Lying, unread_objects
+from models.actions.lab_notice import NoticeLine, notices_since
 from models.actions.seal import is_shut
 from models.rules.errors import Code, ServiceError
 from models.rules.secrets import Cipher
@@ -194,6 +195,13 @@ class LabDesk:
     late: Sequence[LateKit]
     unread: Sequence[Lying]
     """What lies in the store for more than a day and is not read."""
+    notices: Sequence[NoticeLine]
+    """What was wrong with single messages of late."""
+
+    @property
+    def refused(self) -> int:
+        """So many different messages were refused, and nothing of them is here."""
+        return sum(each.messages for each in self.notices if each.refused)
 
 
 def lab_desk(
@@ -213,9 +221,10 @@ def lab_desk(
     groups = _groups(session, chosen, mine)
     total = sum(group.count for group in groups if reason in {None, group.reason})
     late = [each for each in late_kits(session, services, now=now) if each.service_id in mine and each.lab in chosen]
+    since = now - timedelta(days=DAYS_SHOWN)
     return LabDesk(
         labs,
-        _days(session, chosen, now - timedelta(days=DAYS_SHOWN)),
+        _days(session, chosen, since),
         _held(session, chosen),
         groups,
         _rows(session, chosen, mine, reason, page),
@@ -223,6 +232,7 @@ def lab_desk(
         max(1, -(-total // PAGE)),
         late,
         unread_objects(session, labs=chosen),
+        notices_since(session, chosen, since),
     )
 
 

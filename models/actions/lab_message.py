@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Final
 
 from sqlalchemy.dialects.postgresql import insert
@@ -28,6 +29,16 @@ _LONGEST_KEY: Final = 200
 _ENDING: Final = {Form.HL7: "hl7", Form.FHIR: "json", Form.CSV: "csv"}
 
 
+class Kept(StrEnum):
+    """What became of a message that is stored now."""
+
+    NEW = "new"
+    AGAIN = "again"
+    """The same was stored before, and nothing was done."""
+    UNDER_A_USED_ID = "under_a_used_id"
+    """New, under an id that the lab used for other content before: kept like any other, and a person asks why."""
+
+
 def keep_message(  # noqa: PLR0913 - one message, by name
     session: Session,
     content: bytes,
@@ -40,11 +51,11 @@ def keep_message(  # noqa: PLR0913 - one message, by name
     now: datetime,
     cipher: Cipher,
     indexes: BlindIndex,
-) -> bool:
-    """Stores one message whole and encrypted; False if it is stored already.
+) -> Kept:
+    """Stores one message whole and encrypted, once.
 
-    Raises ServiceError(CONFLICT) where the lab used this key for other content, ServiceError(BAD_INPUT)
-    for a key that is too long.
+    Raises ServiceError(CONFLICT) where a document's id was used for other content, which HTTP's contract forbids,
+    ServiceError(BAD_INPUT) for a key that is too long.
     """
     if len(key) > _LONGEST_KEY:
         raise ServiceError(Code.BAD_INPUT, f"The message's id is longer than {_LONGEST_KEY} characters.")
@@ -66,19 +77,28 @@ def keep_message(  # noqa: PLR0913 - one message, by name
             object_key="",
             received_at=now,
         )
-        .on_conflict_do_nothing(index_elements=["way", "lab", "service_id", "key"])
+        .on_conflict_do_nothing()
         .returning(col(LabMessageIn.id))
     )
-    if stored.scalar_one_or_none() is not None:
-        return True
+    is_new = stored.scalar_one_or_none() is not None
+    if not _is_used_otherwise(session, way, lab, service_id, key, content_hmac):
+        return Kept.NEW if is_new else Kept.AGAIN
+    if way is WayIn.HTTP:
+        raise ServiceError(Code.CONFLICT, "This id was used for other content: send a new message under a new id.")
+    return Kept.UNDER_A_USED_ID if is_new else Kept.AGAIN
+
+
+def _is_used_otherwise(session: Session, way: WayIn, lab: str, service_id: str, key: str, content_hmac: bytes) -> bool:
+    """Whether a lab's key stands for other content too. Two that come at the very same moment may both say no."""
     on = cursor(session)
     on.execute(
-        "SELECT content_hmac FROM lab_message_in WHERE (way, lab, service_id, key) = (%s, %s, %s, %s)",
-        (way.value, lab, service_id, key),
+        """
+        SELECT EXISTS (SELECT FROM lab_message_in
+                       WHERE (way, lab, service_id, key) = (%s, %s, %s, %s) AND content_hmac <> %s)
+        """,
+        (way.value, lab, service_id, key, content_hmac),
     )
-    if bytes(on.fetchone()[0]) != content_hmac:  # type: ignore[index] # the conflict found it
-        raise ServiceError(Code.CONFLICT, "This id was used for other content: send a new message under a new id.")
-    return False
+    return bool(on.fetchone()[0])  # type: ignore[index] # EXISTS answers
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,11 +27,22 @@ class MessageState(StrEnum):
 
 
 class LabMessageIn(SQLModel, table=True):
-    """One message as a lab sent it. `key` is the lab's own name for it: correlation id or control id (MSH-10)."""
+    """One message as a lab sent it. `key` is the lab's own name for it: correlation id or control id (MSH-10).
+
+    A correlation id names one document, as HTTP's contract says. A control id is unique by promise only.
+    """
 
     __tablename__ = "lab_message_in"
     __table_args__ = (
-        sa.UniqueConstraint("way", "lab", "service_id", "key"),
+        sa.UniqueConstraint("way", "lab", "service_id", "key", "content_hmac"),
+        sa.Index(
+            "ix_lab_message_in_document",
+            "lab",
+            "service_id",
+            "key",
+            unique=True,
+            postgresql_where=sa.text("way = 'http'"),
+        ),
         sa.CheckConstraint("(state = 'waiting') = (object_key = '')", name="filed_somewhere"),
         sa.Index("ix_lab_message_in_open", "lab", "id", postgresql_where=sa.text("state <> 'filed'")),
         sa.Index("ix_lab_message_in_file", "object_key", postgresql_where=sa.text("object_key <> ''")),

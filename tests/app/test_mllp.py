@@ -87,6 +87,10 @@ def codes(answer):
     return (segments["MSA"][1], *(error[2:4] if error else ()))
 
 
+def outcomes_of(begin, kit):
+    return ask(begin, "SELECT outcome FROM result_series WHERE kit_id = :id", id=kit.id)
+
+
 def stored(begin):
     return ask(begin, "SELECT count(*) FROM lab_message_in")[0][0]
 
@@ -159,6 +163,37 @@ def test_the_same_message_again_gets_aa_and_is_stored_once(begin, line, kits):
     assert stored(begin) == 1
 
 
+def test_a_counter_that_begins_again_loses_no_result_and_the_lab_desk_is_told(begin, ready, line, kits):
+    [negative] = messages(kits[:1])
+    [positive] = messages(kits[1:2], value="Detected")
+    line.send(negative)
+    ingest_waiting_files(ready, limit=10)
+
+    assert [codes(line.send(positive)) for _ in range(2)] == [("AA",)] * 2
+    ingest_waiting_files(ready, limit=10)
+
+    assert stored(begin) == 2
+    assert {outcome for (outcome,) in outcomes_of(begin, kits[1])} >= {"positive"}
+    assert ask(begin, "SELECT lab, reason, refused, times FROM lab_notice") == [
+        ("NORTHLAB", "control_id_reuse", False, 1)
+    ]
+    assert ask(begin, "SELECT owner_role, detail->>'quarantine' FROM clinic_case WHERE lab = 'NORTHLAB'") == [
+        ("lab_liaison", "control_id_reuse")
+    ]
+
+
+def test_a_message_sent_again_with_a_new_time_is_taken_and_changes_nothing(begin, ready, line, kits):
+    [message] = messages(kits[:1])
+    again = message.replace(b"20261103061500+0000", b"20261103061600+0000")
+    assert again != message
+
+    assert [codes(line.send(each)) for each in (message, again, message, again)] == [("AA",)] * 4
+    ingest_waiting_files(ready, limit=10)
+
+    assert stored(begin) == 2
+    assert texts_of(begin, kits[0].id) == [("all_clear", "owed")]
+
+
 def test_a_message_that_will_be_quarantined_is_stored_and_gets_aa(begin, ready, line, kits):
     [message] = messages(kits[:1], value="Perhaps")
 
@@ -222,16 +257,6 @@ def test_before_version_2_5_the_reason_stands_where_that_version_has_it(line, ki
 def test_what_is_no_hl7_gets_ar(begin, line):
     assert codes(line.send(b"hello")) == ("AR", "MSH^1", "100^Segment sequence error^HL70357")
     assert stored(begin) == 0
-
-
-def test_the_same_control_id_with_other_content_is_a_conflict(begin, line, kits):
-    one, other = messages(kits[:1])[0], messages(kits[1:2])[0]
-
-    assert codes(line.send(one)) == ("AA",)
-    answer = line.send(other)
-    assert codes(answer)[0] == "AR"
-    assert "MSH^1^10^205&Duplicate key identifier" in answer
-    assert stored(begin) == 1
 
 
 def test_nothing_gets_aa_that_the_database_did_not_take(ready, authority, northlab, kits, begin):

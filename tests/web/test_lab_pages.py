@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from app.lab_messages import MllpDesk
 from flows.ingest_results import ingest_waiting_files
 from models.actions.seal import set_seal
 from models.rules.kit import ALPHABET, show_kit_code
@@ -71,6 +72,24 @@ def test_the_desk_names_files_of_its_laboratories_that_lie_unread(site, begin, s
     assert "northlab/incoming/a.hl7" in page
     assert "It lies where no results are looked for" in page
     assert "UNKNOWN" not in page
+
+
+def test_a_control_id_that_was_used_twice_stands_on_the_desk_with_its_word(site, kits, store):
+    desk = MllpDesk(ingest(site.home.begin, store))
+    for kit in kits[:2]:
+        content = hl7(kit.rows(message_id="0001"))
+        desk.take("NORTHLAB", content[content.index(b"MSH") : content.index(b"BTS")])
+
+    lara = site.signed_in("demo-lab")
+    page = lara.get("/labs").text
+
+    assert "Messages refused: none." in page
+    assert "Taken: control id reuse" in page
+    assert "Ask the laboratory why one id names two messages." in page
+    ((ref,),) = ask(site.home.begin, "SELECT ref FROM clinic_case")
+    case = lara.get(f"/cases/{ref}").text
+    assert "Control id reuse" in case
+    assert "the whole file was held" not in case
 
 
 def test_only_those_who_look_after_laboratories_are_led_there(site):
