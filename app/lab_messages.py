@@ -44,6 +44,19 @@ def file_messages(ingest: Ingest) -> int:
     return len(keys)
 
 
+def note_refusal(ingest: Ingest, lab: str, content: bytes, *, way: WayIn, reason: Quarantine) -> None:
+    """Leaves a trace, and a case of the lab desk, of what a laboratory that we know sent and we did not take."""
+    log.warning("%s: a message of %s was refused: %s", way.value, lab, reason.value)
+    with ingest.begin() as session:
+        _take_notice(ingest, session, lab_notice.Noticed(lab, way, reason, refused=True), content)
+
+
+def _take_notice(ingest: Ingest, session: Session, noticed: lab_notice.Noticed, content: bytes) -> None:
+    lab_notice.take_notice(
+        session, noticed, content, now=ingest.clock(), indexes=ingest.indexes, services=ingest.services
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class MllpDesk:
     """Takes HL7 messages from labs' connections and answers each once it is stored."""
@@ -59,6 +72,8 @@ class MllpDesk:
         header = hl7_words.header_of(message)
         try:
             complaint = self._taken(lab, header, message, now)
+            if complaint is not None:
+                note_refusal(self.ingest, lab, message, way=WayIn.MLLP, reason=complaint.word)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not stored, and the lab must hear so
             # Without the error's words, which may hold values.
             log.error("mllp: a message was not stored: %s", type(error).__name__)  # noqa: TRY400
@@ -66,12 +81,15 @@ class MllpDesk:
             return _answered(header, "AE", now, complaint)
         return _answered(header, "AR" if complaint else "AA", now, complaint)
 
-    def too_long(self, head: bytes) -> bytes:
+    def too_long(self, lab: str, head: bytes) -> bytes:
         """The answer to a message that is longer than allowed, seen from its first bytes."""
+        try:
+            note_refusal(self.ingest, lab, head, way=WayIn.MLLP, reason=Quarantine.TOO_MANY_QUARANTINED)
+        except Exception as error:  # noqa: BLE001 - it is too long whether that was noted or not
+            log.error("mllp: a refusal was not noted: %s", type(error).__name__)  # noqa: TRY400
         sentence = "The message is longer than is allowed: send fewer results in one, or a file."
-        return _answered(
-            hl7_words.header_of(head), "AR", self.ingest.clock(), hl7_words.Complaint("MSH^1", "207", sentence)
-        )
+        complaint = hl7_words.Complaint("MSH^1", "207", sentence)
+        return _answered(hl7_words.header_of(head), "AR", self.ingest.clock(), complaint)
 
     def _taken(
         self, lab: str, header: "hl7_words.Header | None", message: bytes, now: datetime
@@ -92,12 +110,13 @@ class MllpDesk:
         if known:
             return None
         sentence = "MSA-2 is the control id of no request of ours that waits for an answer."
-        return hl7_words.Complaint("MSA^1^2", "103", sentence)
+        return hl7_words.Complaint("MSA^1^2", "103", sentence, Quarantine.UNSUPPORTED_FORMAT)
 
     def _stranger(self, lab: str, message: bytes) -> "hl7_words.Complaint | None":
         if hl7_words.sender_of(message) in self.ingest.maps[lab].senders:
             return None
-        return hl7_words.Complaint("MSH^1^3", "103", "MSH-3 and MSH-4 are not those agreed for this connection.")
+        sentence = "MSH-3 and MSH-4 are not those agreed for this connection."
+        return hl7_words.Complaint("MSH^1^3", "103", sentence, Quarantine.UNKNOWN_SENDER)
 
     def _keep(self, lab: str, control_id: str, message: bytes, now: datetime) -> "hl7_words.Complaint | None":
         """Stores a report. One under a used control id is stored too, and the lab desk is told in the same breath."""
@@ -120,15 +139,9 @@ class MllpDesk:
                     raise
                 return hl7_words.Complaint("MSH^1^10", "102", error.message)
             if kept is lab_message.Kept.UNDER_A_USED_ID:
-                self._notice(session, lab, message, Quarantine.CONTROL_ID_REUSE, now, refused=False)
+                reused = lab_notice.Noticed(lab, WayIn.MLLP, Quarantine.CONTROL_ID_REUSE, refused=False)
+                _take_notice(self.ingest, session, reused, message)
         return None
-
-    def _notice(
-        self, session: Session, lab: str, message: bytes, reason: Quarantine, now: datetime, *, refused: bool
-    ) -> None:
-        noticed = lab_notice.Noticed(lab, WayIn.MLLP, reason, refused)
-        tools = self.ingest
-        lab_notice.take_notice(session, noticed, message, now=now, indexes=tools.indexes, services=tools.services)
 
 
 def _answered(

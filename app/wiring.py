@@ -317,7 +317,9 @@ class Wiring:
             raise ServiceError(Code.SETTINGS, f"KITPOST_MLLP_LABS says nothing of {lab}, which is told over MLLP.")
         return MllpSender(MllpAddress(found.host, found.port, found.ca, found.certificate, found.key))
 
-    def mllp_listener(self, take: Callable[[str, bytes], bytes], too_long: Callable[[bytes], bytes]) -> "MllpListener":
+    def mllp_listener(
+        self, take: Callable[[str, bytes], bytes], too_long: Callable[[str, bytes], bytes]
+    ) -> "MllpListener":
         """What listens for laboratories' messages. Raises ServiceError(SETTINGS) for peers that are no lab of ours."""
         from integrations.lab.mllp import ListenerChoices, MllpListener
 

@@ -11,11 +11,13 @@ import hmac
 import json
 import re
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from fastapi import APIRouter, BackgroundTasks, Depends, Header, Path, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
@@ -23,7 +25,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 
-from app.lab_messages import file_messages
+from app.lab_messages import file_messages, note_refusal
 from app.lab_reading import Ingest
 from app.wiring import lab_files
 from models.actions.lab_message import Kept, find_message, keep_message
@@ -83,9 +85,19 @@ class DeliveryOut(BaseModel):
 class Refusal(Exception):  # noqa: N818 - it is an answer
     """What was sent is not taken. Becomes an OperationOutcome."""
 
-    def __init__(self, status: int, code: str, diagnostics: str, expression: str = "") -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        diagnostics: str,
+        expression: str = "",
+        *,
+        word: Quarantine = Quarantine.MALFORMED,
+    ) -> None:
         super().__init__(diagnostics)
         self.status = status
+        self.word = word
+        """The same for our lab desk."""
         self.issue = Issue(
             severity="error",
             code=code,
@@ -134,6 +146,15 @@ def lab_results_router(api: LabResultsApi) -> APIRouter:
 
     Caller = Annotated[Sender, Depends(caller)]  # noqa: N806 - a type
 
+    async def document(by: Caller, request: Request) -> bytes:
+        """Asked for after the key, so that what is refused unread is noted too."""
+        try:
+            return await read_document(request)
+        except Refusal as refused:
+            word = refused.word
+            await run_in_threadpool(lambda: _note(api.ingest(), by, b"", word))
+            raise
+
     @router.post(
         "/labs/{lab}/results",  # noqa: FAST003 - the caller's dependency reads the lab
         summary="Send results",
@@ -148,7 +169,7 @@ def lab_results_router(api: LabResultsApi) -> APIRouter:
     )
     def send(
         by: Caller,
-        body: Annotated[bytes, Depends(read_document)],
+        body: Annotated[bytes, Depends(document)],
         later: BackgroundTasks,
         x_correlation_id: Annotated[str | None, Header(description="Your name for this document.")] = None,
         idempotency_key: Annotated[str | None, Header(description="The same, under its other usual name.")] = None,
@@ -159,26 +180,14 @@ def lab_results_router(api: LabResultsApi) -> APIRouter:
         nothing is taken twice. Other content under a used id is a conflict. `warning` issues name results that
         wait for a person; a correction is a new document under a new id.
         """
-        correlation_id = correlation_id_of(x_correlation_id, idempotency_key)
-        lab_map = api.maps[by.lab]
-        verdict = lab_files.check_file([body], lab_map)
-        if verdict.held is not None:
-            raise Refusal(422, _ISSUE_CODES.get(verdict.held.reason, "invalid"), verdict.held.detail)
-        ingest = api.ingest()
-        with ingest.begin() as session:
-            kept = keep_message(
-                session,
-                body,
-                way=WayIn.HTTP,
-                lab=by.lab,
-                service_id=by.service_id,
-                key=correlation_id,
-                form=Form.FHIR,
-                now=ingest.clock(),
-                cipher=ingest.cipher,
-                indexes=ingest.indexes,
-            )
-        is_new = kept is Kept.NEW
+        lab_map, ingest = api.maps[by.lab], api.ingest()
+        with _refusals_noted(ingest, by, body):
+            correlation_id = correlation_id_of(x_correlation_id, idempotency_key)
+            verdict = lab_files.check_file([body], lab_map)
+            if verdict.held is not None:
+                reason = verdict.held.reason
+                raise Refusal(422, _ISSUE_CODES.get(reason, "invalid"), verdict.held.detail, word=reason)
+            is_new = _keep(ingest, by, body, correlation_id)
         if is_new:
             later.add_task(_file_now, ingest)
         outcome = OperationOutcome(issue=list(_issues(body, lab_map, is_new=is_new)))
@@ -264,12 +273,13 @@ def _refused(refused: Refusal) -> Response:
 async def read_document(request: Request) -> bytes:
     """The body as sent, and no more of it than is allowed. Asked for after the key."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in _TAKEN_TYPES:
-        raise Refusal(415, "not-supported", f"Send {FHIR_JSON}.")
+        raise Refusal(415, "not-supported", f"Send {FHIR_JSON}.", word=Quarantine.UNSUPPORTED_FORMAT)
     body = bytearray()
     async for piece in request.stream():
         body += piece
         if len(body) > LONGEST_BODY_BYTES:
-            raise Refusal(413, "too-long", f"Send at most {LONGEST_BODY_BYTES} bytes at once, or use files.")
+            sentence = f"Send at most {LONGEST_BODY_BYTES} bytes at once, or use files."
+            raise Refusal(413, "too-long", sentence, word=Quarantine.TOO_MANY_QUARANTINED)
     return bytes(body)
 
 
@@ -292,6 +302,42 @@ def correlation_id_of(*sent: str | None) -> str:
         sentence = "A correlation id has 1 to 200 letters, digits or . _ ~ : + = @ -, and is more than a dot or two."
         raise Refusal(400, "invalid", sentence, "http.X-Correlation-ID")
     return correlation_id
+
+
+def _keep(ingest: Ingest, by: Sender, body: bytes, correlation_id: str) -> bool:
+    """Stores a document, and says whether it is new. Raises ServiceError(CONFLICT)."""
+    with ingest.begin() as session:
+        kept = keep_message(
+            session,
+            body,
+            way=WayIn.HTTP,
+            lab=by.lab,
+            service_id=by.service_id,
+            key=correlation_id,
+            form=Form.FHIR,
+            now=ingest.clock(),
+            cipher=ingest.cipher,
+            indexes=ingest.indexes,
+        )
+    return kept is Kept.NEW
+
+
+@contextmanager
+def _refusals_noted(ingest: Ingest, by: Sender, body: bytes) -> Iterator[None]:
+    """What is refused here reaches our lab desk too: a client may log it where nobody looks."""
+    try:
+        yield
+    except Refusal as refused:
+        _note(ingest, by, body, refused.word)
+        raise
+    except ServiceError as error:
+        if error.code is Code.CONFLICT:
+            _note(ingest, by, body, Quarantine.CONTROL_ID_REUSE)
+        raise
+
+
+def _note(ingest: Ingest, by: Sender, body: bytes, reason: Quarantine) -> None:
+    note_refusal(ingest, by.lab, body, way=WayIn.HTTP, reason=reason)
 
 
 def _file_now(ingest: Ingest) -> None:

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from integrations.lab.hl7v2 import ANSWERS, answer_of, sender
 from models.rules.lab import Answer
+from models.rules.vocabulary import Quarantine
 from models.rules.working_days import LONDON
 
 _LEAST_FIELDS: Final = 18
@@ -88,6 +89,8 @@ class Complaint(NamedTuple):
     location: str
     code: str
     sentence: str
+    word: Quarantine = Quarantine.MALFORMED
+    """The same for our lab desk."""
 
 
 _WORDS_0357: Final = {
@@ -149,17 +152,20 @@ def complaint_about(header: Header | None, message: bytes) -> Complaint | None:
     Whatever could be a report of results is taken: what can't be used of it waits in quarantine for a person.
     """
     if header is None:
-        return Complaint("MSH^1", "100", "This is no HL7 message: it does not begin with MSH and its delimiters.")
+        sentence = "This is no HL7 message: it does not begin with MSH and its delimiters."
+        return Complaint("MSH^1", "100", sentence, Quarantine.UNSUPPORTED_FORMAT)
     if not header.control_id:
         return Complaint("MSH^1^10", "101", "MSH-10 is empty: every message needs a control id of its own.")
     if _CONTROL.search(header.control_id):
         return Complaint("MSH^1^10", "102", "MSH-10 holds a control character: send a plain control id.")
     if message_kind(header) != ("ORU", "R01") and not is_answer(header):
-        return Complaint("MSH^1^9", "200", "Only results (ORU^R01) and answers to our requests are taken here.")
+        sentence = "Only results (ORU^R01) and answers to our requests are taken here."
+        return Complaint("MSH^1^9", "200", sentence, Quarantine.UNSUPPORTED_FORMAT)
     if is_answer(header) and _CONTROL.search("".join(answer_in(message))):
         return Complaint("MSA^1^2", "102", "MSA holds a control character: no control id of ours does.")
     if header.processing_id.split(header.marks[0])[0].strip() != "P":
-        return Complaint("MSH^1^11", "202", "MSH-11 is not P: only what is live is taken here.")
+        sentence = "MSH-11 is not P: only what is live is taken here."
+        return Complaint("MSH^1^11", "202", sentence, Quarantine.TEST_MESSAGE)
     if _SECOND_HEADER.search(message):
         return Complaint("MSH^2", "100", "One frame holds several messages, or a batch: send each message by itself.")
     return None

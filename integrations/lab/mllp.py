@@ -29,8 +29,8 @@ _BEGUN_ANEW: Final = START + b"MSH"
 Take = Callable[[str, bytes], bytes]
 """Takes one message of a lab and returns the answer. Runs in a thread; stores before it returns."""
 
-TooLong = Callable[[bytes], bytes]
-"""Answers a message that is longer than allowed, seen from its first bytes."""
+TooLong = Callable[[str, bytes], bytes]
+"""Answers a message of a lab that is longer than allowed, seen from its first bytes. Runs in a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class MllpListener:
                 except asyncio.LimitOverrunError:
                     log.warning("mllp: %s sent a longer message than is allowed, and was cut off", lab)
                     head = await reader.read(2048)
-                    await self._write(writer, self._too_long(head))
+                    await self._write(writer, await asyncio.to_thread(self._too_long, lab, head))
                     return
             message = _last_begun(lab, message)
             # Shielded: when we are told to stop, what is being stored is still answered.

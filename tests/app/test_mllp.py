@@ -259,6 +259,44 @@ def test_what_is_no_hl7_gets_ar(begin, line):
     assert stored(begin) == 0
 
 
+def notices(begin):
+    return ask(begin, "SELECT lab, way, reason, refused, count(*), sum(times) FROM lab_notice GROUP BY 1, 2, 3, 4")
+
+
+def test_messages_that_are_refused_leave_a_trace_and_one_case_and_a_retry_is_counted(begin, line, kits, caplog):
+    for message in [*messages(kits, application="WINLIMS2")] * 2:
+        assert codes(line.send(message))[0] == "AR"
+
+    assert notices(begin) == [("NORTHLAB", "mllp", "unknown_sender", True, 3, 6)]
+    assert ask(begin, "SELECT kind, owner_role, detail->>'quarantine' FROM clinic_case") == [
+        ("lab_row", "lab_liaison", "unknown_sender")
+    ]
+    assert "mllp: a message of NORTHLAB was refused: unknown_sender" in caplog.text
+    assert kits[0].family not in caplog.text
+
+
+def test_new_refusals_open_the_case_again_that_somebody_has_ended(begin, db, line, kits):
+    first, second, _ = messages(kits, application="WINLIMS2")
+    line.send(first)
+    with db.owner_engine.begin() as owner:
+        owner.exec_driver_sql(
+            "UPDATE clinic_case SET closed_at = opened_at, closed_by = 'x', outcome = 'resolved_with_lab'"
+        )
+
+    line.send(first)
+    assert ask(begin, "SELECT closed_at IS NULL FROM clinic_case") == [(False,)]
+    line.send(second)
+    assert ask(begin, "SELECT closed_at IS NULL FROM clinic_case") == [(True,)]
+
+
+def test_a_refusal_that_could_not_be_noted_is_asked_for_again(ready, kits):
+    def down():
+        raise OperationalError("INSERT", {}, Exception("gone"))
+
+    [message] = messages(kits[:1], application="WINLIMS2")
+    assert b"MSA|AE|NL0" in MllpDesk(replace(ready, begin=down)).take("NORTHLAB", message)
+
+
 def test_nothing_gets_aa_that_the_database_did_not_take(ready, authority, northlab, kits, begin):
     def down():
         raise OperationalError("INSERT", {}, Exception("gone"))
@@ -282,6 +320,7 @@ def test_a_message_longer_than_allowed_gets_ar_and_the_line_is_cut(begin, ready,
         assert "|NL0|" in answer or "NL0" in answer
         assert line.socket.recv(10) == b""
     assert stored(begin) == 0
+    assert notices(begin) == [("NORTHLAB", "mllp", "too_many_quarantined", True, 1, 1)]
 
 
 def test_what_is_no_frame_cuts_the_line_without_an_answer(begin, line):

@@ -214,6 +214,7 @@ def test_other_content_under_a_used_id_is_a_conflict(client, begin, kit):
 
     assert (answer.status_code, issues(answer)) == (409, [("error", "duplicate")])
     assert stored(begin) == 1
+    assert notices(begin) == [("NORTHLAB", "http", "control_id_reuse", True, 1)]
 
 
 @pytest.mark.parametrize(
@@ -277,6 +278,36 @@ def test_what_can_not_be_a_result_is_refused_with_a_reason(client, begin, body, 
 
 def test_another_type_of_content_is_refused(client):
     assert client.post(PATH, content=b"x", headers={"Content-Type": "text/csv"}).status_code == 415
+
+
+def notices(begin):
+    return ask(begin, "SELECT lab, way, reason, refused, times FROM lab_notice ORDER BY id")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "headers", "word"),
+    [
+        (b"Testina", b"T\xe9stina", {}, "encoding"),
+        (b"", b"", {"X-Correlation-ID": "with a space"}, "malformed"),
+        (b"", b"", {"Content-Type": "text/csv"}, "unsupported_format"),
+    ],
+)
+def test_what_is_refused_leaves_a_trace_and_a_case_and_a_retry_is_counted(
+    client, begin, kit, caplog, old, new, headers, word
+):
+    content = json.dumps(lone_observation(kit)).replace(kit.family, "Testina").encode().replace(old, new)
+    assert all(400 <= client.post(PATH, content=content, headers=headers).status_code < 500 for _ in range(2))
+
+    assert notices(begin) == [("NORTHLAB", "http", word, True, 2)]
+    assert ask(begin, "SELECT owner_role, detail->>'quarantine' FROM clinic_case") == [("lab_liaison", word)]
+    assert f"http: a message of NORTHLAB was refused: {word}" in caplog.text
+    assert "stina" not in caplog.text
+
+
+def test_what_a_stranger_sends_leaves_no_trace_at_a_laboratory(api, begin, kit):
+    assert lab(api, "no").post(PATH, content=fhir(kit.rows(FHIR))).status_code == 401
+    assert lab(api, OTHER_KEY).post(PATH, content=fhir(kit.rows(FHIR))).status_code == 403
+    assert notices(begin) == []
 
 
 def test_nothing_is_said_to_be_stored_that_the_database_did_not_take(api, begin, kit):

@@ -92,6 +92,19 @@ def test_a_control_id_that_was_used_twice_stands_on_the_desk_with_its_word(site,
     assert "the whole file was held" not in case
 
 
+def test_messages_that_were_refused_are_counted_on_the_desk(site, kits, store):
+    desk = MllpDesk(ingest(site.home.begin, store))
+    for kit in (kits[0], kits[1], kits[1]):
+        content = hl7(kit.rows(application="WINLIMS2", message_id=kit.code))
+        desk.take("NORTHLAB", content[content.index(b"MSH") : content.index(b"BTS")])
+
+    page = site.signed_in("demo-lab").get("/labs").text
+
+    assert 'Messages refused: <strong class="late">2</strong>.' in page
+    assert "Refused: unknown sender" in page
+    assert "sent 3 times" in page
+
+
 def test_only_those_who_look_after_laboratories_are_led_there(site):
     assert 'href="/labs"' in site.signed_in("demo-lab").get("/worklist").text
     assert 'href="/labs"' not in site.signed_in("demo-adviser").get("/worklist").text
