@@ -1,6 +1,7 @@
 """The laboratories' way in over HTTP, on a real PostgreSQL: stored before it is answered, answered in FHIR."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -302,6 +303,16 @@ def test_what_is_refused_leaves_a_trace_and_a_case_and_a_retry_is_counted(
     assert ask(begin, "SELECT owner_role, detail->>'quarantine' FROM clinic_case") == [("lab_liaison", word)]
     assert f"http: a message of NORTHLAB was refused: {word}" in caplog.text
     assert "stina" not in caplog.text
+
+
+def test_refusals_at_the_same_moment_make_one_case_and_lose_no_count(api, begin):
+    def send(number):
+        return lab(api).post(PATH, content=b'{"resourceType": "Patient", "id": "%d"}' % (number % 3)).status_code
+
+    with ThreadPoolExecutor(12) as at_once:
+        assert set(at_once.map(send, range(12))) == {422}
+    assert [times for *_, times in notices(begin)] == [4, 4, 4]
+    assert ask(begin, "SELECT count(*) FROM clinic_case") == [(1,)]
 
 
 def test_what_a_stranger_sends_leaves_no_trace_at_a_laboratory(api, begin, kit):
