@@ -46,7 +46,7 @@ def file_messages(ingest: Ingest) -> int:
 
 def note_refusal(ingest: Ingest, lab: str, content: bytes, *, way: WayIn, reason: Quarantine) -> None:
     """Leaves a trace, and a case of the lab desk, of what a laboratory that we know sent and we did not take."""
-    log.warning("%s: a message of %s was refused: %s", way.value, lab, reason.value)
+    log.warning("%s: a message of %s was refused: %s", way, lab, reason)
     with ingest.begin() as session:
         _take_notice(ingest, session, lab_notice.Noticed(lab, way, reason, refused=True), content)
 
