@@ -1,10 +1,13 @@
 """The lab desk in a real browser: without JavaScript, by keyboard, on a desk and on a phone, and by axe's rules."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from app.lab_messages import MllpDesk
 from models.rules.kit import ALPHABET
-from tests.support.ingesting import READ_AT, ask, services, take
+from tests.support.ingesting import READ_AT, ask, ingest, services, take
 from tests.support.lab_files import hl7
 from tests.support.many_kits import send_kits
 from tests.support.memory_store import MemoryStore
@@ -25,7 +28,10 @@ def desk(site) -> str:
     wrong = kits[0].code[:-1] + next(c for c in ALPHABET if c != kits[0].code[-1])
     odd = [kits[1].rows()[0]._replace(value="Not detekted"), kits[2].rows()[0]]
     take(site.home.begin, hl7([chlamydia._replace(kit=wrong, tube=""), *others, *odd]), store=store)
+    store.modified[store.put("northlab/incoming/Results of the 3rd.hl7", b"x")] = datetime.now(UTC) - timedelta(days=2)
     take(site.home.begin, hl7(kits[3].rows())[:-20], store=store)
+    renamed = hl7(kits[3].rows(application="WINLIMS2"))
+    MllpDesk(ingest(site.home.begin, store)).take("NORTHLAB", renamed[renamed.index(b"MSH") : renamed.index(b"BTS")])
     with site.db.owner_engine.begin() as owner:
         owner.exec_driver_sql("UPDATE kit SET received_at = received_at - interval '9 days' WHERE state = 'at_lab'")
     ((ref,),) = ask(site.home.begin, "SELECT ref FROM quarantined_row WHERE reason = 'bad_kit_id'")
