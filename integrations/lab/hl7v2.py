@@ -387,6 +387,9 @@ def _refused(raw: bytes, fields: list[str], grammar: _Grammar, lab: LabMap) -> F
     return None
 
 
+_NONE: Final = frozenset[str]()
+
+
 class _Person(NamedTuple):
     """What a PID says. The fields are LabRow's."""
 
@@ -438,13 +441,12 @@ class _MessageReader:
         """Reads the segments after MSH. A note belongs to what stands before it."""
         grammar = self._grammar
         field, component = grammar.field, grammar.component
-        obx = f"OBX{field}"
         is_sampling = self._lab.obx14_is_sampling_time
         line, taken = self._line, self._TAKEN
         for segment in lines[1:]:
             line += 1
-            if segment.startswith(obx) and not self._has_ended:
-                f = segment.split(field)
+            f = segment.split(field)
+            if f[0] == "OBX" and not self._has_ended:
                 if len(f) < 20:  # noqa: PLR2004
                     f += _BLANKS[len(f) : 20]
                 at14, at19 = f[14], f[19]
@@ -460,11 +462,11 @@ class _MessageReader:
                 order.rows.append((line, str(line)) + told + times)  # noqa: RUF005 - twice as fast as unpacking
                 self._notes = None
                 continue
-            take = taken.get(segment[:3])
-            if take is not None and segment[3:4] == field and not self._has_ended:
-                take(self, segment.split(field), line)
-            else:
+            take = taken.get(f[0])
+            if take is None or self._has_ended:
                 self._other(segment, line)
+            else:
+                take(self, f, line)
         self._close_order()
         self._close_person()
 
@@ -479,8 +481,6 @@ class _MessageReader:
             self._malformed(f"Line {line} is no segment: a line break stands inside a field.")
         elif self._has_ended:
             self._malformed(f"Line {line} follows the batch trailer.")
-        elif name in self._TAKEN:
-            self._TAKEN[name](self, [name], line)
         elif name not in _SKIPPED and name[0] != "Z":
             self._malformed(f"The segment in line {line} is not known: a line break may stand inside a field.")
 
@@ -547,12 +547,13 @@ class _MessageReader:
                 untyped.append(identifier)
             elif _AS_PRINTED.fullmatch(identifier):  # without hyphens one in a hundred hospital numbers would pass
                 others.append(identifier)
-        others += [*untyped, *grammar.every(pid[2])]
+        if untyped or pid[2]:
+            others += [*untyped, *grammar.every(pid[2])]
         return _Person(
             tuple(kits),
-            tuple(untyped or filter(None, [grammar.first(pid[2])])),
-            frozenset(filter(None, map(normalise_tube_code, others))),
-            tuple(filter(None, map(_kit_of, others))),
+            tuple(untyped or grammar.every(pid[2])[:1]),
+            frozenset(filter(None, map(normalise_tube_code, others))) if others else _NONE,
+            tuple(filter(None, map(_kit_of, others))) if others else (),
             grammar.first(pid[5]),
             grammar.birth_date(pid[7]),
             nhs_number,
