@@ -6,7 +6,6 @@ lab-messages.md section 3. A file that closes its last bracket is complete; a cu
 
 import hashlib
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -292,15 +291,11 @@ def _notes(resource: Resource) -> tuple[str, ...]:
     return tuple(filter(None, (_words(note.get("text")) for note in _items(resource.get("note")))))
 
 
-_ASIDE: Final = re.compile(r"\s*\(.*\)")
-"""What stands in brackets behind HL7's own words for a flag: 'Normal (applies to non-numeric results)'."""
-
-
 def _flags(interpretation: object) -> tuple[str, ...]:
     """Every code and every word of an interpretation: all may contradict. What is not read is no normal flag."""
     told = [coded for item in _items(interpretation) for coded in _concept(item)]
-    words = (_ASIDE.sub("", word) for coded in told for word in (coded.code, coded.text))
-    return tuple(filter(None, words)) or ((_NOT_READ,) if interpretation else ())
+    words = filter(None, (word for coded in told for word in (coded.code, coded.text)))
+    return tuple(words) or ((_NOT_READ,) if interpretation else ())
 
 
 class _Entry(NamedTuple):

@@ -207,8 +207,9 @@ class _Grammar:
         )
 
     def _flags(self, raw: str) -> tuple[str, ...]:
-        """All repetitions; of a coded flag its code, or its text where it has none."""
-        return self.reasons(raw)
+        """Every code and every word of all repetitions: all of them may contradict."""
+        told = [coded for one in raw.split(self.repeat) for coded in self.code(one)] if raw else []
+        return tuple(filter(None, (word for coded in told for word in (coded.code, coded.text))))
 
     def _specimen(self, raw: str) -> tuple[Coded, ...]:
         """A specimen: code^text^system, or v2.3's source whose first component is code&text&system."""
@@ -405,15 +406,21 @@ class _Person(NamedTuple):
     nhs_number: str
 
 
-def _kit_of(identifier: str) -> str | None:
-    """The kit that an id of a person is spelt like, or None: a tube's label on a patient says no more than its kit.
+def _is_number(identifier: str) -> bool:
+    """One of digits alone is another's: an NHS or hospital number may have our check character by chance."""
+    return identifier.replace(" ", "").replace("-", "").isdigit()
 
-    One of digits alone is another's: an NHS number may have our check character by chance.
-    """
-    if identifier.replace(" ", "").replace("-", "").isdigit():
+
+def _kit_of(identifier: str) -> str | None:
+    """The kit that an id of a person is spelt like, or None: a tube's label on a patient names its kit."""
+    if _is_number(identifier):
         return None
     tube = normalise_tube_code(identifier)
     return tube[:-1] if tube else normalise_kit_code(identifier)
+
+
+def _tube_of(identifier: str) -> str | None:
+    return None if _is_number(identifier) else normalise_tube_code(identifier)
 
 
 class _MessageReader:
@@ -552,7 +559,7 @@ class _MessageReader:
         return _Person(
             tuple(kits),
             tuple(untyped or grammar.every(pid[2])[:1]),
-            frozenset(filter(None, map(normalise_tube_code, others))) if others else _NONE,
+            frozenset(filter(None, map(_tube_of, others))) if others else _NONE,
             tuple(filter(None, map(_kit_of, others))) if others else (),
             grammar.first(pid[5]),
             grammar.birth_date(pid[7]),

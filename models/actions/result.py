@@ -279,7 +279,7 @@ def _store(session: Session, fresh: Sequence[ReadMessage], kits: dict[str, _Kit]
         series_ids=iter(next_ids(session, "result_series", _count(fresh))),
     )
     for each in fresh:
-        sent = _SentRows(each.message)
+        sent = _SentRows(each)
         for reading in each.readings:
             match reading:
                 case Finding():
@@ -363,16 +363,21 @@ def _drop_known(session: Session, messages: Sequence[LabMessage], file: FileRef)
 class _SentRows:
     """The rows of one message as they were sent, looked up by their key only where one is kept for a person."""
 
-    __slots__ = ("_by_key", "_message")
+    __slots__ = ("_by_key", "_message", "_readings")
 
-    def __init__(self, message: LabMessage) -> None:
-        self._message = message
+    def __init__(self, read: ReadMessage) -> None:
+        self._message = read.message
+        self._readings = read.readings
         self._by_key: dict[str, LabRow] = {}
 
     def has_final_head(self, number: str) -> bool:
-        """Whether the message has a final order of this number without results: the head of a panel."""
+        """Whether the message has a final order of this number that was read as the mere head of a panel."""
+        heads = {reading.row_key for reading in self._readings if isinstance(reading, Detail)}
         return any(
-            row.value_type == ORDER_ONLY and row.accession == number and row.report_status_raw in {"F", "final"}
+            row.row_key in heads
+            and row.value_type == ORDER_ONLY
+            and row.accession == number
+            and row.report_status_raw in {"F", "final"}
             for row in self._message.rows
         )
 

@@ -132,8 +132,12 @@ _TEXT_TYPES: Final = frozenset({"", "ST", "TX", "FT", "IS", "ID"})
 _CODED_TYPES: Final = frozenset({"CE", "CWE", "CNE", "CF"})
 
 _NORMAL_FLAGS: Final = frozenset(
-    {"N", "NEG", "ND", "NR", "NORMAL", "NEGATIVE", "NOT DETECTED", "NON-REACTIVE", "NONREACTIVE", "NON REACTIVE"}
+    {
+        *("N", "NEG", "ND", "NR", "NORMAL", "NEGATIVE", "NOT DETECTED", "NON-REACTIVE", "NONREACTIVE", "NON REACTIVE"),
+        "NORMAL (APPLIES TO NON-NUMERIC RESULTS)",
+    }
 )
+"""Codes of HL7 table 0078 and their own words. Anything else, also behind one of them, speaks against a negative."""
 _FOUND: Final = frozenset({Outcome.POSITIVE, Outcome.REACTIVE, Outcome.LOW_REACTIVE, Outcome.EQUIVOCAL})
 
 _ORGANISMS: Final[Mapping[Test, tuple[str, ...]]] = {
@@ -445,7 +449,7 @@ def _fhir_states(statuses: str, report: RowState | None) -> tuple[RowState | Non
         return None, report
     careful = (RowState.WITHDRAWN, RowState.CANCELLED, RowState.PENDING, RowState.CORRECTED)
     row = next(state for state in (*careful, RowState.FINAL) if state in states)
-    if row is RowState.PENDING and RowState.CORRECTED in states:
+    if row is RowState.PENDING and states[0] is RowState.CORRECTED:
         # A correction in what is not final yet: heard in a partial report, else a contradiction, never 'no effect'.
         return RowState.CORRECTED, RowState.CORRECTED if report is RowState.PARTIAL else RowState.PENDING
     if report is RowState.PARTIAL:  # only a correction is heard before the report is whole

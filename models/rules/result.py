@@ -268,8 +268,8 @@ class _Answer(NamedTuple):
 def _heads(lab: LabMap, message: LabMessage) -> frozenset[str]:
     """Keys of the orders without results that are mere heads of a panel: results name them as their parent.
 
-    A head that says anything of its own (a note, a reason to reject, another person, kit or tube), or asks for a test
-    that none of those results answers at its site, is no mere head: it waits, or is for a person.
+    A head that says anything of its own (a note, a reason to reject, another person, kit or tube), asks for one test
+    alone, or for one that none of those results answers at its site, is no mere head: it waits, or is for a person.
     """
     orders = [row for row in message.rows if row.value_type == ORDER_ONLY]
     numbers = frozenset(head.accession for head in orders)
@@ -302,7 +302,8 @@ def _tests_of(lab: LabMap, row: LabRow) -> frozenset[Test]:
 
 
 def _is_answered(lab: LabMap, head: LabRow, answers: Mapping[object, set[_Answer]]) -> bool:
-    if not head.accession or head.fault or head.notes or head.order_notes or head.reject_raw:
+    is_single = isinstance(test_of(lab, head.test_codes), SingleCode)  # of one test it is the result that is missing
+    if is_single or not head.accession or head.fault or head.notes or head.order_notes or head.reject_raw:
         return False
     kits, tubes = _ids_of(head)
     answered = {

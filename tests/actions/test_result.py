@@ -229,6 +229,19 @@ def test_a_reflex_that_is_held_as_early_keeps_the_comment_that_holds_it(begin, k
     assert comment == "Result is from another sample.\nA reflex test came before its screen was final."
 
 
+def test_a_screen_whose_order_is_called_final_without_its_result_lets_no_reflex_through(begin, kit):
+    *others, hiv, syphilis = kit.rows(at=EARLIER)
+    take(begin, hl7([*others, hiv._replace(status="P"), syphilis]))
+    reflex = hiv._replace(at=LATER, accession="26V9999999", parent=f"{hiv.accession}&NORTHLAB")
+    message = hl7([reflex]).decode()
+    order = next(line for line in message.split("\r") if line.startswith("OBR"))
+    screen = "|".join([*order.split("|")[:3], f"{hiv.accession}^NORTHLAB", "HIVS^^NORTHLAB", *order.split("|")[5:26]])
+    take(begin, message.replace(order, f"{screen}\r{order}", 1).encode())
+
+    assert no_result_text(begin, kit)
+    assert case_of(begin, kit.id) is not None
+
+
 def test_a_panel_that_waited_and_then_comes_whole_is_told(begin, kit):
     first = kit.rows(at=EARLIER)
     number = first[0].accession

@@ -444,6 +444,8 @@ def test_an_element_of_another_type_than_it_has_is_not_passed_over(wrong: Body) 
         ({"interpretation": [{"coding": [{"code": "N"}]}, {"text": "Reactive"}]}, "flag_conflict"),
         ({"interpretation": [{"coding": [{"code": "N", "display": "Positive"}]}]}, "flag_conflict"),
         ({"interpretation": [{"coding": ["N"]}]}, "flag_conflict"),
+        ({"interpretation": [{"text": "Negative (weak reactive)"}]}, "flag_conflict"),
+        ({"interpretation": [{"coding": [{"code": "N"}], "text": "(Reactive)"}]}, "flag_conflict"),
         ({"valueCodeableConcept": {"coding": ["260415000"]}}, "unknown_token"),
         ({"bodySite": {"text": ["Rectal swab"]}}, "site_unknown"),
     ],
@@ -581,6 +583,15 @@ def test_a_correction_in_a_group_that_is_not_final_never_becomes_a_wait(report: 
     resource(body, 4)["status"] = "corrected"
 
     assert expected in said(body)
+
+
+def test_what_still_runs_in_a_corrected_group_waits() -> None:
+    body = in_group(status="amended")
+    resource(body, 2)["status"] = "amended"
+    resource(body, 4)["status"] = "registered"
+    del resource(body, 4)["valueCodeableConcept"], resource(body, 4)["interpretation"]
+
+    assert sorted(said(body)) == ["detail", "negative", "negative", "pending"]
 
 
 def test_a_correction_in_a_partial_report_is_heard_and_nothing_else_of_it_is() -> None:

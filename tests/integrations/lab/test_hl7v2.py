@@ -439,6 +439,14 @@ def test_a_partial_panels_head_is_no_screen() -> None:
     ]
 
 
+def test_an_order_of_one_test_is_no_panel_and_its_own_result_is_missing() -> None:
+    blood = {"placer": f"{KIT}-2^ANYSVC", "specimen": "CAP"}
+    screen = obr(panel="HIVS", **blood)
+    confirmed = obr(panel="HIVS", filler="26V9", parent="^26V0451201", **blood), obx("Non-reactive", code="HIVS")
+
+    assert said(message(screen, *confirmed)) == ["empty_value", "conflicting_values"]
+
+
 def test_an_interim_and_a_final_word_of_one_child_are_no_reflex() -> None:
     child = obr(panel=CHILDREN[0], filler="26V0451201C^NORTHLAB", parent="^26V0451201")
     interim, final = read(message(child, obx(status="P", at="20261102090000"), obx()))
@@ -471,6 +479,23 @@ def test_an_interim_word_before_the_final_one_of_the_same_report_is_no_screen() 
 def test_a_tube_among_a_patients_ids_that_no_order_knows_is_for_a_person() -> None:
     for pid in (f"PID|1|{KIT}-2|{KIT}^^^ANYSVC^KIT", f"PID|1||{KIT}^^^ANYSVC^KIT~{KIT}-2^^^NORTHLAB^MR"):
         assert said(message(pid=f"{pid}||Kit^Testina^^^^^L||19990214|F")) == ["tube_mismatch"]
+
+
+def test_a_number_that_is_spelt_like_a_tube_by_chance_is_none() -> None:
+    assert said(message(pid=f"PID|1|88898679872|{KIT}^^^ANYSVC^KIT||Kit^Testina^^^^^L||19990214|F")) == ["negative"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("N^Normal^HL70078", "negative"),
+        ("N^Reactive^L", "flag_conflict"),
+        ("N^Normal^HL70078^POS^Positive^L", "flag_conflict"),
+        ("N^^^^^^^^Reactive", "flag_conflict"),
+    ],
+)
+def test_every_code_and_word_of_a_flag_may_contradict(flag: str, expected: str) -> None:
+    assert said(ordered(obx(flag=flag))) == [expected]
 
 
 def test_a_tubes_label_as_a_patients_id_says_no_more_than_its_kit() -> None:
