@@ -27,6 +27,8 @@ from models.rules.service import LabContract, Services
 AT_ONCE: Final = 200
 """Requests in one file."""
 
+MOST_IN_DOUBT: Final = 3
+"""Requests in a row that a laboratory may leave without an answer in one run."""
 SECOND_THOUGHTS_SECONDS: Final = 2.0
 """How long a line stays open when a lab has said of a request that it has it (CA), and not yet whether it takes it."""
 
@@ -103,21 +105,25 @@ def _send_files(desk: Desk, service_id: str, contract: LabContract, tally: Tally
 
 def _send_messages(desk: Desk, service_id: str, contract: LabContract, tally: Tally, *, limit: int) -> None:
     line = desk.line_to(contract.lab)
-    codes: set[str] = set()
+    codes: list[str] = []
     try:
-        while tally.sent < limit:
+        # A laboratory that takes what we send and answers nothing is left in peace before all is in doubt.
+        while tally.sent < limit and codes[-MOST_IN_DOUBT:] != [""] * MOST_IN_DOUBT:
             # One at a time: whatever breaks, one request at most is in doubt.
             sending = _claim(desk, service_id, contract, size=1, again=False)
             if sending is None:
                 break
-            codes.add(_send_message(desk, line, sending, tally, service_id=service_id, lab=contract.lab))
+            codes.append(_send_message(desk, line, sending, tally, service_id=service_id, lab=contract.lab))
             _take_late(desk, line, contract.lab, tally)
         if "CA" in codes:
             _take_late(desk, line, contract.lab, tally, wait_seconds=SECOND_THOUGHTS_SECONDS)
     except NotSent:
         tally.labs_down += 1
     finally:
-        line.close()
+        try:
+            _take_late(desk, line, contract.lab, tally)  # what was said before the line broke
+        finally:
+            line.close()
 
 
 def _send_message(desk: Desk, line: LabLine, sending: Sending, tally: Tally, *, service_id: str, lab: str) -> str:

@@ -59,7 +59,8 @@ class LateKit:
 def late_kits(session: Session, services: Services, *, now: datetime) -> list[LateKit]:
     """Every kit about which a laboratory owes a word, longest first, by each contract's days (FEATURES 34; H10).
 
-    A request that was refused or is in doubt waits for nobody but a person: it shows at once, in every contract (H34).
+    A request that was refused or is in doubt waits for nobody but a person: it shows at once, in every contract
+    (H34), as long as a sample of its kit may still come.
     """
     due = [
         (
@@ -94,7 +95,8 @@ def late_kits(session: Session, services: Services, *, now: datetime) -> list[La
                             ELSE 'not_acknowledged' END,
                k.code, r.service_id, r.lab, coalesce(r.sent_at, r.owed_at), ARRAY[]::text[]
         FROM lab_request r JOIN due USING (service_id, lab) JOIN kit k ON k.id = r.kit_id
-        WHERE r.state IN ('refused', 'unsure')
+        WHERE (r.state IN ('refused', 'unsure')
+               AND k.state NOT IN ('cancelled', 'closed', 'replaced', 'lapsed', 'returned_to_sender'))
            OR ((r.state IN ('owed', 'sending') OR (r.state = 'sent' AND r.wants_answer))
                AND coalesce(r.sent_at, r.owed_at) < due.requested_before)
         ORDER BY 5, 2

@@ -185,8 +185,11 @@ def take_answer(session: Session, answer: Answer, *, lab: str, now: datetime, ta
     """A lab's own answer to one request, that came by itself; False if it is no request of ours that waits for one.
 
     To say yes once more changes nothing: a lab may answer when it has a request and again when it has taken it in.
-    With `takes_back` a no counts after a yes too: on the line that brought both, the later word is the lab's.
+    With `takes_back` a no counts after a yes too: on the line that brought both, the later word is the lab's. A code
+    that is neither changes nothing.
     """
+    if not answer.is_yes and not answer.is_no:
+        return False
     on = cursor(session)
     on.execute(
         """

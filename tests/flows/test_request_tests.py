@@ -15,10 +15,11 @@ from app.lab_reading import read_rows_again
 from app.service import SHIPPED, load_services
 from flows.ingest_results import ingest_waiting_files
 from flows.reconcile import strike
-from flows.request_tests import Desk, Tally, check_all_were_told, send_requests
+from flows.request_tests import MOST_IN_DOUBT, Desk, Tally, check_all_were_told, send_requests
 from integrations.lab.hl7_words import answer, header_of
 from integrations.lab.mllp import ListenerChoices, MllpAddress, MllpListener, MllpSender
 from integrations.ports import NotSent, Unsure
+from models.actions.lab_desk import late_kits
 from models.actions.lab_request import ask_again, claim_sending, take_answer
 from models.actions.parcel import pair_and_dispatch
 from models.rules.errors import Code, ServiceError
@@ -487,6 +488,70 @@ def test_a_lab_that_has_only_said_that_it_has_a_request_is_listened_to_a_moment_
 
 
 # ── One laboratory's trouble ─────────────────────────────────────────────────────────────────
+
+
+class Afterthought(Laboratory):
+    """One that says more about its first request, which is heard once its line is broken."""
+
+    def __init__(self, *codes, late):
+        super().__init__(*codes)
+        self.afterwards = late
+
+    def late(self, _=0.0):
+        if self.codes or not self.tried:
+            return []
+        late, self.afterwards = self.afterwards, []
+        return [said(code, self.tried[0]) for code in late]
+
+
+ANSWERING = BY_MLLP | {"answers_requests": True}
+
+
+def test_a_no_that_came_before_the_line_broke_is_not_thrown_away(begin, store, dispatch):
+    service = council(**ANSWERING)
+    dispatch(service)
+    dispatch(service)
+    line = Afterthought("CA", NotSent("ConnectionRefusedError"), late=["AR"])
+
+    tally = send_requests(desk(begin, store, service, line), limit=5)
+
+    assert (tally.refused_late, tally.labs_down) == (1, 1)
+    assert sorted(state for state, _ in states(begin)) == ["owed", "refused"]
+
+
+def test_a_later_word_that_is_no_answer_takes_nothing_back(begin, store, dispatch):
+    service = council(**ANSWERING)
+    dispatch(service)
+
+    send_requests(desk(begin, store, service, Afterthought("AA", late=["XX"])), limit=5)
+
+    assert states(begin) == [("acknowledged", "")]
+
+
+def test_a_lab_that_answers_nothing_is_left_in_peace_before_all_is_in_doubt(begin, store, dispatch):
+    service = council(**ANSWERING)
+    for _ in range(6):
+        dispatch(service)
+
+    silent = Laboratory(*[Unsure("TimeoutError")] * 6)
+    tally = send_requests(desk(begin, store, service, silent), limit=50)
+
+    assert tally.unsure == MOST_IN_DOUBT
+    assert sorted(state for state, _ in states(begin)) == ["owed"] * 3 + ["unsure"] * 3
+
+
+@pytest.mark.parametrize(("state", "late"), [("dispatched", 1), ("cancelled", 0), ("lapsed", 0), ("replaced", 0)])
+def test_a_refused_request_of_a_kit_that_is_over_is_nobodys_to_mend(begin, store, dispatch, db, state, late):
+    service = council(**ANSWERING)
+    dispatch(service)
+    on_the_desk = desk(begin, store, service, Laboratory("AR"))
+    send_requests(on_the_desk, limit=5)
+    if state != "dispatched":
+        with db.owner_engine.begin() as owner:
+            owner.exec_driver_sql(f"UPDATE kit SET state = '{state}', closed_reason = 'asked', closed_at = now()")
+
+    with begin() as session:
+        assert len(late_kits(session, on_the_desk.services, now=build.NOW)) == late
 
 
 def two_labs(**first):
