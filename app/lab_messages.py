@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlmodel import Session
 
+from app.lab_arrivals import stops_no_other
 from app.lab_reading import Ingest
 from app.wiring import hl7_words
 from models.actions import lab_message, lab_notice, lab_request
@@ -25,23 +26,32 @@ def file_messages(ingest: Ingest) -> int:
     """Puts stored messages among their labs' files, where ingest finds them, and says how many files that makes.
 
     Safe to repeat and to be killed: a file that was decided on is made again with the same bytes under the
-    same name, and the same bytes twice have no effect.
+    same name, and the same bytes twice have no effect. One that can't be made stops no other; the first error is
+    raised at the end.
     """
+    failures: list[Exception] = []
     with ingest.begin() as session:
         keys = lab_message.decide_files(session, labs=ingest.maps.keys())
     for key in keys:
-        with ingest.begin() as session:
-            file = lab_message.file_to_make(session, key, cipher=ingest.cipher)
-        if file is None:
-            continue
-        if file.form is Form.HL7:
-            content = hl7_words.envelope(file.messages, key.rpartition("/")[2].partition(".")[0])
-        else:
-            content = file.messages[0]
-        ingest.store.put(key, content, _TYPES[file.form])
-        with ingest.begin() as session:
-            lab_message.note_filed(session, key)
+        with stops_no_other(failures, f"messages for {key}"):
+            _make_file(ingest, key)
+    if failures:
+        raise failures[0]
     return len(keys)
+
+
+def _make_file(ingest: Ingest, key: str) -> None:
+    with ingest.begin() as session:
+        file = lab_message.file_to_make(session, key, cipher=ingest.cipher)
+    if file is None:
+        return
+    if file.form is Form.HL7:
+        content = hl7_words.envelope(file.messages, key.rpartition("/")[2].partition(".")[0])
+    else:
+        content = file.messages[0]
+    ingest.store.put(key, content, _TYPES[file.form])
+    with ingest.begin() as session:
+        lab_message.note_filed(session, key)
 
 
 def note_refusal(ingest: Ingest, lab: str, content: bytes, *, way: WayIn, reason: Quarantine) -> None:

@@ -273,13 +273,16 @@ def _as_label(control_id: str) -> str:
 
 def end_as_duplicate(session: Session, file: ClaimedFile, *, of: int, now: datetime, actor: str) -> None:
     """The same bytes again: acknowledged, and without any effect (H9)."""
-    cursor(session).execute(
+    on = cursor(session)
+    on.execute(
         """
         UPDATE lab_file SET state = 'duplicate', duplicate_of_id = %s, finished_at = %s, claimed_until = NULL
-        WHERE id = %s
+        WHERE id = %s AND state = 'reading'
         """,
         (of, now, file.id),
     )
+    if not on.rowcount:
+        return  # another reader brought it to its end: this one was silent for too long
     audit.record(
         session, action="lab_file.duplicate", subject="lab_file", subject_id=file.id, actor=actor, now=now, of=of
     )
@@ -326,10 +329,17 @@ def end_as_held(
 
 
 def end_as_done(session: Session, file: ClaimedFile, *, now: datetime, actor: str) -> None:
-    """Every message of the file is committed."""
-    cursor(session).execute(
-        "UPDATE lab_file SET state = 'done', finished_at = %s, claimed_until = NULL WHERE id = %s", (now, file.id)
+    """Every message of the file is committed. Nothing is changed where another reader brought it to its end."""
+    on = cursor(session)
+    on.execute(
+        """
+        UPDATE lab_file SET state = 'done', finished_at = %s, claimed_until = NULL
+        WHERE id = %s AND state = 'reading'
+        """,
+        (now, file.id),
     )
+    if not on.rowcount:
+        return
     audit.record(session, action="lab_file.done", subject="lab_file", subject_id=file.id, actor=actor, now=now)
     _end_older_holds(session, file, bytes_of=file.id, now=now, actor=actor)
 

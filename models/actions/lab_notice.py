@@ -32,7 +32,10 @@ class Noticed:
 def take_notice(
     session: Session, noticed: Noticed, content: bytes, *, now: datetime, indexes: BlindIndex, services: Services
 ) -> None:
-    """Counts it, and opens the lab desk's case of this laboratory and word, unless it only came again."""
+    """Counts it, and opens the lab desk's case of this laboratory and word, unless it only came again.
+
+    What comes again after its case was closed is news: nobody has mended it.
+    """
     on = cursor(session)
     # Two at once: the laboratory's lock decides who is first, so that the other one finds the case.
     on.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"lab door {noticed.lab}",))
@@ -50,10 +53,12 @@ def take_notice(
         ),
     )  # fmt: skip
     (times,) = on.fetchone()  # type: ignore[misc] # written or found
-    if times > 1:
+    key = f"door:{noticed.lab}:{noticed.reason.value}"
+    on.execute("SELECT EXISTS (SELECT FROM clinic_case WHERE key = %s AND closed_at IS NULL)", (key,))
+    if times > 1 and on.fetchone()[0]:  # type: ignore[index] # EXISTS answers
         return
     case = OwedCase(
-        key=f"door:{noticed.lab}:{noticed.reason.value}",
+        key=key,
         kind=CaseKind.LAB_ROW,
         lab=noticed.lab,
         detail={"quarantine": noticed.reason.value, "way": noticed.way.value},

@@ -19,6 +19,7 @@ from models.actions.lab_request import take_answer
 from models.actions.owed import OwedCase, owe_cases, result_case_key
 from models.rules.beside import EARLY_REFLEX, held
 from models.rules.clinic import CaseKind, due_at
+from models.rules.errors import Code, ServiceError
 from models.rules.kit import KIT_STATES, KitState
 from models.rules.lab import ORDER_ONLY, Fault, LabMap, LabMessage, LabRow
 from models.rules.matching import (
@@ -313,7 +314,8 @@ def move_position(
 ) -> tuple[int, int]:
     """Moves the file's resumable position in the chunk's own transaction, and keeps the claim alive (law 9).
 
-    Returns how many results of the file were not used so far, and of how many.
+    Returns how many results of the file were not used so far, and of how many. Raises ServiceError(CONFLICT), which
+    takes the chunk back, where the file was brought to its end by another reader: this one was silent for too long.
     """
     on = cursor(session)
     on.execute(
@@ -322,11 +324,14 @@ def move_position(
         SET messages_read = %s, rows_read = rows_read + %s, rows_detail = rows_detail + %s,
             rows_replayed = rows_replayed + %s, rows_quarantined = rows_quarantined + %s,
             claimed_until = clock_timestamp() + make_interval(secs => %s)
-        WHERE id = %s RETURNING rows_quarantined, rows_read - rows_detail - rows_replayed
+        WHERE id = %s AND state = 'reading' RETURNING rows_quarantined, rows_read - rows_detail - rows_replayed
         """,
         (messages_read, tally.rows, tally.details, tally.replayed, tally.quarantined, lease_seconds, file.id),
     )
-    quarantined, results = on.fetchone()  # type: ignore[misc]
+    moved = on.fetchone()
+    if moved is None:
+        raise ServiceError(Code.CONFLICT, "Another reader brought this file to its end meanwhile.")
+    quarantined, results = moved
     return quarantined, results
 
 

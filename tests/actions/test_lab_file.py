@@ -13,6 +13,7 @@ from flows.ingest_results import Tally, ingest_waiting_files, read_file
 from flows.reconcile import strike
 from integrations.lab import reader as lab_files
 from models.actions import lab_file
+from models.actions.result import ChunkTally, move_position
 from models.rules.errors import Code, ServiceError
 from models.rules.lab import Fault
 from models.rules.vocabulary import Quarantine
@@ -252,6 +253,26 @@ def test_a_reader_that_was_silent_for_too_long_can_not_hold_what_another_brought
     assert (tally.files, tally.held) == (1, 0)
     assert files(begin) == [("done", None)]
     assert ask(begin, "SELECT count(*) FROM clinic_case") == [(0,)]
+
+
+def test_a_reader_that_was_silent_for_too_long_ends_nothing_that_another_has_held(begin, store, db):
+    key = drop_bytes(store, b"x")
+    find_arrivals(begin, store, lab_maps(), now=READ_AT, failures=[])
+    slow = claim(begin)
+    lease_runs_out(db)
+    ingest_waiting_files(ingest(begin, store), limit=10)
+    assert key not in store.objects
+    held = files(begin)
+
+    with begin() as session:
+        lab_file.end_as_done(session, slow, now=READ_AT, actor="t")
+        lab_file.end_as_duplicate(session, slow, of=slow.id, now=READ_AT, actor="t")
+    ref = lab_file.as_file_ref(slow, 1)
+    with begin() as session, pytest.raises(ServiceError, match="Another reader"):
+        move_position(session, ref, ChunkTally(), messages_read=1, lease_seconds=1)
+
+    assert files(begin) == held
+    assert held[0][0] == "held"
 
 
 CUTS = [0.1, 0.5, 0.9, 0.98]

@@ -17,7 +17,10 @@ from flows.ingest_results import ingest_waiting_files
 from integrations.lab import hl7_words
 from integrations.lab.mllp import ListenerChoices, MllpAddress, MllpListener, MllpSender
 from integrations.ports import NotSent, Unsure
+from models.actions.lab_message import keep_message
 from models.rules.errors import Code, ServiceError
+from models.rules.lab import Form
+from models.tables.lab_message import WayIn
 from tests.support.certificates import Authority
 from tests.support.ingesting import READ_AT, ask, ingest, texts_of
 from tests.support.lab_files import hl7
@@ -275,7 +278,8 @@ def test_messages_that_are_refused_leave_a_trace_and_one_case_and_a_retry_is_cou
     assert kits[0].family not in caplog.text
 
 
-def test_new_refusals_open_the_case_again_that_somebody_has_ended(begin, db, line, kits):
+@pytest.mark.parametrize("which", ["the same", "another"])
+def test_what_is_refused_after_its_case_was_ended_opens_it_again(begin, db, line, kits, which):
     first, second, _ = messages(kits, application="WINLIMS2")
     line.send(first)
     with db.owner_engine.begin() as owner:
@@ -283,9 +287,8 @@ def test_new_refusals_open_the_case_again_that_somebody_has_ended(begin, db, lin
             "UPDATE clinic_case SET closed_at = opened_at, closed_by = 'x', outcome = 'resolved_with_lab'"
         )
 
-    line.send(first)
-    assert ask(begin, "SELECT closed_at IS NULL FROM clinic_case") == [(False,)]
-    line.send(second)
+    line.send(first if which == "the same" else second)
+
     assert ask(begin, "SELECT closed_at IS NULL FROM clinic_case") == [(True,)]
 
 
@@ -430,6 +433,31 @@ class DeadlyStore(MemoryStore):
             self.dead = True
             raise KeyboardInterrupt
         return version
+
+
+class RefusingStore(MemoryStore):
+    """Takes nothing for one laboratory."""
+
+    def put(self, key, body, content_type=""):
+        if key.startswith("NORTHLAB/"):
+            raise ServiceError(Code.STORE_DOWN, "The store refused.")
+        return super().put(key, body, content_type)
+
+
+def test_one_labs_messages_that_can_not_be_filed_strand_no_other_labs(begin, kits):
+    store = RefusingStore()
+    ready = ingest(begin, store)
+    with begin() as session:
+        for lab, key in (("NORTHLAB", "1"), ("SOUTHVALE", "2")):
+            keep_message(
+                session, b"MSH|x", way=WayIn.MLLP, lab=lab, service_id="", key=key, form=Form.HL7, now=READ_AT,
+                cipher=ready.cipher, indexes=ready.indexes,
+            )  # fmt: skip
+
+    with pytest.raises(ServiceError, match="refused"):
+        file_messages(ready)
+
+    assert [key.partition("/")[0] for key in store.objects] == ["SOUTHVALE"]
 
 
 @pytest.mark.parametrize("after", [False, True])
