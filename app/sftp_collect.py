@@ -106,18 +106,29 @@ class _Visit:
 
     async def _take(self, names: Mapping[str, str]) -> bool:
         """One file and, by their endings, those beside it. What says that it is whole comes last here too."""
-        stored = ""
+        stored = taken = ""
         for ending, name in names.items():
             with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as content:
                 digest = await self._drop.fetch(name, content)
                 if not stored and not self._is_whole(name, content, digest):
                     return False
-                stored = stored or f"{digest[:_DIGEST_CHARACTERS]}-{_ODD.sub('_', name)[-_LONGEST_NAME:]}"
+                taken = taken or digest
+                stored = stored or _stored_name(digest, name)
                 content.seek(0)
                 self._ingest.store.put_file(f"{self._lab}/incoming/{stored}{ending}", content)
-        for ending, name in names.items():
+        # The file last: a control file or marker that were left alone would vouch for the next file of that name.
+        for ending, name in reversed(list(names.items())):
             await self._drop.put_aside(name, stored + ending)
+        await self._keep_what_replaced(names[""], stored, taken)
         return True
+
+    async def _keep_what_replaced(self, name: str, stored: str, taken: str) -> None:
+        """What lies put aside may be another file, that took the place of the one we had fetched: it is stored too."""
+        with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as content:
+            digest = await self._drop.fetch_collected(stored, content)
+            if digest != taken:
+                content.seek(0)
+                self._ingest.store.put_file(f"{self._lab}/incoming/{_stored_name(digest, name)}", content)
 
     def _is_whole(self, name: str, content: IO[bytes], digest: str) -> bool:
         """Whether nobody writes into a file any more: by what was agreed, by what it counts itself, or by lying still.
@@ -165,6 +176,10 @@ class _Visit:
         await self._drop.leave(f"{name}.receipt.json", receipt_as_json(receipt))
         await self._drop.leave(f"{name}.receipt.txt", told)
         return True
+
+
+def _stored_name(digest: str, name: str) -> str:
+    return f"{digest[:_DIGEST_CHARACTERS]}-{_ODD.sub('_', name)[-_LONGEST_NAME:]}"
 
 
 def _digest_of(name: str) -> str:

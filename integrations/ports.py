@@ -359,6 +359,10 @@ class LabDrop(Protocol):
         """Writes one file into `into` and returns the SHA-256 of its bytes in hexadecimal."""
         ...
 
+    async def fetch_collected(self, as_name: str, into: IO[bytes]) -> str:
+        """`fetch`, of a file that was put aside."""
+        ...
+
     async def put_aside(self, name: str, as_name: str) -> None:
         """Moves a file out of the way, under another name."""
         ...

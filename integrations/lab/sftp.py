@@ -87,6 +87,10 @@ class SftpDrop:
                     into.write(piece)
         return digest.hexdigest()
 
+    async def fetch_collected(self, as_name: str, into: IO[bytes]) -> str:
+        """`fetch`, of a file that was put aside."""
+        return await self.fetch(f"{_COLLECTED}/{as_name}", into)
+
     async def put_aside(self, name: str, as_name: str) -> None:
         """Moves a file to collected/. The same bytes under the same name there already are no error."""
         with _one_of_many():
@@ -118,6 +122,7 @@ class SftpDrop:
         try:
             await self._client.rename(path, to)
         except (asyncssh.SFTPFailure, asyncssh.SFTPFileAlreadyExists):
+            await self._client.stat(path)  # what is not there any more takes nobody's place
             await self._client.remove(to)
             await self._client.rename(path, to)
 

@@ -64,6 +64,61 @@ def lies_at(server, folder="."):
     return sorted(each.name for each in (server.folder / folder).iterdir() if each.is_file())
 
 
+def visit_with(ready, ours, wrap, lab="NORTHLAB"):
+    """A visit whose putting aside goes through `wrap`."""
+
+    async def once():
+        async with open_drop(ours, timeout_seconds=10) as drop:
+            drop.put_aside = wrap(drop.put_aside)
+            return await collect_files(ready, lab, drop)
+
+    return asyncio.run(once())
+
+
+def test_a_file_that_takes_the_place_of_one_just_fetched_is_not_lost(begin, server, ours, kits):
+    ready = ingest(begin, MemoryStore())
+    (server.folder / "r.hl7").write_bytes(hl7(kits[0].rows()))
+
+    def another_comes_first(put_aside):
+        async def put(name, as_name):
+            (server.folder / "r.tmp").write_bytes(hl7(kits[1].rows()))
+            (server.folder / "r.tmp").rename(server.folder / "r.hl7")
+            await put_aside(name, as_name)
+
+        return put
+
+    visit_with(ready, ours, another_comes_first)
+    ingest_waiting_files(ready, limit=10)
+
+    assert [texts_of(begin, kit.id) for kit in kits] == [[("all_clear", "owed")]] * 2
+
+
+def test_a_visit_cut_short_leaves_no_marker_that_vouches_for_the_next_file(begin, server, ours):
+    ready = ingest(begin, MemoryStore())
+    with begin() as session:
+        kits = send_kits(session, 2, lab="QUAYSIDE")
+    (server.folder / "r.csv").write_bytes(quoted_table(kits[0].rows(QUOTED)))
+    (server.folder / "r.csv.done").touch()
+
+    def dies_between_the_two(put_aside):
+        done = []
+
+        async def put(name, as_name):
+            if done:
+                raise KeyboardInterrupt
+            done.append(name)
+            await put_aside(name, as_name)
+
+        return put
+
+    with pytest.raises(KeyboardInterrupt):
+        visit_with(ready, ours, dies_between_the_two, "QUAYSIDE")
+    half = b"".join(quoted_table(kits[1].rows(QUOTED)).splitlines(keepends=True)[:3])
+    (server.folder / "r.csv").write_bytes(half)
+
+    assert visit(ready, ours, "QUAYSIDE").files == 0
+
+
 def test_a_file_is_fetched_read_told_put_aside_and_receipted(begin, server, ours, kits):
     (server.folder / "results 03.hl7").write_bytes(hl7(kits[0].rows()))
     ready = ingest(begin, MemoryStore())
