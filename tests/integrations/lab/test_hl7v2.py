@@ -170,7 +170,7 @@ def test_any_text_survives_being_escaped_and_read(text: str) -> None:
 
     (found,) = messages(ordered(obx(), f"NTE|1|L|{escaped}"))
 
-    assert found.rows[0].notes == ((text.strip(),) if text.strip() else ())
+    assert found.rows[0].notes == (text.strip(),)
 
 
 # ── Groups ───────────────────────────────────────────────────────────────────────────────────
