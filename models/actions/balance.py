@@ -14,6 +14,7 @@ from sqlmodel import Session
 
 from models.actions.lab_desk import Late, late_kits
 from models.actions.stock import running_low
+from models.rules.kit import NO_SAMPLE_EXPECTED
 from models.rules.service import Services
 from models.rules.text_delivery import hears_by
 from models.rules.vocabulary import NON_NEGATIVE
@@ -238,21 +239,23 @@ _CHECKS: Final[tuple[tuple[str, str, str], ...]] = (
     ),
     (
         "lab_request_was_sent",
-        "every request to a laboratory was sent within two days, none was refused, and none is in doubt for a day",
+        "every request to a laboratory was sent within two days, and none of a kit in use was refused or long in doubt",
         # Machine time: whether a sender does its work is no matter of service time.
         """
-        SELECT ref FROM lab_request
-        WHERE (state IN ('owed', 'sending') AND recorded_at < clock_timestamp() - interval '2 days')
-           OR (state = 'unsure' AND recorded_at < clock_timestamp() - interval '1 day')
-           OR state = 'refused'
+        SELECT r.ref FROM lab_request r JOIN kit k ON k.id = r.kit_id
+        WHERE (r.state IN ('owed', 'sending') AND r.recorded_at < clock_timestamp() - interval '2 days')
+           OR (k.state <> ALL(%(over)s) AND (
+                  r.state = 'refused'
+                  OR (r.state = 'unsure' AND r.recorded_at < clock_timestamp() - interval '1 day')))
         """,
     ),
     (
         "lab_request_was_acknowledged",
-        "every request to a laboratory that answers was acknowledged within two days",
+        "every request to a laboratory that answers was acknowledged within two days, if its kit is in use",
         """
-        SELECT ref FROM lab_request
-        WHERE state = 'sent' AND wants_answer AND sent_at < %(now)s - interval '2 days'
+        SELECT r.ref FROM lab_request r JOIN kit k ON k.id = r.kit_id
+        WHERE r.state = 'sent' AND r.wants_answer AND r.sent_at < %(now)s - interval '2 days'
+          AND k.state <> ALL(%(over)s)
         """,
     ),
     (
@@ -352,7 +355,11 @@ def strike_balance(session: Session, *, now: datetime, services: Services | None
     With the services' contracts it also says which kits are late at their laboratories (FEATURES 34).
     """
     cursor(session).execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-    binds = {"non_negative": [outcome.value for outcome in NON_NEGATIVE], "now": now}
+    binds = {
+        "non_negative": [outcome.value for outcome in NON_NEGATIVE],
+        "over": [state.value for state in NO_SAMPLE_EXPECTED],
+        "now": now,
+    }
     figures = {name: int(str(_run(session, query, binds)[0][0])) for name, query in _FIGURES.items()}
     differences = []
     for check, says, query in _CHECKS:

@@ -18,6 +18,7 @@ from models.actions.lab_file import Lying, unread_objects
 from models.actions.lab_notice import NoticeLine, notices_since
 from models.actions.seal import is_shut
 from models.rules.errors import Code, ServiceError
+from models.rules.kit import NO_SAMPLE_EXPECTED
 from models.rules.secrets import Cipher
 from models.rules.service import Services
 from models.rules.staff import Action, Actor, check_may, may, services_where
@@ -60,7 +61,7 @@ def late_kits(session: Session, services: Services, *, now: datetime) -> list[La
     """Every kit about which a laboratory owes a word, longest first, by each contract's days (FEATURES 34; H10).
 
     A request that was refused or is in doubt waits for nobody but a person: it shows at once, in every contract
-    (H34), as long as a sample of its kit may still come.
+    (H34). Of a kit of which no sample is expected any more, what a laboratory was told is nobody's to mend.
     """
     due = [
         (
@@ -95,13 +96,15 @@ def late_kits(session: Session, services: Services, *, now: datetime) -> list[La
                             ELSE 'not_acknowledged' END,
                k.code, r.service_id, r.lab, coalesce(r.sent_at, r.owed_at), ARRAY[]::text[]
         FROM lab_request r JOIN due USING (service_id, lab) JOIN kit k ON k.id = r.kit_id
-        WHERE (r.state IN ('refused', 'unsure')
-               AND k.state NOT IN ('cancelled', 'closed', 'replaced', 'lapsed', 'returned_to_sender'))
-           OR ((r.state IN ('owed', 'sending') OR (r.state = 'sent' AND r.wants_answer))
-               AND coalesce(r.sent_at, r.owed_at) < due.requested_before)
+        WHERE (k.state <> ALL(%s) AND (r.state IN ('refused', 'unsure') OR (
+                  r.state = 'sent' AND r.wants_answer AND coalesce(r.sent_at, r.owed_at) < due.requested_before)))
+           OR (r.state IN ('owed', 'sending') AND coalesce(r.sent_at, r.owed_at) < due.requested_before)
         ORDER BY 5, 2
         """,
-        tuple(list(column) for column in zip(*due, strict=True)) if due else ([], [], [], [], []),
+        (
+            *(map(list, zip(*due, strict=True)) if due else ([], [], [], [], [])),
+            [state.value for state in NO_SAMPLE_EXPECTED],
+        ),
     )
     return [
         LateKit(Late(what), code, service_id, lab, since, tuple(accessions))

@@ -138,6 +138,10 @@ CLOSED_TO_TEXTS: Final = frozenset(
 )
 """A result for a kit in one of these opens a case for any outcome and sends no result text (ruling 10)."""
 
+NO_SAMPLE_EXPECTED: Final = CLOSED_TO_TEXTS
+"""What a laboratory said of the request of one of these is nobody's to mend. Should its sample turn up after all, the
+kit's state moves on and it counts again, or the result itself is the laboratory's word."""
+
 AWAITING_RETURN: Final = frozenset({KitState.DISPATCHED})
 """Kits that reminders may be about: dispatched, and no return scan yet (FEATURES 27)."""
 

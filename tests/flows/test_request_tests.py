@@ -23,6 +23,7 @@ from models.actions.lab_desk import late_kits
 from models.actions.lab_request import ask_again, claim_sending, take_answer
 from models.actions.parcel import pair_and_dispatch
 from models.rules.errors import Code, ServiceError
+from models.rules.kit import NO_SAMPLE_EXPECTED
 from models.rules.lab import Answer
 from models.rules.lab_request import RequestForm, RequestWay
 from models.tables.audit import Audit
@@ -540,18 +541,22 @@ def test_a_lab_that_answers_nothing_is_left_in_peace_before_all_is_in_doubt(begi
     assert sorted(state for state, _ in states(begin)) == ["owed"] * 3 + ["unsure"] * 3
 
 
-@pytest.mark.parametrize(("state", "late"), [("dispatched", 1), ("cancelled", 0), ("lapsed", 0), ("replaced", 0)])
-def test_a_refused_request_of_a_kit_that_is_over_is_nobodys_to_mend(begin, store, dispatch, db, state, late):
+@pytest.mark.parametrize("wrong", ["refused", "unsure", "sent"])
+@pytest.mark.parametrize("state", ["dispatched", *sorted(NO_SAMPLE_EXPECTED)])
+def test_what_a_lab_said_of_a_kit_that_is_over_is_nobodys_to_mend(begin, store, dispatch, db, state, wrong):
     service = council(**ANSWERING)
     dispatch(service)
-    on_the_desk = desk(begin, store, service, Laboratory("AR"))
-    send_requests(on_the_desk, limit=5)
-    if state != "dispatched":
-        with db.owner_engine.begin() as owner:
+    held = desk(begin, store, service).services
+    with db.owner_engine.begin() as owner:
+        owner.exec_driver_sql(
+            f"UPDATE lab_request SET state = '{wrong}', sent_at = '2026-11-01', recorded_at = now() - interval '3 days'"
+        )
+        if state != "dispatched":
             owner.exec_driver_sql(f"UPDATE kit SET state = '{state}', closed_reason = 'asked', closed_at = now()")
 
     with begin() as session:
-        assert len(late_kits(session, on_the_desk.services, now=build.NOW)) == late
+        late = late_kits(session, held, now=build.NOW)
+    assert (len(late), len(found(begin))) == ((1, 1) if state == "dispatched" else (0, 0))
 
 
 def two_labs(**first):
