@@ -28,7 +28,8 @@ AT_ONCE: Final = 200
 """Requests in one file."""
 
 MOST_IN_DOUBT: Final = 3
-"""Requests in a row that a laboratory may leave without an answer in one run."""
+"""Requests in a row that a laboratory may leave in doubt in one run: one may be an accident, all are not to be."""
+
 SECOND_THOUGHTS_SECONDS: Final = 2.0
 """How long a line stays open when a lab has said of a request that it has it (CA), and not yet whether it takes it."""
 
@@ -68,9 +69,9 @@ class Desk:
 
 
 def send_requests(desk: Desk, *, limit: int) -> Tally:
-    """Sends up to `limit` owed requests, and takes results for answers. Safe to repeat and to be killed.
+    """Sends up to `limit` owed requests of each contract, and takes results for answers. Safe to repeat and be killed.
 
-    What goes wrong with one laboratory keeps no other waiting: it is said in the tally.
+    Neither much that is owed to one laboratory nor what goes wrong with it keeps another waiting.
     """
     tally = Tally()
     with desk.begin() as session:
@@ -90,10 +91,12 @@ def send_requests(desk: Desk, *, limit: int) -> Tally:
 
 
 def _send_files(desk: Desk, service_id: str, contract: LabContract, tally: Tally, *, limit: int) -> None:
-    while tally.sent < limit:
-        sending = _claim(desk, service_id, contract, size=min(AT_ONCE, limit - tally.sent), again=True)
+    left = limit
+    while left > 0:
+        sending = _claim(desk, service_id, contract, size=min(AT_ONCE, left), again=True)
         if sending is None:
             return
+        left -= len(sending.requests)
         form = contract.requests
         content = lab_requests.write_requests(
             form, sending.requests, service_id=service_id, lab=contract.lab, batch=sending.batch
@@ -104,11 +107,14 @@ def _send_files(desk: Desk, service_id: str, contract: LabContract, tally: Tally
 
 
 def _send_messages(desk: Desk, service_id: str, contract: LabContract, tally: Tally, *, limit: int) -> None:
+    """Tells one laboratory over its line, until it has left MOST_IN_DOUBT in a row in doubt.
+
+    Each of those costs a person a call, so that the rest stays owed, and the next run tries.
+    """
     line = desk.line_to(contract.lab)
     codes: list[str] = []
     try:
-        # A laboratory that takes what we send and answers nothing is left in peace before all is in doubt.
-        while tally.sent < limit and codes[-MOST_IN_DOUBT:] != [""] * MOST_IN_DOUBT:
+        while len(codes) < limit and codes[-MOST_IN_DOUBT:] != [""] * MOST_IN_DOUBT:
             # One at a time: whatever breaks, one request at most is in doubt.
             sending = _claim(desk, service_id, contract, size=1, again=False)
             if sending is None:
@@ -127,7 +133,7 @@ def _send_messages(desk: Desk, service_id: str, contract: LabContract, tally: Ta
 
 
 def _send_message(desk: Desk, line: LabLine, sending: Sending, tally: Tally, *, service_id: str, lab: str) -> str:
-    """Sends one request, settles it by its answer, and returns the answer's code, '' where none came.
+    """Sends one request, settles it by its answer, and returns the answer's code, '' where it is in doubt.
 
     Raises NotSent or ServiceError where nothing left: the request is owed again.
     """
@@ -147,6 +153,7 @@ def _send_message(desk: Desk, line: LabLine, sending: Sending, tally: Tally, *, 
         tally.refused += _settle(desk, sending, RequestState.REFUSED, answer.code)
     else:
         tally.unsure += _settle(desk, sending, RequestState.UNSURE, "no_such_answer")
+        return ""
     return answer.code
 
 

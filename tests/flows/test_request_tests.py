@@ -529,12 +529,13 @@ def test_a_later_word_that_is_no_answer_takes_nothing_back(begin, store, dispatc
     assert states(begin) == [("acknowledged", "")]
 
 
-def test_a_lab_that_answers_nothing_is_left_in_peace_before_all_is_in_doubt(begin, store, dispatch):
+@pytest.mark.parametrize("doubtful", [Unsure("TimeoutError"), "XX"], ids=["nothing", "nonsense"])
+def test_a_lab_that_answers_nothing_of_use_is_left_in_peace_before_all_is_in_doubt(begin, store, dispatch, doubtful):
     service = council(**ANSWERING)
     for _ in range(6):
         dispatch(service)
 
-    silent = Laboratory(*[Unsure("TimeoutError")] * 6)
+    silent = Laboratory(*[doubtful] * 6)
     tally = send_requests(desk(begin, store, service, silent), limit=50)
 
     assert tally.unsure == MOST_IN_DOUBT
@@ -587,6 +588,20 @@ def test_an_unreadable_certificate_puts_nothing_in_doubt_and_keeps_no_other_lab_
 
     assert states(begin) == [("owed", ""), ("sent", "")]
     assert tally.fault.code is Code.SETTINGS
+
+
+@pytest.mark.parametrize("way", [BY_MLLP, {"requests": RequestForm.CSV}], ids=["messages", "files"])
+def test_a_lab_of_which_much_is_owed_takes_nothing_of_anothers_share(begin, store, dispatch, way):
+    service = two_labs(**way)
+    dispatch(service)
+    owed_to_both(begin, dispatch, service)
+
+    tally = send_requests(desk(begin, store, service, Laboratory("AA")), limit=1)
+
+    assert tally.sent == 2
+    first, waiting, others = [state for state, _ in states(begin)]
+    assert (waiting, others) == ("owed", "sent")
+    assert first != "owed"
 
 
 def test_what_is_found_wrong_before_a_message_left_leaves_it_owed(begin, store, dispatch):
