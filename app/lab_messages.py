@@ -115,8 +115,12 @@ class MllpDesk:
 
     def _take_answer(self, lab: str, message: bytes, now: datetime) -> "hl7_words.Complaint | None":
         """A lab's answer to a request of ours, sent as a message of its own (ORL^O22, or an ACK that came late)."""
+        said = hl7_words.answer_in(message)
+        if not (said.is_yes or said.is_no):
+            sentence = "MSA-1 is none of AA, AE, AR, CA, CE and CR: it says neither yes nor no."
+            return hl7_words.Complaint("MSA^1^1", "103", sentence, Quarantine.UNSUPPORTED_FORMAT)
         with self.ingest.begin() as session:
-            known = lab_request.take_answer(session, hl7_words.answer_in(message), lab=lab, now=now)
+            known = lab_request.take_answer(session, said, lab=lab, now=now)
         if known:
             return None
         sentence = "MSA-2 is the control id of no request of ours that waits for an answer."

@@ -677,6 +677,14 @@ def test_an_answer_that_comes_as_a_message_of_its_own_settles_its_request(begin,
     assert [each for each, _ in states(begin)] == [state]
 
 
+def test_an_answer_by_message_that_says_neither_yes_nor_no_is_refused_for_that_and_settles_nothing(begin, store, asked):
+    refused = MllpDesk(reading(begin, store)).take(LAB, acknowledgement("XX", asked))
+
+    assert b"MSA|AR|L1" in refused
+    assert b"MSA^1^1|103^" in refused
+    assert [each for each, _ in states(begin)] == ["sent"]
+
+
 @pytest.mark.parametrize(
     ("was", "becomes", "code"),
     [(b"|P|", b"|T|", b"202"), (b"|WINLIMS|NORTHLAB|", b"|WINLIMS|ELSEWHERE|", b"103")],
