@@ -508,15 +508,16 @@ class Afterthought(Laboratory):
 ANSWERING = BY_MLLP | {"answers_requests": True}
 
 
-def test_a_no_that_came_before_the_line_broke_is_not_thrown_away(begin, store, dispatch):
+@pytest.mark.parametrize("broken", [NotSent("ConnectionRefusedError"), ServiceError(Code.SETTINGS, "mend it")])
+def test_a_no_that_came_before_the_line_broke_is_not_thrown_away(begin, store, dispatch, broken):
     service = council(**ANSWERING)
     dispatch(service)
     dispatch(service)
-    line = Afterthought("CA", NotSent("ConnectionRefusedError"), late=["AR"])
+    line = Afterthought("CA", broken, late=["AR"])
 
     tally = send_requests(desk(begin, store, service, line), limit=5)
 
-    assert (tally.refused_late, tally.labs_down) == (1, 1)
+    assert (tally.refused_late, tally.labs_down + (tally.fault is broken)) == (1, 1)
     assert sorted(state for state, _ in states(begin)) == ["owed", "refused"]
 
 
